@@ -1,0 +1,86 @@
+"""Engines: run a variant and say which kernel path ran. One file per engine.
+
+An engine's file ends with ``ENGINE = open_engine``, where ``open_engine(artifact_or_model, **settings) -> Engine``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from quantgate.records import Record, digest_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Prompt(Record):
+    """One conversation to be answered: (role, content) turns, and the answer budget in tokens."""
+
+    turns: tuple[tuple[str, str], ...]
+    max_tokens: int
+
+
+class Completion(Record):
+    """One answer. Times are this prompt's share of its batch, in seconds."""
+
+    text: str
+    tokens: int  # generated, the end token not counted
+    prompt_tokens: int
+    finish: Literal["stop", "length"]
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+
+class Failure(Record):
+    """The engine could not answer: the case is unscored, never wrong by default."""
+
+    reason: str
+
+
+class KernelPath(Record):
+    """Which code multiplied which matrices: asked, got, and why where they differ."""
+
+    scheme: str  # "W4A16-g128"
+    shape: tuple[int, int]  # [out, in] of the linears that share the path
+    asked: str
+    got: str
+    because: str = ""
+    linears: int  # how many linears of that shape run so
+
+
+class Identity(Record):
+    """What an answer depends on besides its prompt; part of every cache key."""
+
+    engine: str
+    weights: str  # digest of the weights' content
+    tokenizer: str  # digest
+    template: str  # digest of the chat template
+    runtime: tuple[str, ...]  # "dtype=bfloat16", "kernels=auto", library versions ...
+    sampling: str = "greedy"
+
+    @property
+    def key(self) -> str:
+        return digest_of(self.body())
+
+
+class Engine(Protocol):
+    """What evaluate needs of a runtime."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def kernels(self) -> tuple[KernelPath, ...]: ...
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Failure]:
+        """Answer every prompt, in order; a prompt that cannot be answered is a Failure, not an exception."""
+        ...
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Float32 logits [batch, length, vocabulary] of token ids [batch, length], every position."""
+        ...
+
+    def encode(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+        """Token ids of a conversation that may end with an answer."""
+        ...

@@ -1,0 +1,111 @@
+"""Every error a user can meet, each one sentence: what, where, expected, do.
+
+    QuantgateError                 exit 4  could not run
+    |-- UsageError                 exit 2  the command line or a configuration file is wrong
+    |   |-- UnknownName            a name that no plug-in, key or option has; says the nearest known one
+    |   `-- MissingExtra           an optional package is not installed; names the extra
+    |-- ModelError                 a model cannot be opened: path, architecture, weights
+    |   |-- PickleRefused          weights that are not safetensors
+    |   `-- BadTensor              NaN or Inf, or a wrong shape or type, in a named tensor
+    |-- FormatError                numbers that a format cannot hold, a group that does not divide
+    |-- DataError                  traffic and suite files: a broken line, an empty suite, duplicate ids
+    |   `-- Overlap                a calibration sample is also a gate case
+    |-- RecordError                a saved record is broken, foreign, or of another version
+    |-- ArtifactError              an artifact is incomplete, or its bytes do not match its manifest
+    |-- EngineError                an engine could not answer
+    |-- DiskFull                   no room left; nothing half-written stays behind
+    `-- Stopped                    exit 130  Ctrl-C; what was finished is kept
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class QuantgateError(Exception):
+    """The root: one sentence in ``str(error)``, and the process exit code it stands for."""
+
+    exit_code = 4
+
+
+class UsageError(QuantgateError):
+    """The command line or a configuration file is wrong."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """A name nobody has.
+
+    >>> str(UnknownName("method", "gtpq", ["gptq", "rtn"], where="release.yaml"))
+    "release.yaml: unknown method 'gtpq'; did you mean 'gptq'? Known: gptq, rtn"
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
+        known = sorted(known)
+        prefix = f"{where}: " if where else ""
+        super().__init__(f"{prefix}unknown {kind} '{name}'; {hint(name, known)}")
+        self.name, self.known = name, known
+
+
+class MissingExtra(UsageError):
+    """An optional package is not installed; the sentence names the extra that brings it."""
+
+
+class ModelError(QuantgateError):
+    """A model cannot be opened: path, architecture or weights."""
+
+
+class PickleRefused(ModelError):
+    """Weights that are not safetensors; a pickle runs code when it is opened."""
+
+
+class BadTensor(ModelError):
+    """NaN or Inf, or a wrong shape or type, in a named tensor."""
+
+
+class FormatError(QuantgateError):
+    """Numbers that a format cannot hold, or a group size that does not divide."""
+
+
+class DataError(QuantgateError):
+    """Traffic and suite files: a broken line, an empty suite, duplicate case ids."""
+
+
+class Overlap(DataError):
+    """A calibration sample is also a gate case."""
+
+
+class RecordError(QuantgateError):
+    """A saved record is broken, foreign, or of another version."""
+
+
+class ArtifactError(QuantgateError):
+    """An artifact is incomplete, or its bytes do not match its manifest."""
+
+
+class EngineError(QuantgateError):
+    """An engine could not answer."""
+
+
+class DiskFull(QuantgateError):
+    """No room left on the device; nothing half-written stays behind."""
+
+
+class Stopped(QuantgateError):
+    """Ctrl-C: what was finished is kept, and the same command goes on from there."""
+
+    exit_code = 130
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """The end of an unknown-name sentence: the nearest known name, then all of them.
+
+    >>> hint("mat", ["math", "chat"])
+    "did you mean 'math'? Known: math, chat"
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    start = f"did you mean '{near[0]}'? " if near else ""
+    return start + (f"Known: {', '.join(known)}" if known else "none are known")

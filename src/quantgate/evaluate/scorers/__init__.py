@@ -1,0 +1,37 @@
+"""Scorers: one file per check. A scorer turns an answer into a score in [0, 1], or says why it could not.
+
+A scorer's file ends with ``SCORER = score`` where ``score(answer: str, reference: Any) -> Score | Unscored``. An empty or
+malformed *answer* is a wrong answer (score 0); ``Unscored`` is for what is not the model's fault: a reference that the
+scorer cannot read, an engine that failed. The same functions guard and count live traffic later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import Field
+
+from quantgate import plugins
+from quantgate.records import Record
+
+
+class Score(Record):
+    value: float = Field(ge=0, le=1)
+    answer: str | None = None  # what was read out of the completion, if anything
+    because: str = ""  # why it is not 1, in words
+
+
+class Unscored(Record):
+    reason: str
+
+
+Scorer = Callable[[str, Any], Score | Unscored]
+
+
+def names() -> tuple[str, ...]:
+    return plugins.names("scorers")
+
+
+def get(name: str) -> Scorer:
+    return plugins.get("scorers", name)  # type: ignore[no-any-return]

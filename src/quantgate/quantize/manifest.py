@@ -1,0 +1,162 @@
+"""The records of quantization: what was asked (Recipe), what became of every tensor (Fate), and all of it (Manifest)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from fnmatch import fnmatchcase
+from typing import Self
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from quantgate.records import Record, digest_of
+
+ALWAYS_KEPT = ("embed_tokens", "lm_head")  # where a rounding error reaches every token; kept until a recipe can ask
+BASELINE = "BF16"  # the scheme that quantizes nothing
+SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+
+
+class Recipe(Record):
+    """Scheme, method and what to leave alone. ``name`` is what the variant and its folder are called."""
+
+    scheme: str  # W4A16, W8A8, FP8_DYNAMIC ..., or BF16 for the baseline itself
+    method: str = ""  # rtn, gptq ...; empty means the usual one of the scheme
+    group_size: int | None = None  # input columns that share a scale; empty means the scheme's own
+    symmetric: bool | None = None  # empty means the scheme's own
+    options: dict[str, JsonValue] = {}  # what the method understands; unknown keys are errors
+    keep: tuple[str, ...] = ALWAYS_KEPT  # layers to leave at full precision: names, parts of names, or globs
+    label: str = ""  # the variant's name, if the made-up one will not do
+
+    @field_validator("keep")
+    @classmethod
+    def _always(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted({*keep, *ALWAYS_KEPT}))
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        if not SAFE_NAME.fullmatch(self.name):
+            raise ValueError(f"'{self.name}' cannot name a folder; use letters, digits, '.', '_', '+' and '-' in 'label'")
+        return self
+
+    @property
+    def name(self) -> str:
+        """
+        >>> Recipe(scheme="W4A16", method="gptq", group_size=64).name
+        'W4A16-g64-gptq'
+        """
+        parts = [self.scheme, f"g{self.group_size}" if self.group_size else "", "asym" if self.symmetric is False else ""]
+        return self.label or "-".join(part for part in [*parts, self.method] if part)
+
+    def kept_by(self, layer: str) -> str | None:
+        """The keep pattern that covers ``layer``, if one does: its full name, a part of its path, or a glob.
+
+        >>> Recipe(scheme="W4A16", keep=("layers.0", "*_proj")).kept_by("model.layers.0.mlp.up_proj")
+        '*_proj'
+        """
+        forms = ("{}", "{}.*", "*.{}", "*.{}.*")
+        for pattern in self.keep:
+            if any(fnmatchcase(layer, form.format(pattern)) for form in forms):
+                return pattern
+        return None
+
+
+class Fate(Record):
+    """What was asked for one tensor and what it got. ``name`` is the tensor's, without a closing ``.weight``."""
+
+    name: str
+    asked: str  # a format, "int4 g128", or "keep"
+    got: str  # a format, the stored type ("bf16"), or "tied to ..."
+    because: str = ""  # why the two differ, or why nothing was asked
+    error: float | None = None  # tr(dW H dW^T) / tr(W H W^T): share of the layer's output energy lost on calibration data
+    weight_error: float | None = None  # |dW|^2 / |W|^2
+    weights: int = 0  # how many numbers
+    bytes: int = 0  # bytes on disk, scales and zero points included
+    tensors: tuple[str, ...] = ()  # the names under which the container stores it
+    facts: dict[str, JsonValue] = {}  # what the method reports: damping, clipped zero points ...
+
+
+class Note(Record):
+    """One line of the ledger: something a gate may want to block on."""
+
+    tensor: str
+    kind: str  # damping, dead_columns, clipped, kept, fused ...
+    detail: str
+    value: float | None = None
+
+
+class ModelIdentity(Record):
+    ref: str  # what the user called it
+    architecture: str
+    weights: str  # digest
+    tokenizer: str  # digest
+    template: str  # digest
+    config: str  # digest
+
+
+class Calibration(Record):
+    """The samples that quantization saw. Digests are over token ids, so a gate can look for leaked cases."""
+
+    digest: str
+    samples: tuple[str, ...]  # one digest per sample, in the order given
+    tokens: int
+
+    @classmethod
+    def of(cls, samples: list[list[int]]) -> Self:
+        each = tuple(digest_of(sample) for sample in samples)
+        return cls(digest=digest_of(each), samples=each, tokens=sum(map(len, samples)))
+
+
+class StoredFile(Record):
+    sha256: str  # "sha256:..." over the bytes
+    bytes: int
+
+
+class Manifest(Record):
+    """Everything about one artifact: ``manifest.json`` in its folder. Its digest names the artifact."""
+
+    name: str
+    recipe: Recipe
+    method: str  # the one that ran
+    checkpoint: str  # the container's plug-in name
+    model: ModelIdentity
+    calibration: Calibration | None
+    inputs: str  # digest of everything that decides the bytes; a changed input is never mixed in
+    tool: str
+    torch: str
+    device: str  # cpu or cuda
+    seed: int
+    fates: tuple[Fate, ...]  # one for every tensor of the model
+    ledger: tuple[Note, ...]
+    tensor_bytes: int  # all tensors of the container
+    tensor_weights: int  # all numbers of the model (tied ones once)
+    total_bytes: int  # all files but this one
+    files: dict[str, StoredFile] = Field(default_factory=dict)
+
+    @property
+    def quantized(self) -> tuple[Fate, ...]:
+        """The fates of the linear layers that are stored in the format that was asked for."""
+        return tuple(fate for fate in self.fates if fate.asked == fate.got)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Over the quantized layers, scales and zero points included; 0 when nothing was quantized."""
+        weights = sum(fate.weights for fate in self.quantized)
+        return 8 * sum(fate.bytes for fate in self.quantized) / weights if weights else 0.0
+
+    @property
+    def bits_per_weight_whole(self) -> float:
+        """Over every tensor of the model, kept ones included."""
+        return 8 * self.tensor_bytes / self.tensor_weights
+
+    @property
+    def mean_error(self) -> float | None:
+        """Mean output error over the quantized layers, if calibration data measured it."""
+        errors = [fate.error for fate in self.quantized if fate.error is not None]
+        return sum(errors) / len(errors) if errors else None
+
+
+def tool_version() -> str:
+    try:
+        return f"quantgate {importlib.metadata.version('quantgate')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "quantgate (not installed)"

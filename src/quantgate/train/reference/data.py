@@ -1,0 +1,117 @@
+"""Conversations for training: drafts of the train split, tokenized, and batched by length."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from quantgate.evaluate import suites
+from quantgate.evaluate.suites import Difficulty, Draft, Role, long_context
+from quantgate.train.reference.tokenizer import BEGIN, END
+
+LEVELS: tuple[Difficulty, ...] = ("default", "hard")
+HARD = 0.12  # share of hard drafts, so that harder slices are met but not mastered
+
+
+@dataclass(frozen=True)
+class Document:
+    """One conversation: token ids, and which of them the model must produce."""
+
+    suite: str
+    ids: list[int]
+    wanted: list[bool]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Conversations of like length, one a row, padded on the right."""
+
+    ids: Tensor  # [rows, length]
+    answered: Tensor  # [rows, length], True where the *next* token is wanted
+    targets: Tensor  # [answers] those next tokens
+    owner: Tensor  # [answers] the row each belongs to
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, suite: str, turns: list[tuple[Role, str]], *, every_answer: bool) -> Document:
+    """Token ids of a conversation that ends with an assistant turn; the last answer is wanted, or every one."""
+    ids, wanted = [tokenizer.convert_tokens_to_ids(BEGIN)], [False]
+    for index, (role, text) in enumerate(turns):
+        body = tokenizer.encode(text, add_special_tokens=False)
+        learn = role == "assistant" and (every_answer or index == len(turns) - 1)
+        ids += [tokenizer.convert_tokens_to_ids(f"<|{role}|>"), *body, tokenizer.convert_tokens_to_ids(END)]
+        wanted += [False] + [learn] * (len(body) + 1)
+    return Document(suite, ids, wanted)
+
+
+def of_draft(tokenizer: PreTrainedTokenizerFast, suite: str, draft: Draft) -> Document:
+    return encode(tokenizer, suite, [*draft.messages, ("assistant", draft.answer)], every_answer=False)
+
+
+class Stream:
+    """Endless training documents: each step takes the suite that is furthest below its share of tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+        self.tokenizer, self.seed = tokenizer, seed
+
+    def restart(self, step: int, shares: dict[str, float]) -> None:
+        """Draw anew from a seed of this step's own: what follows depends on step and shares, not on the past."""
+        self.shares = shares
+        self.rng = random.Random(f"{self.seed}/{step}")
+        self.spent = dict.fromkeys(shares, 0.0)
+        self.sources = {
+            (name, level): suites.drafts(suites.get(name), "train", self.seed + step, level)
+            for name in shares
+            for level in LEVELS
+        }
+
+    def documents(self, longest: int) -> Iterator[Document]:
+        """Documents of at most ``longest`` tokens."""
+        while True:
+            name = min(self.shares, key=lambda one: self.spent[one] / self.shares[one])
+            document = self._draw(name, longest)
+            if len(document.ids) <= longest:
+                self.spent[name] += len(document.ids)
+                yield document
+
+    def _draw(self, name: str, longest: int) -> Document:
+        # One retrieval context teaches with many questions; other suites are drawn one problem a document.
+        hard = self.rng.random() < HARD
+        if name == "long_context" and not (hard and longest >= 2048):
+            fits = [count for count in (8, 16, 32, 64, 128) if count * 10 + 150 <= longest]
+            records = self.rng.choice(fits or [8])
+            turns = long_context.draw_many(self.rng, "default", min(12, records), records=records)
+            return encode(self.tokenizer, name, turns, every_answer=True)
+        return of_draft(self.tokenizer, name, next(self.sources[name, "hard" if hard else "default"]))
+
+    def step(self, tokens: int, longest: int) -> list[Batch]:
+        """About ``tokens`` tokens of documents no longer than ``longest``, as batches of like length."""
+        source, drawn, held = self.documents(longest), list[Document](), 0
+        while held < tokens:
+            drawn.append(next(source))
+            held += len(drawn[-1].ids)
+        return batches(drawn, self.tokenizer.pad_token_id)
+
+
+def batches(documents: list[Document], pad: int, tokens: int = 4096) -> list[Batch]:
+    """Sort by length and cut, so that a batch holds about ``tokens`` tokens and little padding."""
+    parts: list[list[Document]] = [[]]
+    for document in sorted(documents, key=lambda one: len(one.ids)):
+        if parts[-1] and (len(parts[-1]) + 1) * len(document.ids) > tokens:
+            parts.append([])
+        parts[-1].append(document)
+    return [_batch(part, pad) for part in parts]
+
+
+def _batch(part: list[Document], pad: int) -> Batch:
+    length = max(len(one.ids) for one in part)
+    ids = torch.tensor([one.ids + [pad] * (length - len(one.ids)) for one in part])
+    wanted = torch.tensor([one.wanted + [False] * (length - len(one.ids)) for one in part])
+    answered = torch.zeros_like(wanted)
+    answered[:, :-1] = wanted[:, 1:]
+    owner = torch.arange(len(part))[:, None].expand_as(ids)
+    return Batch(ids, answered, ids.roll(-1, dims=1)[answered], owner[answered])

@@ -1,0 +1,187 @@
+"""The training loop: Muon for matrices, AdamW for the rest, a length curriculum, checkpoints that resume exactly.
+
+Every evaluation counts, on tune-split problems, how many answers the model would have given word for word (teacher-forced
+argmax at each answer token, which is what greedy decoding gives), and moves the mixture towards what is not yet learned.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast
+
+from quantgate.evaluate import suites
+from quantgate.records import disk_errors, write_whole
+from quantgate.train.reference.data import Stream, batches, of_draft
+from quantgate.train.reference.network import Network
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run does; the same plan and seed give the same batches."""
+
+    tokens: int = 36_000_000  # in all
+    batch_tokens: int = 8192  # per step
+    learning_rate: float = 3e-3
+    warmup_steps: int = 80
+    weight_decay: float = 0.01
+    seed: int = 17
+    lengths: tuple[tuple[float, int], ...] = ((0.0, 256), (0.12, 512), (0.35, 1024), (0.65, 2048))
+    evaluate_every: int = 250  # steps
+    evaluate_cases: int = 48  # per suite
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // self.batch_tokens
+
+    def length(self, step: int) -> int:
+        return [length for start, length in self.lengths if step >= start * self.steps][-1]
+
+    def rate(self, step: int) -> float:
+        """Linear warm-up, then linear decay to zero."""
+        return min((step + 1) / self.warmup_steps, (self.steps - step) / max(1, self.steps - self.warmup_steps), 1.0)
+
+
+SHARES = {
+    "math": 0.28,
+    "json_tools": 0.16,
+    "code_gen": 0.12,
+    "long_context": 0.12,
+    "multilingual": 0.12,
+    "rare_vocabulary": 0.07,
+    "refusals": 0.05,
+    "chat": 0.08,
+}
+
+
+def train(
+    network: Network,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    plan: Plan,
+    report: Callable[[dict[str, Any]], None],
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
+    """Train in place and return the curve; ``folder`` keeps a checkpoint, from which a killed run goes on."""
+    network.to(device)
+    optimizers = _optimizers(network, plan)
+    stream, curve, step, spent_s = Stream(tokenizer, plan.seed), list[dict[str, Any]](), 0, 0.0
+    if (folder / "state.json").exists():
+        step, curve, spent_s = _resume(folder, network, optimizers)
+    stream.restart(step, _shares(curve))
+    losses: list[float] = []
+    began = time.monotonic() - spent_s
+    while step < plan.steps:
+        length = plan.length(step)
+        parts = stream.step(plan.batch_tokens, length)
+        answers = sum(len(part.targets) for part in parts)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = plan.learning_rate * group["scale"] * plan.rate(step)
+        loss = 0.0
+        for part in parts:
+            logits = network(part.ids.to(device), part.answered.to(device))
+            part_loss = F.cross_entropy(logits, part.targets.to(device), reduction="sum") / answers
+            part_loss.backward()
+            loss += float(part_loss.detach())
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        losses.append(loss)
+        step += 1
+        report({"step": step, "steps": plan.steps, "loss": losses[-1], "length": length})
+        if step % plan.evaluate_every == 0 or step == plan.steps:
+            right = answers_right(network, tokenizer, plan.evaluate_cases, plan.seed, device)
+            row = {"step": step, "tokens": step * plan.batch_tokens, "loss": sum(losses) / len(losses)}
+            curve.append({**row, "seconds": round(time.monotonic() - began, 1), "right": right})
+            report(curve[-1])
+            losses = []
+            _save(folder, network, optimizers, step, curve, time.monotonic() - began)
+            stream.restart(step, _shares(curve))
+    return curve
+
+
+def _shares(curve: list[dict[str, Any]]) -> dict[str, float]:
+    """The mixture after the last evaluation: a suite that is fully learned keeps a quarter of its pull."""
+    right = curve[-1]["right"] if curve else dict.fromkeys(SHARES, 0.0)
+    return {name: share * (0.35 + 1 - right[name]) for name, share in SHARES.items()}
+
+
+@torch.no_grad()
+def answers_right(
+    network: Network, tokenizer: PreTrainedTokenizerFast, count: int, seed: int, device: str, difficulty: suites.Difficulty = "default"
+) -> dict[str, float]:
+    """Share of tune-split answers given word for word, per suite."""
+    right = {}
+    for name in SHARES:
+        source = suites.drafts(suites.get(name), "tune", seed, difficulty)
+        documents = [of_draft(tokenizer, name, next(source)) for _ in range(count)]
+        good = 0
+        for part in batches(documents, tokenizer.pad_token_id):
+            wrong = network(part.ids.to(device), part.answered.to(device)).argmax(-1).cpu() != part.targets
+            good += len(part.ids) - len(set(part.owner[wrong].tolist()))
+        right[name] = round(good / count, 4)
+    return right
+
+
+def _optimizers(network: Network, plan: Plan) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan 2024; scaled as in arXiv 2502.16982, section 2.2) for matrices, AdamW for embeddings and norms."""
+    matrices = [p for name, p in network.named_parameters() if p.ndim == 2 and name != "embed"]
+    others = [p for name, p in network.named_parameters() if p.ndim != 2 or name == "embed"]
+    muon = torch.optim.Muon(matrices, lr=plan.learning_rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(others, lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    for optimizer in (muon, adamw):
+        optimizer.param_groups[0]["scale"] = 1.0
+    return [muon, adamw]
+
+
+def _save(
+    folder: Path,
+    network: Network,
+    optimizers: list[torch.optim.Optimizer],
+    step: int,
+    curve: list[dict[str, Any]],
+    spent_s: float,
+) -> None:
+    """Tensors into safetensors, the rest into JSON written last: a checkpoint counts only when state.json names it."""
+    tensors = {f"network/{name}": tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    for index, optimizer in enumerate(optimizers):
+        for key, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"{index}/{key}/{name}": torch.as_tensor(value).contiguous() for name, value in values.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"state-{step}.safetensors"
+    with disk_errors(folder):
+        save_file(tensors, folder / f".{name}")
+        (folder / f".{name}").replace(folder / name)
+    state = {"step": step, "curve": curve, "seconds": spent_s, "file": name}
+    write_whole(folder / "state.json", json.dumps(state).encode())
+    for old in folder.glob("state-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def _resume(
+    folder: Path, network: Network, optimizers: list[torch.optim.Optimizer]
+) -> tuple[int, list[dict[str, Any]], float]:
+    state = json.loads((folder / "state.json").read_bytes())
+    tensors = load_file(folder / state["file"])
+    prefix = "network/"
+    network.load_state_dict({name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)})
+    for index, optimizer in enumerate(optimizers):
+        held = optimizer.state_dict()
+        held["state"] = {}
+        for name, tensor in tensors.items():
+            if name.startswith(f"{index}/"):
+                _, key, field = name.split("/")
+                held["state"].setdefault(int(key), {})[field] = tensor
+        optimizer.load_state_dict(held)
+    return state["step"], state["curve"], state["seconds"]

@@ -1,0 +1,113 @@
+"""The network that is trained: LlamaForCausalLM's arithmetic in 60 lines, with its parameter names.
+
+One row is one conversation, padded on the right, so causal attention needs no mask. Weights are float32, matrix
+products bfloat16.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaConfig
+
+
+class Block(nn.Module):
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        hidden, heads = config.hidden_size, config.num_attention_heads
+        self.head, self.heads, self.kv_heads, self.eps = hidden // heads, heads, config.num_key_value_heads, config.rms_norm_eps
+        kv = self.kv_heads * self.head
+        shapes = {
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.k_proj": (kv, hidden),
+            "self_attn.v_proj": (kv, hidden),
+            "self_attn.o_proj": (hidden, hidden),
+            "mlp.gate_proj": (config.intermediate_size, hidden),
+            "mlp.up_proj": (config.intermediate_size, hidden),
+            "mlp.down_proj": (hidden, config.intermediate_size),
+        }
+        for name, shape in shapes.items():
+            self.register_parameter(name.replace(".", "/"), nn.Parameter(torch.empty(shape)))
+        self.input_layernorm = nn.Parameter(torch.ones(hidden))
+        self.post_attention_layernorm = nn.Parameter(torch.ones(hidden))
+
+    def weights(self, *names: str) -> Tensor:
+        """The named matrices, stacked by rows, in bfloat16."""
+        return torch.cat([self.get_parameter(name) for name in names]).bfloat16()
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x [batch, length, hidden] -> the same."""
+        batch, length, hidden = x.shape
+        qkv = F.linear(self.norm(x, self.input_layernorm), self.weights("self_attn/q_proj", "self_attn/k_proj", "self_attn/v_proj"))
+        qkv = qkv.view(batch, length, -1, self.head).transpose(1, 2)
+        q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        repeat = self.heads // self.kv_heads
+        k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
+        seen = attention(q, k, v)
+        x = x + F.linear(seen.transpose(1, 2).reshape(batch, length, hidden), self.weights("self_attn/o_proj"))
+        both = F.linear(self.norm(x, self.post_attention_layernorm), self.weights("mlp/gate_proj", "mlp/up_proj"))
+        gate, up = both.chunk(2, dim=-1)
+        return x + F.linear(F.silu(gate) * up, self.weights("mlp/down_proj"))
+
+    def norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), self.eps)
+
+
+class Network(nn.Module):
+    """Tied embeddings, ``config.num_hidden_layers`` blocks, one last norm."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.Parameter(torch.ones(config.hidden_size))
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                deep = (2 * config.num_hidden_layers) ** -0.5 if "o_proj" in name or "down_proj" in name else 1.0
+                nn.init.normal_(parameter, std=0.02 if name == "embed" else deep * parameter.shape[1] ** -0.5)
+
+    def forward(self, ids: Tensor, answered: Tensor) -> Tensor:
+        """Logits [answers, vocabulary] at the positions of ``ids`` [batch, length] where ``answered`` is True."""
+        cos, sin = rotary(self.config, ids.shape[1], ids.device)
+        x = F.embedding(ids, self.embed).bfloat16()
+        for block in self.blocks:
+            x = block(x, cos, sin)
+        x = F.rms_norm(x[answered], (x.shape[-1],), self.norm.to(x.dtype), self.config.rms_norm_eps)
+        return F.linear(x, self.embed.bfloat16()).float()
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights under LlamaForCausalLM's names, in bfloat16."""
+        out = {"model.embed_tokens.weight": self.embed, "model.norm.weight": self.norm}
+        for index, block in enumerate(self.blocks):
+            for name, parameter in block.named_parameters():
+                out[f"model.layers.{index}.{name.replace('/', '.')}.weight"] = parameter
+        return {name: tensor.detach().to(torch.bfloat16).cpu().contiguous() for name, tensor in out.items()}
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention over [batch, heads, length, head].
+
+    On a CPU the plain products beat the fused kernel below some 400 positions: five times at 64, forward and backward.
+    """
+    length = q.shape[2]
+    if length > 384 or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    later = torch.full((length, length), -1e9, dtype=q.dtype).triu(1)
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)) + later
+    return torch.matmul(torch.softmax(scores, dim=-1), v)
+
+
+def rotary(config: LlamaConfig, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin, each [length, head], of rotary position embedding (RoFormer, arXiv 2104.09864, section 3.4)."""
+    head = config.hidden_size // config.num_attention_heads
+    theta = config.rope_parameters["rope_theta"] ** (-torch.arange(0, head, 2, device=device).float() / head)
+    angle = torch.outer(torch.arange(length, device=device).float(), theta).repeat(1, 2)
+    return angle.cos().bfloat16(), angle.sin().bfloat16()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin

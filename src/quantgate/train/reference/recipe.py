@@ -1,0 +1,99 @@
+"""Put the pieces together: tokenizer, network, training, and the files a Hugging Face model consists of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
+
+from quantgate.evaluate import suites
+from quantgate.records import digest_of, folder_aside
+from quantgate.train.reference import tokenizer as bpe
+from quantgate.train.reference.card import write_card
+from quantgate.train.reference.loop import SHARES, Plan, answers_right, train
+from quantgate.train.reference.network import Network
+
+VOCABULARY = 1536
+CONTEXT = 2048
+TOKENIZER_DRAFTS = 1500  # per suite
+
+
+def train_reference(
+    out: Path, work: Path, plan: Plan, report: Callable[[dict[str, Any]], None], device: str = "cpu"
+) -> Path:
+    """Train from nothing (or from ``work``'s checkpoint) and write the model folder ``out``, whole or not at all."""
+    torch.manual_seed(plan.seed)
+    tokenizer = _tokenizer(work, plan.seed)
+    config = reference_config(tokenizer)
+    network = Network(config)
+    curve = train(network, tokenizer, work, plan, report, device)
+    scores = {
+        level: answers_right(network, tokenizer, 200, plan.seed + 1, device, level) for level in ("default", "hard")
+    }
+    with folder_aside(out) as folder:
+        write_model(folder, network, tokenizer, config)
+        write_card(folder, plan, curve, scores, data_digest(plan.seed))
+    return out
+
+
+def _tokenizer(work: Path, seed: int) -> PreTrainedTokenizerFast:
+    if (work / "tokenizer" / "tokenizer.json").exists():
+        return PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")  # type: ignore[no-any-return]
+    texts = []
+    for name in SHARES:
+        source = suites.drafts(suites.get(name), "train", seed)
+        count = TOKENIZER_DRAFTS // 10 if name == "long_context" else TOKENIZER_DRAFTS
+        for _ in range(count):
+            draft = next(source)
+            texts += [content for _, content in draft.messages] + [draft.answer]
+    tokenizer = bpe.train(texts, VOCABULARY, CONTEXT)
+    with folder_aside(work / "tokenizer") as folder:
+        tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def reference_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """Hidden 256 and feed-forward 768, multiples of 256, so that every block format fits."""
+    return LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        max_position_embeddings=CONTEXT,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="bfloat16",
+        architectures=["LlamaForCausalLM"],
+    )
+
+
+def write_model(folder: Path, network: Network, tokenizer: PreTrainedTokenizerFast, config: LlamaConfig) -> None:
+    """Configuration, tokenizer and BF16 weights as transformers reads them."""
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
+    ).save_pretrained(folder)
+    save_file(network.state(), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def data_digest(seed: int, per_suite: int = 200) -> str:
+    """Digest of the first training drafts of every suite: it changes when any generator changes."""
+    parts = []
+    for name in SHARES:
+        source = suites.drafts(suites.get(name), "train", seed)
+        parts.append([name, [[draft.messages, draft.answer] for draft in (next(source) for _ in range(per_suite))]])
+    return digest_of(parts)
