@@ -55,6 +55,7 @@ class Capability(BaseModel):
 
     margin: float = Field(0.03, description="Relative loss allowed.")
     direction: Literal["loss", "both"] = "loss"
+    relative: bool = True
 
 
 class Release(BaseModel):
@@ -63,15 +64,18 @@ class Release(BaseModel):
     model: str = Field(description="A folder.")
     capabilities: dict[str, Annotated[Capability, Field()]]
     seeds: tuple[int, ...] | None = None
+    fallback: Capability | None = None
 
 
 def test_every_key_of_every_part_has_a_row(generate: ModuleType) -> None:
     rows = [line for line in generate.release_page(Release).splitlines() if line.startswith(("| `", "## "))]
     assert rows == [
         "| `model` | text | required | A folder. |",
-        "| `capabilities` | text -> [Capability](#capability) | required |  |",
+        "| `capabilities` | name: [settings](#capabilities) | required |  |",
         "| `seeds` | list of whole number, or nothing |  |  |",
-        "## Capability",
+        "| `fallback` | [settings](#capabilities), or nothing |  |  |",
+        "## capabilities",
         "| `margin` | number | `0.03` | Relative loss allowed. |",
         "| `direction` | `loss` or `both` | `loss` |  |",
+        "| `relative` | true or false | `true` |  |",
     ]

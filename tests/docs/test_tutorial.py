@@ -1,7 +1,7 @@
 """The tutorial is run as it stands: its files are written, its commands typed, its exit codes believed.
 
-In docs/tutorial.md, a block ```` ```yaml title="NAME" ```` is a file, a block ```` ```bash ```` is typed into a shell in
-that folder. ```` ```bash exit="1" ```` says that the last command ends with that code.
+In docs/tutorial.md, a fenced block `yaml title="NAME"` is a file; a block `bash` is typed into a shell in that
+folder, and `bash exit="1"` says that its last command ends with that code.
 """
 
 from __future__ import annotations

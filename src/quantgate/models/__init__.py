@@ -56,7 +56,7 @@ class OpenedModel:
     @property
     def parameters(self) -> int:
         """How many numbers the safetensors files hold (tied embeddings count once)."""
-        return sum(_numel(entry.shape) for entry in self.files.entries.values())
+        return sum(entry.weights for entry in self.files.entries.values())
 
     @property
     def weights_bytes(self) -> int:
@@ -163,10 +163,3 @@ def _config(path: Path) -> Any:
             f"{file}: transformers does not know the architecture '{kind}' ({first[:120]}); "
             "supported are decoder models like Llama, Mistral, Qwen2 and Qwen3"
         ) from None
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -40,6 +41,11 @@ class Entry:
     def size(self) -> int:
         """Bytes."""
         return self.end - self.start
+
+    @property
+    def weights(self) -> int:
+        """How many numbers."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@
         block-00003.json                             written last: the block is done, with the digests of the above
         whole/<variant>/                             an artifact being put together, renamed to <out>/<variant>
 
-The folder's name comes from the inputs, so a sweep with other inputs never meets it. A block counts as done only when its
-marker names every file with the digest that the file has, so a torn or edited file means the block is made again.
+The folder's name comes from the inputs, so a sweep with other inputs never meets it. A block counts as done only when
+its marker names every file with the digest that the file has: a torn or edited file means the block is made again.
 """
 
 from __future__ import annotations
@@ -120,4 +120,6 @@ def refuse_strangers(out: Path, variants: Sequence[str]) -> None:
     for variant in variants:
         folder = out / variant
         if folder.exists() and not (folder / "manifest.json").is_file() and (folder.is_file() or any(folder.iterdir())):
-            raise ArtifactError(f"{folder}: exists and is not an artifact; move it away or choose another output folder")
+            raise ArtifactError(
+                f"{folder}: exists and is not an artifact; move it away or choose another output folder"
+            )

@@ -1,11 +1,11 @@
-"""The records of quantization: what was asked (Recipe), what became of every tensor (Fate), and all of it (Manifest)."""
+"""The records of quantization: what was asked (Recipe), what became of each tensor (Fate), and all of it (Manifest)."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import re
 from fnmatch import fnmatchcase
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
@@ -21,9 +21,9 @@ class Recipe(Record):
 
     scheme: str  # W4A16, W8A8, FP8_DYNAMIC ..., or BF16 for the baseline itself
     method: str = ""  # rtn, gptq ...; empty means the usual one of the scheme
-    group_size: int | None = None  # input columns that share a scale; empty means the scheme's own
+    group_size: int | Literal["channel"] | None = None  # input columns that share a scale; empty: the scheme's own
     symmetric: bool | None = None  # empty means the scheme's own
-    options: dict[str, JsonValue] = {}  # what the method understands; unknown keys are errors
+    options: dict[str, JsonValue] = Field(default_factory=dict)  # what the method understands; unknown keys are errors
     keep: tuple[str, ...] = ALWAYS_KEPT  # layers to leave at full precision: names, parts of names, or globs
     label: str = ""  # the variant's name, if the made-up one will not do
 
@@ -35,7 +35,9 @@ class Recipe(Record):
     @model_validator(mode="after")
     def _safe(self) -> Self:
         if not SAFE_NAME.fullmatch(self.name):
-            raise ValueError(f"'{self.name}' cannot name a folder; use letters, digits, '.', '_', '+' and '-' in 'label'")
+            raise ValueError(
+                f"'{self.name}' cannot name a folder; use letters, digits, '.', '_', '+' and '-' in 'label'"
+            )
         return self
 
     @property
@@ -44,8 +46,15 @@ class Recipe(Record):
         >>> Recipe(scheme="W4A16", method="gptq", group_size=64).name
         'W4A16-g64-gptq'
         """
-        parts = [self.scheme, f"g{self.group_size}" if self.group_size else "", "asym" if self.symmetric is False else ""]
-        return self.label or "-".join(part for part in [*parts, self.method] if part)
+        size = (
+            ""
+            if self.group_size is None
+            else "channel"
+            if self.group_size in ("channel", -1)
+            else f"g{self.group_size}"
+        )
+        parts = [self.scheme, size, "asym" if self.symmetric is False else "", self.method]
+        return self.label or "-".join(part for part in parts if part)
 
     def kept_by(self, layer: str) -> str | None:
         """The keep pattern that covers ``layer``, if one does: its full name, a part of its path, or a glob.
@@ -67,19 +76,23 @@ class Fate(Record):
     asked: str  # a format, "int4 g128", or "keep"
     got: str  # a format, the stored type ("bf16"), or "tied to ..."
     because: str = ""  # why the two differ, or why nothing was asked
-    error: float | None = None  # tr(dW H dW^T) / tr(W H W^T): share of the layer's output energy lost on calibration data
+    error: float | None = (
+        None  # tr(dW H dW^T) / tr(W H W^T): share of the layer's output energy lost on calibration data
+    )
     weight_error: float | None = None  # |dW|^2 / |W|^2
     weights: int = 0  # how many numbers
-    bytes: int = 0  # bytes on disk, scales and zero points included
+    bytes: int = 0  # on disk, scales and zero points included, without the constant 16 bytes of a packed shape
     tensors: tuple[str, ...] = ()  # the names under which the container stores it
-    facts: dict[str, JsonValue] = {}  # what the method reports: damping, clipped zero points ...
+    facts: dict[str, JsonValue] = Field(
+        default_factory=dict
+    )  # what the method reports: damping, clipped zero points ...
 
 
 class Note(Record):
     """One line of the ledger: something a gate may want to block on."""
 
     tensor: str
-    kind: str  # damping, dead_columns, clipped, kept, fused ...
+    event: str  # damping, dead_columns, clipped, kept, fused ...
     detail: str
     value: float | None = None
 
@@ -94,16 +107,17 @@ class ModelIdentity(Record):
 
 
 class Calibration(Record):
-    """The samples that quantization saw. Digests are over token ids, so a gate can look for leaked cases."""
+    """The samples that quantization saw; ``digest`` (inherited) names the whole set.
 
-    digest: str
+    Sample digests are over the list of token ids, so a gate can look for leaked cases.
+    """
+
     samples: tuple[str, ...]  # one digest per sample, in the order given
     tokens: int
 
     @classmethod
     def of(cls, samples: list[list[int]]) -> Self:
-        each = tuple(digest_of(sample) for sample in samples)
-        return cls(digest=digest_of(each), samples=each, tokens=sum(map(len, samples)))
+        return cls(samples=tuple(digest_of(sample) for sample in samples), tokens=sum(map(len, samples)))
 
 
 class StoredFile(Record):

@@ -24,7 +24,8 @@ SHARD_BYTES = 5_000_000_000  # a model larger than this is written as several fi
 WIDTH = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}  # bytes; all others 1
 WORDS = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+    "float8_e5m2": "F8_E5M2", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8",
+    "bool": "BOOL",
 }  # fmt: skip
 
 
@@ -34,7 +35,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor | Entry]) -> None:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name in order:
-        header[name] = {"dtype": _word(tensors[name]), "shape": list(tensors[name].shape), "data_offsets": [at, at + _size(tensors[name])]}
+        header[name] = {
+            "dtype": _word(tensors[name]),
+            "shape": list(tensors[name].shape),
+            "data_offsets": [at, at + _size(tensors[name])],
+        }
         at += _size(tensors[name])
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-len(raw) % 8)

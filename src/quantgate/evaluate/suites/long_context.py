@@ -17,14 +17,14 @@ from quantgate.records import digest_of
 
 Kind = Literal["lookup", "hop", "reverse", "pair"]
 
-ADJECTIVES = (
-    "red blue green grey pink gold black white dark pale big small tall short wide thin old new warm cold soft hard "
-    "fast slow calm loud wild kind wise shy dry wet rich poor full clean sharp round sweet brave"
-).split()
-NOUNS = (
-    "fox owl cat dog bear wolf lion fish frog crow duck goat hen horse mouse sheep cow bee ant tree rock lake river "
-    "hill cloud star moon sun wind rain snow leaf rose seed stone boat lamp door bell book"
-).split()
+ADJECTIVES = """
+red blue green grey pink gold black white dark pale big small tall short wide thin old new warm cold soft hard fast
+slow calm loud wild kind wise shy dry wet rich poor full clean sharp round sweet brave
+""".split()  # noqa: SIM905 - a list of strings would fill the page
+NOUNS = """
+fox owl cat dog bear wolf lion fish frog crow duck goat hen horse mouse sheep cow bee ant tree rock lake river hill
+cloud star moon sun wind rain snow leaf rose seed stone boat lamp door bell book
+""".split()  # noqa: SIM905 - a list of strings would fill the page
 
 RECORDS = {8: 0.20, 16: 0.25, 32: 0.25, 64: 0.20, 128: 0.10}  # lines -> share; a digit line is about 9 tokens
 HARD_RECORDS = {128: 0.25, 160: 0.25, 200: 0.50}

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
 
 from quantgate.evaluate.suites import Difficulty, Draft, Suite
 
-ONSETS = "b br d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sk sl st t tr v w x y z".split()
+ONSETS = """
+b br d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sk sl st t tr v w x y z
+""".split()  # noqa: SIM905 - as for the meanings below
 VOWELS = ("a", "e", "i", "o", "u", "a", "e", "i", "o", "ai", "ou")  # single vowels twice as often as doubled ones
-CODAS = ("", "", "", "l", "n", "r", "m", "s", "k", "th", "nd", "rk", "lt", "sh")
+CODAS = ("l", "n", "r", "m", "s", "v", "th", "nd", "rk", "lt", "sh")  # never open: no rude word can be put together
 LETTERS = {"vowel": "aeiou", "consonant": "bdfghjklmnprstvwz"}
-MEANINGS = (
-    "fox owl cat dog bear wolf lion fish frog crow duck goat hen horse mouse sheep cow bee ant tree rock lake river "
-    "hill cloud star moon sun wind rain snow leaf rose seed stone boat lamp door bell book apple bread cup hat ship "
-    "road chair house key milk"
-).split()
+MEANINGS = """
+fox owl cat dog bear wolf lion fish frog crow duck goat hen horse mouse sheep cow bee ant tree rock lake river hill
+cloud star moon sun wind rain snow leaf rose seed stone boat lamp door bell book apple bread cup hat ship road chair
+house key milk
+""".split()  # noqa: SIM905 - a list of strings would fill the page
 
 SPELL = (
     "Spell the word {word} with hyphens between the letters. Answer with the spelling only.",
@@ -30,7 +31,7 @@ SPELL = (
 BACKWARDS = (
     "Spell the word {word} backwards with hyphens between the letters. Answer with the spelling only.",
     "Write the letters of {word} from last to first with hyphens between them. Answer with the spelling only.",
-    "Start at the end of {word} and spell it backwards, with hyphens between the letters. Answer with the spelling only.",
+    "Start at the end of {word} and spell it backwards with hyphens. Answer with the spelling only.",
 )
 COPY = (
     "Repeat this exactly: {words}",
@@ -77,11 +78,8 @@ LETTER: dict[str, tuple[str, ...]] = {
 
 
 def syllables_of(rng: random.Random, count: int) -> list[str]:
-    """The syllables of a new word: onset + vowel + coda each; the word never ends in an open syllable."""
-    made = [rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(count)]
-    if made[-1][-1] in "aeiou":
-        made[-1] += rng.choice(CODAS[3:])
-    return made
+    """The syllables of a new word: onset + vowel + coda each."""
+    return [rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(count)]
 
 
 def word_of(rng: random.Random, count: int) -> str:
@@ -119,9 +117,7 @@ def twins_of(rng: random.Random, number: int, count: int) -> list[str]:
     return made
 
 
-def _draft(
-    kind: str, count: int, problem: str, prompt: str, answer: str, *, case: bool, max_tokens: int
-) -> Draft:
+def _draft(kind: str, count: int, problem: str, prompt: str, answer: str, *, case: bool, max_tokens: int) -> Draft:
     return Draft(
         identity=f"{kind} {problem}",
         messages=[("user", prompt)],
@@ -197,17 +193,15 @@ HARD_KINDS: tuple[tuple[DrawKind, float], ...] = (
 )
 
 
-def _pick(rng: random.Random, kinds: tuple[tuple[DrawKind, float], ...]) -> Any:
+def _pick(rng: random.Random, kinds: tuple[tuple[DrawKind, float], ...]) -> DrawKind:
     return rng.choices([kind for kind, _ in kinds], [share for _, share in kinds])[0]
 
 
 def draw(rng: random.Random, difficulty: Difficulty) -> Draft:
     """One problem about new words: 2-3 syllables at default difficulty, 4 at hard."""
     if difficulty == "hard":
-        made: Draft = _pick(rng, HARD_KINDS)(rng, 4, True)
-    else:
-        made = _pick(rng, KINDS)(rng, rng.choice((2, 2, 3)), False)
-    return made
+        return _pick(rng, HARD_KINDS)(rng, 4, True)
+    return _pick(rng, KINDS)(rng, rng.choice((2, 2, 3)), False)
 
 
 SUITE = Suite(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,14 @@ from quantgate.train.reference.network import Network
 class Plan:
     """What a training run does; the same plan and seed give the same batches."""
 
-    tokens: int = 36_000_000  # in all
+    tokens: int = 18_000_000  # in all
     batch_tokens: int = 8192  # per step
     learning_rate: float = 3e-3
     warmup_steps: int = 80
     weight_decay: float = 0.01
     seed: int = 17
-    lengths: tuple[tuple[float, int], ...] = ((0.0, 256), (0.12, 512), (0.35, 1024), (0.65, 2048))
-    evaluate_every: int = 250  # steps
+    lengths: tuple[tuple[float, int], ...] = ((0.0, 256), (0.10, 512), (0.35, 1024), (0.65, 2048))
+    evaluate_every: int = 200  # steps
     evaluate_cases: int = 48  # per suite
 
     @property
@@ -60,6 +60,7 @@ SHARES = {
     "refusals": 0.05,
     "chat": 0.08,
 }
+JOINS = {"code_gen": 200}  # the step at which a suite joins the mixture; 0 if left out
 
 
 def train(
@@ -76,7 +77,7 @@ def train(
     stream, curve, step, spent_s = Stream(tokenizer, plan.seed), list[dict[str, Any]](), 0, 0.0
     if (folder / "state.json").exists():
         step, curve, spent_s = _resume(folder, network, optimizers)
-    stream.restart(step, _shares(curve))
+    stream.restart(step, _shares(step, curve))
     losses: list[float] = []
     began = time.monotonic() - spent_s
     while step < plan.steps:
@@ -100,29 +101,39 @@ def train(
         step += 1
         report({"step": step, "steps": plan.steps, "loss": losses[-1], "length": length})
         if step % plan.evaluate_every == 0 or step == plan.steps:
-            right = answers_right(network, tokenizer, plan.evaluate_cases, plan.seed, device)
+            right = answers_right(network, tokenizer, plan.evaluate_cases, plan.seed, device, names=_joined(step - 1))
             row = {"step": step, "tokens": step * plan.batch_tokens, "loss": sum(losses) / len(losses)}
             curve.append({**row, "seconds": round(time.monotonic() - began, 1), "right": right})
             report(curve[-1])
             losses = []
             _save(folder, network, optimizers, step, curve, time.monotonic() - began)
-            stream.restart(step, _shares(curve))
+            stream.restart(step, _shares(step, curve))
     return curve
 
 
-def _shares(curve: list[dict[str, Any]]) -> dict[str, float]:
+def _joined(step: int) -> list[str]:
+    return [name for name in SHARES if JOINS.get(name, 0) <= step]
+
+
+def _shares(step: int, curve: list[dict[str, Any]]) -> dict[str, float]:
     """The mixture after the last evaluation: a suite that is fully learned keeps a quarter of its pull."""
-    right = curve[-1]["right"] if curve else dict.fromkeys(SHARES, 0.0)
-    return {name: share * (0.35 + 1 - right[name]) for name, share in SHARES.items()}
+    right = curve[-1]["right"] if curve else {}
+    return {name: SHARES[name] * (0.35 + 1 - right.get(name, 0.0)) for name in _joined(step)}
 
 
 @torch.no_grad()
 def answers_right(
-    network: Network, tokenizer: PreTrainedTokenizerFast, count: int, seed: int, device: str, difficulty: suites.Difficulty = "default"
+    network: Network,
+    tokenizer: PreTrainedTokenizerFast,
+    count: int,
+    seed: int,
+    device: str,
+    difficulty: suites.Difficulty = "default",
+    names: Sequence[str] = tuple(SHARES),
 ) -> dict[str, float]:
     """Share of tune-split answers given word for word, per suite."""
     right = {}
-    for name in SHARES:
+    for name in names:
         source = suites.drafts(suites.get(name), "tune", seed, difficulty)
         documents = [of_draft(tokenizer, name, next(source)) for _ in range(count)]
         good = 0

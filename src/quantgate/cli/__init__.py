@@ -1,0 +1,56 @@
+"""The commands, one file each: parse, call one function, print, exit.
+
+Exit codes: 0 accepted, 1 rejected, 2 wrong usage, 3 inconclusive, 4 could not run, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from quantgate.cli import compare, demo, init, report, run, train
+from quantgate.cli.screen import errors
+from quantgate.errors import QuantgateError
+
+app = typer.Typer(
+    name="quantgate",
+    help="Make a language model smaller, and prove that nothing your product needs was lost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command("demo")(demo.demo)
+app.command("run")(run.run)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.command("init")(init.init)
+app.add_typer(train.app, name="train")
+
+
+@app.callback(invoke_without_command=True)
+def about(
+    context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and exit.")
+) -> None:
+    """Make a language model smaller, and prove that nothing your product needs was lost."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"quantgate {installed('quantgate')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The command ``quantgate``: an error a user can meet is one sentence on stderr and an exit code."""
+    try:
+        app()
+    except QuantgateError as problem:
+        errors.print(f"[bold red]quantgate:[/] {_escaped(str(problem))}")
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        errors.print("[bold red]quantgate:[/] stopped")
+        sys.exit(130)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,34 @@
+"""``quantgate compare A B --suite ...``: two models on the same cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantgate.cli.screen import bars, console
+
+
+def compare(
+    baseline: Annotated[str, typer.Argument(help="A folder, an artifact, a Hugging Face id, or quantgate/reference.")],
+    variant: Annotated[str, typer.Argument(help="The same, for the candidate.")],
+    suite: Annotated[list[str], typer.Option("--suite", "-s", help="Capability or JSONL file; may be repeated.")],
+    margin: Annotated[str, typer.Option(help="Relative loss allowed.")] = "3%",
+    cases: Annotated[int, typer.Option(min=1, help="Cases per suite at most.")] = 400,
+    alpha: Annotated[float, typer.Option(help="Chance of a wrong verdict.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Fixes which cases are asked.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for answers and the result.")] = Path("runs/compare"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+) -> None:
+    """Ask two models the same cases and say, per suite, whether the second is proven no worse."""
+    from quantgate import pipeline
+    from quantgate.report.terminal import show_comparisons
+
+    with bars(quiet=quiet) as progress:
+        result = pipeline.compare_models(
+            baseline, variant, suite, margin=margin, cases=cases, alpha=alpha, seed=seed, out=out, progress=progress
+        )
+    show_comparisons(result, console)
+    verdicts = {one.verdict for one in result.verdicts}
+    raise typer.Exit(1 if "fail" in verdicts else 3 if verdicts != {"pass"} else 0)

@@ -1,0 +1,32 @@
+"""``quantgate run release.yaml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantgate.cli.screen import bars, console, exit_code
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="The release.yaml; write one with: quantgate init")] = Path("release.yaml"),
+    out: Annotated[Path | None, typer.Option(help="Folder for artifacts, evidence and reports.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+) -> None:
+    """Make every variant, prove or refute it, choose the smallest proven one, write the report.
+
+    Resumable: after a crash or Ctrl-C the same command goes on where it stopped.
+    """
+    from quantgate import pipeline
+    from quantgate.release_config import load_config
+    from quantgate.report.terminal import show
+
+    settings = load_config(config)
+    folder = out or Path(settings.out)
+    with bars(quiet=quiet) as progress:
+        report = pipeline.run(settings, out=folder, progress=progress)
+    show(report, console)
+    console.print(f"report: [bold]{folder / 'report.html'}[/]")
+    raise typer.Exit(exit_code(report.decision))

@@ -1,0 +1,124 @@
+"""Gate rules + evidence -> a verdict for every variant, and the smallest variant that is proven safe.
+
+A release needs every capability to pass (an intersection-union test, Berger 1982: no correction for the number of
+capabilities). Choosing among variants does need one, and it is registered before the run:
+
+* ``e-bonferroni``: with V variants a capability passes at alpha / V; every variant is judged.
+* ``fixed-sequence``: largest variant first, each at alpha, and nothing below the first one that did not pass can be
+  chosen; free of correction, but one unlucky large variant blocks all the smaller ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from quantgate.decide.sentences import capability_sentence, chosen_sentence, verdict_sentence
+from quantgate.errors import UsageError
+from quantgate.evaluate.evidence import Comparison, Evidence, Gate
+from quantgate.records import Record
+
+Verdict = Literal["pass", "fail", "inconclusive"]
+Order = Literal["e-bonferroni", "fixed-sequence"]
+MAX_UNSCORED = 0.02  # of the cases visited; above it a capability is inconclusive whatever its scores say
+
+
+class Candidate(Record):
+    """A variant as the decision needs it."""
+
+    name: str
+    artifact: str  # digest
+    stored_bytes: int  # of all weights on disk, scales included
+    bits_per_weight: float
+
+
+class CapabilityVerdict(Record):
+    capability: str
+    verdict: Verdict
+    sentence: str  # what was lost, the interval, how many cases, how many would have been needed
+
+
+class VariantVerdict(Record):
+    variant: str
+    artifact: str  # digest of the exact bytes that were judged
+    engine: str  # digest of runtime, kernels, settings
+    verdict: Verdict
+    eligible: bool  # may be chosen: passed, and not behind a failure in a fixed sequence
+    sentence: str
+    capabilities: tuple[CapabilityVerdict, ...]
+
+
+class Decision(Record):
+    """Which variant may ship, and why the others may not."""
+
+    order: Order
+    alpha: float
+    baseline: str  # digest
+    chosen: str | None
+    sentence: str
+    verdicts: tuple[VariantVerdict, ...]  # largest first
+
+
+def pass_alpha(alpha: float, variants: int, order: Order) -> float:
+    """The level at which one capability of one variant passes."""
+    return alpha / max(variants, 1) if order == "e-bonferroni" else alpha
+
+
+def decide(
+    gates: Sequence[Gate], candidates: Sequence[Candidate], evidence: Sequence[Evidence], *, alpha: float, order: Order
+) -> Decision:
+    """The decision over all variants. Raises UsageError when there is nothing to decide on."""
+    if not gates or not candidates:
+        raise UsageError("nothing to decide: name at least one capability and one variant besides the baseline")
+    by_name = {one.variant: one for one in evidence}
+    largest_first = sorted(candidates, key=lambda one: (-one.stored_bytes, one.name))
+    verdicts: list[VariantVerdict] = []
+    blocked = False
+    for candidate in largest_first:
+        verdict = judge_variant(gates, candidate, by_name.get(candidate.name), blocked=blocked)
+        verdicts.append(verdict)
+        blocked = order == "fixed-sequence" and (blocked or verdict.verdict != "pass")
+    eligible = {one.variant for one in verdicts if one.eligible}
+    safe = [one for one in largest_first if one.name in eligible]
+    chosen = min(safe, key=lambda one: (one.stored_bytes, one.name)).name if safe else None
+    return Decision(
+        order=order,
+        alpha=alpha,
+        baseline=evidence[0].baseline if evidence else "none",
+        chosen=chosen,
+        sentence=chosen_sentence(chosen, len(candidates)),
+        verdicts=tuple(verdicts),
+    )
+
+
+def judge_variant(
+    gates: Sequence[Gate], candidate: Candidate, evidence: Evidence | None, *, blocked: bool
+) -> VariantVerdict:
+    """Every gate must pass; evidence for other bytes, or for no bytes, proves nothing."""
+    found = {one.gate.capability: one for one in evidence.comparisons} if evidence else {}
+    if evidence and evidence.artifact != candidate.artifact:
+        found = {}
+    rows = tuple(judge_capability(gate, found.get(gate.capability)) for gate in gates)
+    kinds = [row.verdict for row in rows]
+    verdict: Verdict = "fail" if "fail" in kinds else "pass" if set(kinds) == {"pass"} else "inconclusive"
+    return VariantVerdict(
+        variant=candidate.name,
+        artifact=candidate.artifact,
+        engine=evidence.engine if evidence else "none",
+        verdict=verdict,
+        eligible=verdict == "pass" and not blocked,
+        sentence=verdict_sentence(verdict, [(row.capability, row.verdict) for row in rows], blocked=blocked),
+        capabilities=rows,
+    )
+
+
+def judge_capability(gate: Gate, comparison: Comparison | None) -> CapabilityVerdict:
+    """Missing evidence is inconclusive, and so is evidence with too many unscored cases; a proven loss stays a loss."""
+    verdict: Verdict = "inconclusive"
+    if comparison is not None and comparison.gate == gate and comparison.n:
+        verdict = comparison.finding.verdict
+        if verdict == "pass" and len(comparison.unscored) > MAX_UNSCORED * comparison.asked:
+            verdict = "inconclusive"
+    return CapabilityVerdict(
+        capability=gate.capability, verdict=verdict, sentence=capability_sentence(gate, comparison, verdict)
+    )

@@ -1,0 +1,93 @@
+"""What an evaluation leaves behind: comparisons per capability and slice, flips with both answers, drift."""
+
+from __future__ import annotations
+
+from quantgate.records import Record
+from quantgate.stats import Finding
+
+
+class Gate(Record):
+    """What one capability must prove, registered before anything runs."""
+
+    capability: str
+    suite: str  # a built-in suite's name, or the path of a JSONL file
+    margin: float  # fraction; of the baseline's score if relative, of the scale if not
+    relative: bool = True
+    cases: int = 400  # at most
+    alpha: float = 0.05  # chance of a wrong verdict
+    pass_alpha: float = 0.05  # the same after correcting for the number of variants
+    test: str = "eprocess"
+    seed: int = 0  # fixes which cases, and the order in which they are visited
+    hard: int = 0  # extra cases of the hard difficulty: reported, never judged
+
+
+class SliceResult(Record):
+    """Paired scores of one named subset; report only."""
+
+    name: str  # "depth=0.5"
+    n: int
+    baseline: float
+    variant: float
+    gains: int
+    losses: int
+
+
+class Flip(Record):
+    """A case whose score changed, with both answers: what a person wants to read."""
+
+    case: str  # id
+    case_digest: str
+    prompt: str  # the turns before the answer
+    reference: str  # one right answer, or the reference as JSON
+    baseline_answer: str
+    variant_answer: str
+    baseline_score: float
+    variant_score: float
+    because: str
+    slices: tuple[str, ...] = ()
+
+
+class Comparison(Record):
+    """One variant against its baseline on one capability."""
+
+    gate: Gate
+    suite_digest: str  # over the case digests, in the order visited
+    n: int  # pairs judged
+    asked: int  # cases visited
+    available: int  # cases that could have been visited
+    unscored: tuple[str, ...]  # "case id: reason"
+    baseline_score: float | None  # None when nothing was scored: missing is not zero
+    variant_score: float | None
+    finding: Finding
+    slices: tuple[SliceResult, ...]
+    flips: tuple[Flip, ...]
+    hard: tuple[SliceResult, ...] = ()
+
+
+class Drift(Record):
+    """Logit-level distance from the baseline on held-out text; it screens, it never decides. Natural logarithms."""
+
+    tokens: int  # scored positions
+    kl_mean: float
+    kl_median: float
+    kl_p99: float
+    kl_max: float
+    same_top: float  # share of positions with the same most likely token
+    rms_dp: float  # root mean square change of the true token's probability
+    ppl_baseline: float
+    ppl_variant: float
+    ppl_ratio: float
+    ppl_ratio_se: float  # standard error of ln(ratio), paired
+
+
+class Evidence(Record):
+    """All comparisons and the drift of one variant; names the exact bytes and runtime it judged."""
+
+    variant: str
+    artifact: str  # digest
+    baseline: str  # digest
+    engine: str  # identity digest of the variant's engine
+    baseline_engine: str
+    kernels: tuple[str, ...]  # one sentence per kernel path
+    comparisons: tuple[Comparison, ...]
+    drift: Drift | None

@@ -1,0 +1,209 @@
+"""multilingual: the same problems asked in English, German, Spanish, French and Italian, answered in that language.
+
+A problem's identity is free of language, so a translation of a trained problem never stands at the gate. Small models
+lose the languages they saw least first; the ``lang`` slice shows which.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from quantgate.evaluate.suites import Difficulty, Draft, Suite
+from quantgate.evaluate.suites._languages import LANGUAGES, NAMES, Language
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a kind draws: who it is (in no language), and the text, answers and answer format in one language."""
+
+    identity: str
+    text: str
+    accept: list[str]  # right answers, the best first
+    form: str  # the sentence that states the answer format: "word only", "number only", "digits only"
+
+
+def say(rng: random.Random, speech: Language, sentence: str, **values: object) -> str:
+    return rng.choice(speech.say[sentence]).format(**values)
+
+
+def whose(speech: Language, name: str) -> list[str]:
+    """A person as the answer to 'whose': ``Tom``, also ``Tom's`` or ``de Tom``."""
+    return [name, speech.of(name)]
+
+
+def colours(rng: random.Random, speech: Language, hard: bool) -> Problem:
+    """Whose thing has which colour. Hard: more people, and colours that two of them share."""
+    people = rng.sample(range(len(NAMES)), rng.randrange(6, 9) if hard else rng.randrange(3, 5))
+    asked, match = rng.sample(range(len(people)), 2)
+    things = rng.sample(range(8), 4 if hard else 3)
+    owned = [rng.choice(things) for _ in people]
+    shades = rng.sample(range(8), min(8, len(people)))
+    if hard:
+        shades[match] = shades[asked]
+    table = list(zip(people, owned, shades, strict=True))
+    facts = [
+        say(rng, speech, "colour", of=speech.of(NAMES[who]), thing=speech.things[what], colour=speech.colours[shade])
+        for who, what, shade in table
+    ]
+    owner, thing = NAMES[people[asked]], speech.things[owned[asked]]
+    shade = speech.colours[shades[asked]]
+    if hard and rng.random() < 0.6:
+        question = "same colour"
+        accept = whose(speech, NAMES[people[match]])
+    elif hard or rng.random() < 0.5:
+        question, accept = "what colour", [shade]
+    else:
+        question, accept = "whose", whose(speech, owner)
+    asks = say(rng, speech, question, of=speech.of(owner), thing=thing, colour=shade, other=speech.things[owned[match]])
+    return Problem(
+        f"colours {sorted(table)} {question} {people[asked]}", f"{' '.join(facts)} {asks}", accept, "word only"
+    )
+
+
+def lives(rng: random.Random, speech: Language, hard: bool) -> Problem:
+    """Who lives where and eats what. Hard: more people, and a city that two of them share."""
+    people = rng.sample(range(len(NAMES)), rng.randrange(5, 7) if hard else 3)
+    asked, match = rng.sample(range(len(people)), 2)
+    towns, meals = rng.sample(range(10), len(people)), rng.sample(range(8), len(people))
+    question = rng.choice(("where", "eats what", "lives in", "eats", "eats there"))
+    if hard and rng.random() < 0.6:
+        question, towns[match] = "same city", towns[asked]
+    table = list(zip(people, towns, meals, strict=True))
+    facts = [
+        say(rng, speech, "life", name=NAMES[who], city=speech.cities[town], food=speech.foods[meal])
+        for who, town, meal in table
+    ]
+    name, city, food = NAMES[people[asked]], speech.cities[towns[asked]], speech.foods[meals[asked]]
+    if question == "same city":
+        accept = [NAMES[people[match]]]
+    elif question == "where":
+        accept = [city]
+    elif question in ("eats what", "eats there"):
+        accept = [food, f"{speech.some} {food}"] if speech.some else [food]
+    else:
+        accept = [name]
+    asks = say(rng, speech, question, name=name, city=city, food=food)
+    return Problem(
+        f"lives {sorted(table)} {question} {people[asked]}", f"{' '.join(facts)} {asks}", accept, "word only"
+    )
+
+
+def shopping(rng: random.Random, speech: Language, hard: bool) -> Problem:
+    """Who buys how many of what."""
+    people = rng.sample(range(len(NAMES)), rng.randrange(6, 9) if hard else rng.randrange(3, 5))
+    goods = rng.sample(range(6), 3)
+    bought = [rng.choice(goods) for _ in people]
+    amounts = rng.sample(range(2, 100), len(people))
+    table = list(zip(people, bought, amounts, strict=True))
+    facts = [say(rng, speech, "buys", name=NAMES[who], n=n, good=speech.goods[what]) for who, what, n in table]
+    asked, question = rng.randrange(len(people)), rng.choice(("how many", "buyer"))
+    name, n = NAMES[people[asked]], amounts[asked]
+    asks = say(rng, speech, question, name=name, good=speech.goods[bought[asked]], n=n)
+    accept, form = ([str(n)], "number only") if question == "how many" else ([name], "word only")
+    return Problem(f"shopping {sorted(table)} {question} {people[asked]}", f"{' '.join(facts)} {asks}", accept, form)
+
+
+def read(rng: random.Random, speech: Language, hard: bool) -> Problem:
+    return rng.choice((colours, lives, shopping))(rng, speech, hard)
+
+
+def calendar(rng: random.Random, speech: Language, hard: bool) -> Problem:
+    """A day or month some steps from a named one. The person and the event make problems many; the table is one."""
+    unit, names, far = rng.choice((("day", speech.days, (6, 13)), ("month", speech.months, (5, 11))))
+    steps = rng.randrange(far[0] + 1, far[1] + 1) if hard else rng.randrange(1, far[0] + 1)
+    at, anchor = rng.randrange(len(names)), rng.choice((0, 0, 0, 1, 2))
+    who, event, sign = rng.choice(NAMES), rng.randrange(8), rng.choice((1, -1))
+    now = at + (0, 1, -1)[anchor]  # yesterday was / tomorrow is
+    answer = names[(now + sign * steps) % len(names)]
+    text = " ".join(
+        (
+            speech.say[f"now {unit}"][anchor].format(at=names[at]),
+            say(
+                rng,
+                speech,
+                "future" if sign > 0 else "past",
+                of=speech.of(who),
+                event=speech.events[event],
+                n=steps,
+                unit=speech.units[unit][steps > 1],
+            ),
+            say(rng, speech, f"which {unit}"),
+        )
+    )
+    return Problem(f"{unit} {anchor} {at} {sign * steps} {who} {event}", text, [answer], "word only")
+
+
+def compare(rng: random.Random, speech: Language, hard: bool) -> Problem:
+    """The largest or smallest of three numbers (hard: four to six that begin alike)."""
+    if hard:
+        base = rng.randrange(10, 100) * 100
+        numbers = [base + n for n in rng.sample(range(100), rng.randrange(4, 7))]
+    else:
+        numbers = rng.sample(range(10, 100), 3) if rng.random() < 0.5 else rng.sample(range(100, 1000), 3)
+    question, pick = rng.choice((("largest", max), ("smallest", min)))
+    text = say(rng, speech, question, list=", ".join(map(str, numbers)))
+    return Problem(f"{question} {sorted(numbers)}", text, [str(pick(numbers))], "number only")
+
+
+def number(rng: random.Random, speech: Language, hard: bool) -> Problem:
+    """Number words: two to be written in digits, one plus a small one, the larger or smaller of two."""
+    a, b = rng.sample(range(100, 1000) if hard else range(100), 2)
+    kind = rng.choice(("digits", "digits", "plus", "largest", "smallest"))
+    if kind == "plus":
+        b = rng.randrange(10, 100) if hard else rng.randrange(2, 10)
+        text = say(rng, speech, kind, a=speech.number(a), b=speech.number(b))
+        return Problem(f"words plus {a} {b}", text, [str(a + b)], "digits only")
+    low, high = sorted((a, b))
+    text = say(rng, speech, kind, list=f"{speech.number(a)}, {speech.number(b)}")
+    if kind == "digits":
+        both = [f"{a}{between}{b}" for between in (", ", " ", ",", "; ")]
+        return Problem(f"words digits {low} {high}", text, both, "digits only")
+    return Problem(f"words {kind} {low} {high}", text, [str(high if kind == "largest" else low)], "digits only")
+
+
+def count(rng: random.Random, speech: Language, hard: bool) -> Problem:
+    """How often one word stands in a list of four to seven (hard: nine to thirteen)."""
+    length = rng.randrange(9, 14) if hard else rng.randrange(4, 8)
+    word, *others = rng.sample(range(8), 4)
+    times = rng.randrange(2, 8) if hard else rng.randrange(0, 5)
+    listed = [word] * min(times, length) + [rng.choice(others) for _ in range(length - times)]
+    rng.shuffle(listed)
+    named = [speech.fruits[one] for one in listed]
+    text = say(rng, speech, "count", list=", ".join(named), word=speech.fruits[word])
+    return Problem(f"count {sorted(listed)} {word}", text, [str(listed.count(word))], "number only")
+
+
+KINDS: Sequence[tuple[str, Callable[[random.Random, Language, bool], Problem], float]] = (
+    ("read", read, 0.40),
+    ("calendar", calendar, 0.20),
+    ("compare", compare, 0.10),
+    ("number", number, 0.15),
+    ("count", count, 0.15),
+)
+
+
+def draw(rng: random.Random, difficulty: Difficulty) -> Draft:
+    """One problem of one kind in one language, the five languages alike often."""
+    kind, make, _ = rng.choices(KINDS, [share for _, _, share in KINDS])[0]
+    name = rng.choice(tuple(LANGUAGES))
+    speech = LANGUAGES[name]
+    problem = make(rng, speech, difficulty == "hard")
+    return Draft(
+        identity=problem.identity,
+        messages=[("user", f"{problem.text} {say(rng, speech, problem.form)}")],
+        answer=problem.accept[0],
+        scorer="exact",
+        reference={"accept": problem.accept},
+        slices={"lang": name, "kind": kind},
+        max_tokens=16,
+    )
+
+
+SUITE = Suite(
+    name="multilingual",
+    about="Users who do not write English get wrong answers to the same questions.",
+    draw=draw,
+    margin=0.03,
+)

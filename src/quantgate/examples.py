@@ -1,0 +1,77 @@
+"""The release.yaml that ``quantgate init`` writes, and the one that ``quantgate demo`` runs."""
+
+from __future__ import annotations
+
+import yaml
+
+from quantgate.records import parse
+from quantgate.release_config import ReleaseConfig
+
+EXAMPLE = """\
+# What to release, what it must keep, and which smaller variants to try.
+# Run it with: quantgate run release.yaml
+
+# The baseline: a folder, a Hugging Face id, or the built-in model.
+model: quantgate/reference
+
+# The samples that quantization may see. Your own traffic represents your product best:
+#   traffic: traffic.jsonl     # one {"messages": [...]} or {"prompt": "..."} per line
+calibration:
+  samples: 256
+  max_tokens: 512
+
+# What the product needs, and how much of it may be lost: proven, not just observed.
+# A margin is a share of the baseline's score. Smaller margins need more cases:
+# 3% needs at least about 150 cases without a single loss, 5% about 90.
+capabilities:
+  math:       {margin: 5%}
+  json_tools: {margin: 5%}
+  refusals:   {margin: 5%}
+  # Your own suite is a JSONL file:
+  #   support: {suite: support.jsonl, margin: 3%}
+
+# The candidates. Method and group size are optional.
+variants:
+  - W8A8
+  - W4A16-g64
+  - {scheme: W3A16, method: gptq, group_size: 64}
+
+# Registered before the run. The default test may look after every batch and still keeps its error rate.
+judge:
+  test: eprocess
+  alpha: 5%
+  order: e-bonferroni
+
+out: runs/release
+"""
+
+DEMO = """\
+model: quantgate/reference
+calibration: {samples: 256, max_tokens: 512}
+capabilities:
+  math:            {margin: 5%, cases: 400, hard: 50}
+  json_tools:      {margin: 5%, cases: 400, hard: 50}
+  code_gen:        {margin: 5%, cases: 400, hard: 50}
+  long_context:    {margin: 5%, cases: 400}
+  multilingual:    {margin: 5%, cases: 400, hard: 50}
+  rare_vocabulary: {margin: 5%, cases: 400, hard: 50}
+  refusals:        {margin: 5%, cases: 400, hard: 50}
+  chat:            {margin: 5%, cases: 400, hard: 50}
+variants:
+  - W8A8
+  - FP8_DYNAMIC
+  - W4A16-g32
+  - W4A16
+  - {scheme: W3A16, group_size: 64}
+  - {scheme: W3A16, group_size: 64, method: rtn}
+out: runs/demo
+"""
+
+
+def demo_config(cases: int) -> ReleaseConfig:
+    """The demo's release with at most ``cases`` cases per capability."""
+    config = parse(ReleaseConfig, yaml.safe_load(DEMO), where="demo")
+    fewer = {
+        name: one.model_copy(update={"cases": min(one.cases, cases)}) for name, one in config.capabilities.items()
+    }
+    return config.model_copy(update={"capabilities": fewer})

@@ -1,0 +1,81 @@
+"""Number formats as data: a grid says which numbers exist and how far a scale reaches. No arithmetic and no torch here.
+
+A grid stores a weight ``[out, in]`` as codes ``[out, in]`` plus scales (and zero points, if asymmetric):
+
+    strategy   one scale for        scales shape
+    tensor     the whole tensor     [1]
+    channel    one output channel   [out, 1]
+    group      group_size columns   [out, in / group_size]
+    token      one activation row   computed at run time, stored nowhere
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from quantgate.errors import FormatError
+from quantgate.records import Record
+
+Strategy = Literal["tensor", "channel", "group", "token"]
+FP8_MAX = 448.0  # the largest finite e4m3fn number
+
+
+class _Grid(Record):
+    strategy: Strategy = "channel"
+    group_size: int | None = Field(default=None, ge=1)  # columns under one scale; only with strategy "group"
+
+    @model_validator(mode="after")
+    def _group_goes_with_its_strategy(self) -> Self:
+        if (self.strategy == "group") != (self.group_size is not None):
+            raise ValueError("group_size belongs to strategy 'group' and to no other")
+        return self
+
+    def scales_shape(self, out: int, columns: int) -> tuple[int, ...]:
+        """Shape of the stored scales of a weight ``[out, columns]``."""
+        if self.strategy == "group":
+            assert self.group_size is not None  # the validator above
+            return (out, columns // self.group_size)
+        return (1,) if self.strategy == "tensor" else (out, 1)
+
+    def check_columns(self, columns: int, name: str) -> None:
+        """Raises FormatError when the input columns of layer ``name`` do not divide into groups.
+
+        >>> IntGrid(bits=4, strategy="group", group_size=16).check_columns(64, "up_proj")
+        """
+        if self.group_size is not None and columns % self.group_size:
+            raise FormatError(
+                f"{name}: {columns} input columns do not divide into groups of {self.group_size}; "
+                f"choose a group that divides {columns}, or list '{name}' under keep"
+            )
+
+
+class IntGrid(_Grid):
+    """``value = (code - zero) * scale`` with integer codes; zero is 0 when symmetric.
+
+    Codes are signed, ``low..high`` = -2^(bits-1)..2^(bits-1)-1, also for asymmetric grids (compressed-tensors' habit).
+    """
+
+    type: Literal["int"] = "int"
+    bits: int = Field(ge=2, le=8)
+    symmetric: bool = True
+
+    @property
+    def low(self) -> int:
+        return -(1 << (self.bits - 1))
+
+    @property
+    def high(self) -> int:
+        return (1 << (self.bits - 1)) - 1
+
+
+class FloatGrid(_Grid):
+    """``value = code * scale`` with fp8 e4m3fn codes (4 exponent, 3 mantissa bits, no infinities, |code| <= 448)."""
+
+    type: Literal["float"] = "float"
+    bits: Literal[8] = 8
+    symmetric: Literal[True] = True
+
+
+Grid = Annotated[IntGrid | FloatGrid, Field(discriminator="type")]

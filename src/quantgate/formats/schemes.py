@@ -1,0 +1,94 @@
+"""Schemes: the formats of weights and activations together, under the names that the field uses."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from quantgate.errors import UnknownName, UsageError
+from quantgate.formats.grids import FloatGrid, Grid, IntGrid
+from quantgate.records import Record
+
+DEFAULT_GROUP = 128
+_WEIGHT_ONLY = {"W2A16": 2, "W3A16": 3, "W4A16": 4, "W8A16": 8}  # name -> bits; group or channel, symmetric or not
+_FIXED: dict[str, tuple[Grid | None, Grid | None]] = {  # name -> weights, activations
+    "BF16": (None, None),
+    "W8A8": (IntGrid(bits=8), IntGrid(bits=8, strategy="token")),
+    "FP8_DYNAMIC": (FloatGrid(), FloatGrid(strategy="token")),
+}
+_LABEL = re.compile(r"(?P<name>.+?)(?:-(?:g(?P<group>\d+)|(?P<channel>channel)))?(?P<asym>-asym)?", re.IGNORECASE)
+
+
+class Scheme(Record):
+    """What a recipe stores linear layers as, and what their inputs are rounded to at run time."""
+
+    name: str
+    weights: Grid | None = None  # None: left in the model's own dtype
+    activations: Grid | None = None  # None: not rounded; strategy "token": scales computed from each token
+
+    @property
+    def packed(self) -> bool:
+        """Integer codes packed into int32 words (weight-only schemes), not one code per byte."""
+        return isinstance(self.weights, IntGrid) and self.activations is None
+
+    @property
+    def label(self) -> str:
+        """The name, plus whatever differs from its defaults: ``W4A16``, ``W4A16-g64``, ``W4A16-channel-asym``.
+
+        >>> scheme("W4A16", group_size=64).label
+        'W4A16-g64'
+        """
+        if not isinstance(self.weights, IntGrid) or self.name in _FIXED:
+            return self.name
+        size = self.weights.group_size
+        group = "" if size == _default_group(self.weights.bits) else "-channel" if size is None else f"-g{size}"
+        return self.name + group + ("" if self.weights.symmetric else "-asym")
+
+
+def scheme_names() -> tuple[str, ...]:
+    return tuple(sorted([*_WEIGHT_ONLY, *_FIXED]))
+
+
+def scheme(
+    name: str, *, group_size: int | Literal["channel"] | None = None, symmetric: bool | None = None, where: str = ""
+) -> Scheme:
+    """The scheme called ``name``, a label such as ``W4A16-g64`` included.
+
+    ``group_size`` None is the scheme's default (128 columns at 2-4 bits, else per channel); -1 and "channel" both mean
+    one scale per output channel. Raises UnknownName with the nearest name, UsageError for options it cannot have.
+
+    >>> scheme("W8A16").weights.strategy
+    'channel'
+    """
+    found = _LABEL.fullmatch(name)
+    base = found["name"].upper() if found else name.upper()
+    if found is None or base not in scheme_names():
+        raise UnknownName("scheme", name, scheme_names(), where=where)
+    at = f"{where}: " if where else ""
+    told: int | Literal["channel"] | None = int(found["group"]) if found["group"] else None
+    told = "channel" if found["channel"] else told
+    if told is not None and group_size not in (None, told):
+        raise UsageError(f"{at}scheme '{name}' names group size {told}, group_size says {group_size}; keep one of them")
+    if found["asym"] and symmetric:
+        raise UsageError(f"{at}scheme '{name}' is asymmetric, symmetric says true; keep one of them")
+    size = group_size if told is None else told
+    symmetric = not found["asym"] if symmetric is None else symmetric
+    if base in _FIXED:
+        if size is not None or not symmetric:
+            raise UsageError(f"{at}scheme {base} has no choice of group size or zero points; leave both out")
+        weights, activations = _FIXED[base]
+        return Scheme(name=base, weights=weights, activations=activations)
+    bits = _WEIGHT_ONLY[base]
+    if size is None:
+        size = _default_group(bits)
+    if size in (None, "channel", -1):
+        return Scheme(name=base, weights=IntGrid(bits=bits, symmetric=symmetric))
+    if not isinstance(size, int) or size < 1:
+        raise UsageError(
+            f"{at}group_size {size!r} of scheme {base}; expected a positive number of columns or 'channel'"
+        )
+    return Scheme(name=base, weights=IntGrid(bits=bits, symmetric=symmetric, strategy="group", group_size=size))
+
+
+def _default_group(bits: int) -> int | None:
+    return DEFAULT_GROUP if bits <= 4 else None

@@ -1,0 +1,151 @@
+"""An artifact: a container folder and its manifest, which vouches for every byte and every tensor in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantgate import plugins
+from quantgate.errors import ArtifactError, QuantgateError
+from quantgate.formats import Scheme, scheme
+from quantgate.models import OpenedModel
+from quantgate.models.tensors import TensorFiles, open_tensors
+from quantgate.quantize.manifest import BASELINE, Fate, Manifest, ModelIdentity, Recipe, tool_version
+from quantgate.records import digest_file
+
+if TYPE_CHECKING:
+    from quantgate.quantize.checkpoints import Checkpoint, StoredLinear
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """``path`` holds config, tokenizer, weights and, for all but the baseline, ``manifest.json``."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.manifest.recipe.scheme == BASELINE
+
+    @cached_property
+    def files(self) -> TensorFiles:
+        return open_tensors(self.path)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        return plugins.get("checkpoints", self.manifest.checkpoint)  # type: ignore[no-any-return]
+
+    @property
+    def scheme(self) -> Scheme:
+        """Formats of weights and activations. Raises ArtifactError for the baseline, which has none."""
+        if self.is_baseline:
+            raise ArtifactError(f"{self.path}: is the full-precision baseline, nothing in it is quantized")
+        recipe = self.manifest.recipe
+        return scheme(recipe.scheme, group_size=recipe.group_size, symmetric=recipe.symmetric)
+
+    @cached_property
+    def quantized(self) -> tuple[str, ...]:
+        """Full names of the linear layers that are stored as codes."""
+        return tuple(fate.name for fate in self.manifest.quantized)
+
+    def linear(self, name: str) -> StoredLinear:
+        """Codes, scales and zero points of one quantized layer. Raises ArtifactError when it is not quantized."""
+        if name not in self.quantized:
+            raise ArtifactError(f"{self.path}: '{name}' is not a quantized layer of it; its fate says what it is")
+        bias = f"{name}.bias"
+        return self.checkpoint.unpack(
+            name, self.files.read, self.scheme, self.files.read(bias) if bias in self.files.entries else None
+        )
+
+
+def open_artifact(path: Path | str, *, verify: bool = True) -> Artifact:
+    """Open an artifact folder. Raises ArtifactError when its manifest is missing, its fates are incomplete, or (with
+    ``verify``, which reads every byte) a file is not what the manifest says."""
+    folder = Path(path)
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise ArtifactError(f"{folder}: no {MANIFEST}; it is not an artifact, or it was copied without it")
+    manifest = Manifest.load(file)
+    _check_files(folder, manifest, verify)
+    artifact = Artifact(folder, manifest)
+    try:
+        _check_fates(artifact)
+    except ArtifactError:
+        raise
+    except QuantgateError as problem:
+        raise ArtifactError(f"{folder}: its weights cannot be read ({problem})") from None
+    return artifact
+
+
+def baseline(model: OpenedModel) -> Artifact:
+    """The full-precision model itself, seen as an artifact: nothing is copied and nothing is written."""
+    entries = model.files.entries
+    fates = tuple(kept(model, name, "keep", "the baseline keeps every tensor") for name in sorted(entries))
+    recipe = Recipe(scheme=BASELINE)
+    manifest = Manifest(
+        name=recipe.name, recipe=recipe, method="", checkpoint="", model=identity(model), calibration=None,
+        inputs=model.weights_digest, tool=tool_version(), torch="", device="", seed=0, fates=fates, ledger=(),
+        tensor_bytes=model.weights_bytes, tensor_weights=model.parameters, total_bytes=model.weights_bytes, files={},
+    )  # fmt: skip
+    return Artifact(model.path, manifest)
+
+
+def identity(model: OpenedModel) -> ModelIdentity:
+    return ModelIdentity(
+        ref=model.ref,
+        architecture=model.architecture,
+        weights=model.weights_digest,
+        tokenizer=model.tokenizer_digest,
+        template=model.template_digest,
+        config=model.config_digest,
+    )
+
+
+def kept(model: OpenedModel, tensor: str, asked: str, because: str) -> Fate:
+    """The fate of a tensor that is stored as the model has it."""
+    entry = model.files.entries[tensor]
+    return Fate(
+        name=tensor.removesuffix(".weight"),
+        asked=asked,
+        got=entry.dtype.lower(),
+        because=because,
+        weights=entry.weights,
+        bytes=entry.size,
+        tensors=(tensor,),
+    )
+
+
+def _check_files(folder: Path, manifest: Manifest, verify: bool) -> None:
+    for name, stored in sorted(manifest.files.items()):
+        file = folder / name
+        if not file.is_file():
+            raise ArtifactError(f"{file}: is missing, though the manifest lists it; make the artifact again")
+        if file.stat().st_size != stored.bytes or (verify and digest_file(file) != stored.sha256):
+            raise ArtifactError(f"{file}: its bytes do not match the manifest; make the artifact again")
+
+
+def _check_fates(artifact: Artifact) -> None:
+    told = [tensor for fate in artifact.manifest.fates for tensor in fate.tensors]
+    stored = set(artifact.files.entries)
+    for tensor in sorted(stored - set(told)):
+        raise ArtifactError(f"{artifact.path}: tensor '{tensor}' has no fate in the manifest; make the artifact again")
+    for tensor in sorted(set(told) - stored):
+        raise ArtifactError(f"{artifact.path}: tensor '{tensor}' has a fate but is not stored; make the artifact again")
+    names = [fate.name for fate in artifact.manifest.fates]
+    if len(set(told)) != len(told) or len(set(names)) != len(names):
+        raise ArtifactError(f"{artifact.path}: a tensor has two fates in the manifest; make the artifact again")
+    weights = sum(fate.weights for fate in artifact.manifest.fates)
+    if weights != artifact.manifest.tensor_weights:
+        raise ArtifactError(
+            f"{artifact.path}: the fates cover {weights} of {artifact.manifest.tensor_weights} numbers of the model; "
+            "make the artifact again"
+        )

@@ -1,0 +1,69 @@
+"""Checkpoints: one file per container. A container says how codes and scales are named, packed and described on disk.
+
+A container's file ends with ``CHECKPOINT = ...``, an object with the methods of ``Checkpoint``. The sweep hands it one
+solved layer at a time and stores the tensors it gives back; everything else (kept tensors, tokenizer, manifest, writing
+aside) is the same for all containers and lives in the sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from quantgate import plugins
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from quantgate.formats import Grid, Scheme
+
+
+@dataclass(frozen=True)
+class StoredLinear:
+    """A quantized linear layer as codes, whatever container it came from: what low-bit kernels are fed with."""
+
+    name: str
+    codes: Tensor  # [out, in] int8, signed; or float8_e4m3fn
+    scales: Tensor  # [out, in / group], [out, 1] or [1], in the model's dtype
+    zeros: Tensor | None  # int8, shaped like scales; None when symmetric
+    grid: Grid  # how codes, scales and zeros make a weight
+    activations: Grid | None  # what the layer's input is rounded to at run time
+    bias: Tensor | None = None  # [out]
+
+    def dequantized(self, dtype: torch.dtype | None = None) -> Tensor:
+        """[out, in]: ``(code - zero) * scale`` as a runtime that works in ``dtype`` computes it, rounded once to it.
+
+        None means the type that the scales are stored in.
+        """
+        from quantgate.formats.codec import decode
+
+        scales = self.scales.to(dtype or self.scales.dtype)
+        return decode(self.codes, self.grid, scales, self.zeros).to(scales.dtype)
+
+
+class Checkpoint(Protocol):
+    """A container format."""
+
+    name: str
+
+    def refuse(self, scheme: Scheme) -> str | None:
+        """Why this container cannot hold the scheme, or None when it can."""
+
+    def pack(self, layer: StoredLinear) -> dict[str, Tensor]:
+        """The tensors that the layer becomes, by full name (the bias is stored by the sweep)."""
+
+    def unpack(self, name: str, read: Callable[[str], Tensor], scheme: Scheme, bias: Tensor | None) -> StoredLinear:
+        """The inverse of ``pack``; ``read`` gives a stored tensor by full name."""
+
+    def config(self, config: dict[str, Any], scheme: Scheme, kept: Sequence[str]) -> dict[str, Any]:
+        """The model's ``config.json`` with what a runtime must know; ``kept`` are the linear layers left alone."""
+
+
+def names() -> tuple[str, ...]:
+    return plugins.names("checkpoints")
+
+
+def get(name: str) -> Checkpoint:
+    return plugins.get("checkpoints", name)  # type: ignore[no-any-return]

@@ -1,0 +1,56 @@
+"""An artifact as a plain transformers model: dequantized weights, activations rounded where the scheme rounds them.
+
+This is the reference that engines and other people's runtimes are held against. It is as large as the baseline.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from quantgate.errors import ModelError
+from quantgate.quantize.artifact import Artifact
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from quantgate.formats import Grid
+
+
+def load_dequantized(artifact: Artifact, dtype: torch.dtype | None = None) -> Any:
+    """The artifact's architecture in ``dtype`` (None: the type it is stored in), in eval mode, on the CPU.
+
+    Raises ModelError when the stored tensors do not fill the architecture.
+    """
+    import torch
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(artifact.path, trust_remote_code=False)
+    stored = getattr(torch, str(config.dtype or torch.float32).removeprefix("torch."))
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    state: dict[str, Tensor] = {}
+    for fate in artifact.manifest.fates:
+        if fate.name in artifact.quantized:
+            state[f"{fate.name}.weight"] = artifact.linear(fate.name).dequantized(dtype or stored)
+        else:
+            state |= {tensor: artifact.files.read(tensor) for tensor in fate.tensors}
+    make: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    model, told = make.from_pretrained(
+        None, config=config, state_dict=state, dtype=dtype or stored, output_loading_info=True
+    )
+    if told["missing_keys"]:
+        raise ModelError(
+            f"{artifact.path}: no tensor '{sorted(told['missing_keys'])[0]}' for its architecture; make it again"
+        )
+    if not artifact.is_baseline and artifact.scheme.activations is not None:
+        for name in artifact.quantized:
+            round_input(model.get_submodule(name), artifact.scheme.activations)
+    return model.eval()
+
+
+def round_input(layer: nn.Module, grid: Grid) -> None:
+    """From now on ``layer`` sees its input rounded to ``grid``, token by token."""
+    from quantgate.formats.codec import quantize_activations
+
+    layer.register_forward_pre_hook(lambda _layer, args: (quantize_activations(args[0], grid), *args[1:]))

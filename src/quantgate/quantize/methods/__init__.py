@@ -1,0 +1,140 @@
+"""Methods: one file per way of choosing codes. The grid says which numbers exist; a method says which of them to take.
+
+    stats = LayerStats(hessian, tokens)                  # one per input: q, k and v share the same object
+    jobs = [Job(weight, grid, options, name="model.layers.0.self_attn.q_proj"), ...]
+    solved = get("gptq").solve_many(jobs, stats)         # one Solved per job, in order
+
+A method's file ends with ``METHOD = ...``, an object with the three members of ``Method``. ``solve_many`` takes every
+variant of every layer that reads one input, so that whatever they have in common is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import Field
+
+from quantgate import plugins
+from quantgate.errors import BadTensor
+from quantgate.formats import Grid
+from quantgate.records import Record
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from quantgate.quantize.methods._factor import Factor
+
+Order = Literal["activation", "natural"]
+
+
+@dataclass(eq=False)
+class LayerStats:
+    """What the calibration set says about an input of ``in`` features; shared by every layer and variant reading it."""
+
+    hessian: Tensor  # [in, in] float32, X^T X summed or averaged over the tokens: its scale does not matter
+    tokens: int  # rows of X
+    absmax: Tensor | None = None  # [in] the largest |x| of each feature
+    _factors: dict[tuple[float, Order], Factor] = field(default_factory=dict, repr=False)
+    _checked: bool = field(default=False, repr=False)
+
+    @classmethod
+    def of(cls, inputs: Tensor) -> LayerStats:
+        """Statistics of ``inputs`` [tokens, in]."""
+        x = inputs.float()
+        return cls(x.T @ x / max(len(x), 1), len(x), x.abs().amax(dim=0) if len(x) else None)
+
+    def check(self, columns: int, name: str) -> None:
+        """Raises BadTensor when the Hessian is not square, of another width than the layer, or holds NaN or Inf."""
+        if tuple(self.hessian.shape) != (columns, columns):
+            shape = list(self.hessian.shape)
+            raise BadTensor(
+                f"{name}: its calibration Hessian has shape {shape}, expected [{columns}, {columns}]; collect it again"
+            )
+        if not self._checked and not self.hessian.isfinite().all():
+            raise BadTensor(
+                f"{name}: its calibration Hessian holds NaN or Inf; activations overflowed, check the calibration set"
+            )
+        self._checked = True
+
+    def factor(self, damping: float, order: Order) -> Factor:
+        """The triangular factor that GPTQ spreads errors with, made once per damping and order."""
+        from quantgate.quantize.methods._factor import factorise
+
+        if (damping, order) not in self._factors:
+            self._factors[damping, order] = factorise(self.hessian, damping, order)
+        return self._factors[damping, order]
+
+    def release(self) -> None:
+        """Forget the factors: each takes as much memory as the Hessian."""
+        self._factors.clear()
+
+
+class Facts(Record):
+    """What became of one weight: asked and got, and everything a gate may want to know about it."""
+
+    asked: str  # the method that the recipe names
+    method: str  # the method that chose the codes
+    because: str = ""  # why the two differ
+    error: float | None = Field(default=None, ge=0)  # tr(dW H dW^T) / tr(W H W^T); None without calibration
+    clip: str = "minmax"  # how scales were chosen
+    clipped: float = Field(default=0.0, ge=0, le=1)  # fraction of weights beyond the reach of their scale
+    damping: float | None = None  # fraction of the Hessian's mean diagonal that was added to it in the end
+    retries: tuple[float, ...] = ()  # dampings that were too small, tried before
+    dead: int = 0  # input features that no calibration token used
+    order: str | None = None  # in which order the columns were rounded
+    descent: int | None = None  # passes of coordinate descent afterwards
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """Codes [out, in] (int8 or float8_e4m3fn), scales as the grid shapes them, zero points if asymmetric, the facts."""
+
+    grid: Grid
+    codes: Tensor
+    scales: Tensor
+    zeros: Tensor | None
+    facts: Facts
+
+    def weight(self) -> Tensor:
+        """float32 [out, in]: what a runtime computes with."""
+        from quantgate.formats.codec import decode
+
+        return decode(self.codes, self.grid, self.scales, self.zeros)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One weight to be stored on one grid."""
+
+    weight: Tensor  # [out, in]
+    grid: Grid
+    options: Any = None  # the method's Options, None for its defaults
+    name: str = "weight"  # the layer, for error sentences
+    scale_dtype: torch.dtype | None = None  # None: bfloat16
+
+
+class Method(Protocol):
+    """How codes are chosen."""
+
+    Options: type[Record]  # the keys a recipe may set; unknown ones are errors
+    needs_stats: bool  # False: also works without a calibration set
+
+    def solve_many(self, jobs: Sequence[Job], stats: LayerStats | None) -> list[Solved]:
+        """One Solved per job. Raises BadTensor on NaN or Inf, FormatError when groups do not divide."""
+        ...
+
+
+def solve(method: Method, job: Job, stats: LayerStats | None) -> Solved:
+    """One job alone."""
+    return method.solve_many([job], stats)[0]
+
+
+def names() -> tuple[str, ...]:
+    return plugins.names("methods")
+
+
+def get(name: str, *, where: str = "") -> Method:
+    return plugins.get("methods", name, where=where)  # type: ignore[no-any-return]

@@ -1,0 +1,86 @@
+"""The triangular factor of the damped Hessian, and the relative error that it is all about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from quantgate.quantize.methods import LayerStats, Order
+
+LADDER = 3  # how often damping is raised tenfold before giving up
+FIRST_RUNG = 1e-3  # where the ladder starts when no damping was asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """How the error of one column is spread over those that are still to be rounded.
+
+    With U the upper Cholesky factor of the inverse Hessian (H^-1 = U^T U), GPTQ subtracts ``error_i * U_ij / U_ii``
+    from column j > i (Frantar et al. 2022, "GPTQ", section 3.3, step 3). ``coupling`` holds ``-U_ij / U_ii`` at [j, i],
+    so that what column j receives is one row times all earlier errors.
+    """
+
+    order: Tensor  # [in] which column is rounded 1st, 2nd, ...
+    coupling: Tensor | None  # [in, in] float32, strictly lower; None when no damping on the ladder was enough
+    damping: float  # the fraction of the mean diagonal that was added in the end
+    ridge: float  # the same as a number on the diagonal
+    retries: tuple[float, ...]  # fractions that were too small
+    dead: int  # columns with a zero on the diagonal
+
+
+def factorise(hessian: Tensor, damping: float, order: Order) -> Factor:
+    """Factor of ``hessian`` [in, in] plus ``damping`` times the mean of its diagonal, columns in the given order.
+
+    Works in float64: at 1 % damping the condition number may pass 10^5, and float32 loses the small eigenvalues.
+    Instead of inverting and factoring again, the Hessian is factored from its last column backwards, H = R R^T with R
+    upper triangular; then H^-1 = R^-T R^-1 and U = R^-1 is a triangular inverse. A dead column gets the mean diagonal:
+    it is coupled to nothing and simply rounded.
+    """
+    work = hessian.double()
+    diagonal = work.diagonal().clone()
+    dead = diagonal <= 0
+    mean = float(diagonal.mean()) if not bool(dead.all()) else 1.0
+    by_weight = order == "activation"
+    columns = (
+        diagonal.argsort(descending=True, stable=True) if by_weight else torch.arange(len(diagonal), device=work.device)
+    )
+    backwards = columns.flip(0)
+    work = work[backwards][:, backwards]
+    lift = torch.where(dead, mean, 0.0)[backwards]
+    retries: list[float] = []
+    fraction = damping
+    for _ in range(LADDER + 1):
+        damped = work + torch.diag(lift + fraction * mean)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if not bool(failed):
+            inverse = torch.linalg.solve_triangular(
+                lower, torch.eye(len(lower), dtype=lower.dtype, device=lower.device), upper=False
+            )
+            # flipped, the lower inverse is U; transposed, [j, i] is U_ij; a column over its diagonal is U_ij / U_ii
+            spread = inverse.flip(0, 1).T
+            coupling = (-spread / spread.diagonal()).float().tril_(-1).contiguous()
+            if bool(coupling.isfinite().all()):
+                return Factor(columns, coupling, fraction, fraction * mean, tuple(retries), int(dead.sum()))
+        retries.append(fraction)
+        fraction = fraction * 10 if fraction > 0 else FIRST_RUNG
+    return Factor(columns, None, retries[-1], retries[-1] * mean, tuple(retries), int(dead.sum()))
+
+
+def relative_error(weight: Tensor, stored: Tensor, stats: LayerStats, norms: dict[int, float]) -> float | None:
+    """tr(dW H dW^T) / tr(W H W^T) with dW = stored - weight [out, in]; None when the layer's output is all zero.
+
+    ``norms`` remembers the denominator of each weight by its identity, so that its variants share it.
+    """
+    if id(weight) not in norms:
+        norms[id(weight)] = _norm(weight, stats.hessian)
+    whole = norms[id(weight)]
+    return _norm(stored - weight, stats.hessian) / whole if whole > 0 else None
+
+
+def _norm(weight: Tensor, hessian: Tensor) -> float:
+    """tr(W H W^T): the mean (or summed) square of the layer's output over the calibration tokens, over all channels."""
+    return float((weight @ hessian).mul_(weight).sum(dtype=torch.float64).clamp(min=0))

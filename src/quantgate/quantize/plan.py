@@ -1,0 +1,147 @@
+"""Before anything slow: which layer of which variant gets what, and every reason to refuse."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from quantgate.errors import FormatError, UsageError, hint
+from quantgate.formats import Grid, Scheme, scheme
+from quantgate.models import OpenedModel
+from quantgate.models.tensors import torch_dtype
+from quantgate.quantize import checkpoints, methods
+from quantgate.quantize.manifest import ALWAYS_KEPT, BASELINE, Note, Recipe
+from quantgate.records import parse
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe with every name in it resolved against one model."""
+
+    recipe: Recipe
+    scheme: Scheme
+    grid: Grid  # of the weights
+    method_name: str
+    method: methods.Method
+    options: Any  # the method's Options
+    kept: dict[str, str]  # linear layer -> why it stays at full precision
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+    @property
+    def format(self) -> str:
+        return format_name(self.grid)
+
+    def job(self, layer: str, weight: torch.Tensor, stored: str) -> methods.Job:
+        """``stored`` is safetensors' word for the type the model has the weight in; scales get the same."""
+        return methods.Job(weight, self.grid, self.options, layer, torch_dtype(stored))
+
+    def notes(self) -> tuple[Note, ...]:
+        """The ledger's lines that are known before the start."""
+        return tuple(
+            Note(tensor=layer, event="fused" if "shares its input" in why else "kept", detail=why)
+            for layer, why in sorted(self.kept.items())
+        )
+
+
+def plan(model: OpenedModel, recipes: Sequence[Recipe], checkpoint: str, *, calibrated: bool) -> list[Variant]:
+    """Variants in the order of the recipes, the baseline left out.
+
+    Raises UsageError (two recipes with one name, unknown scheme, method, option or keep pattern, a method that needs a
+    calibration set without one) and FormatError (groups that do not divide, a scheme that the container cannot hold).
+    """
+    for name, count in Counter(recipe.name for recipe in recipes).items():
+        if count > 1:
+            raise UsageError(f"recipe '{name}': {count} recipes have this name; give them different labels")
+    layers = [[group for group in model.linears(block)] for block in range(model.depth)]
+    return [
+        _resolve(model, recipe, layers, checkpoint, calibrated)
+        for recipe in recipes
+        if recipe.scheme.upper() != BASELINE
+    ]
+
+
+def usual_method(found: Scheme) -> str:
+    """GPTQ where rounding hurts, at four bits and fewer; round-to-nearest above."""
+    grid = found.weights
+    return "gptq" if grid is not None and grid.type == "int" and grid.bits <= 4 else "rtn"
+
+
+def format_name(grid: Grid) -> str:
+    """A format in words: ``int4 g128``, ``int8 per channel``, ``fp8 per channel``, ``int4 g64 asymmetric``."""
+    reach = f"g{grid.group_size}" if grid.strategy == "group" else f"per {grid.strategy}"
+    kind = "fp" if grid.type == "float" else "int"
+    return f"{kind}{grid.bits} {reach}{'' if grid.symmetric else ' asymmetric'}"
+
+
+def _resolve(
+    model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], checkpoint: str, calibrated: bool
+) -> Variant:
+    where = f"recipe '{recipe.name}'"
+    found = scheme(recipe.scheme, group_size=recipe.group_size, symmetric=recipe.symmetric, where=where)
+    reason = checkpoints.get(checkpoint).refuse(found)
+    if found.weights is None or reason:
+        raise FormatError(
+            f"{where}: the container {checkpoint} cannot hold {found.label}: {reason}; choose another scheme"
+        )
+    name = recipe.method or usual_method(found)
+    method = methods.get(name, where=where)
+    options = parse(method.Options, recipe.options, where=f"{where}, options of {name}")
+    if method.needs_stats and not calibrated:
+        raise UsageError(f"{where}: method {name} needs a calibration set; give one, or say method: rtn")
+    kept = _kept(model, recipe, blocks, where)
+    _check_groups(model, found.weights, [layer for block in blocks for group in block for layer in group], kept, where)
+    return Variant(recipe, found, found.weights, name, method, options, kept)
+
+
+def _kept(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], where: str) -> dict[str, str]:
+    """Linear layers that stay, with the reason. Layers that share an input stay together: runtimes fuse them."""
+    kept: dict[str, str] = {}
+    used: set[str] = set(ALWAYS_KEPT)
+    for block in blocks:
+        for group in block:
+            patterns = {layer: recipe.kept_by(layer) for layer in group}
+            named = [layer for layer in group if patterns[layer] is not None]
+            for layer in group:
+                if patterns[layer] is not None:
+                    used.add(str(patterns[layer]))
+                    kept[layer] = f"'{patterns[layer]}' is on the keep list"
+                elif named:
+                    kept[layer] = f"shares its input with {named[0]}, which is kept, and runtimes fuse the two"
+    every = [layer for block in blocks for group in block for layer in group]
+    for pattern in recipe.keep:
+        if pattern not in used and not any(
+            Recipe(scheme=BASELINE, keep=(pattern,)).kept_by(layer) == pattern for layer in every
+        ):
+            leaves = sorted({layer.rpartition(".")[2] for layer in every})
+            raise UsageError(
+                f"{where}: keep: '{pattern}' matches no linear layer of {model.ref}; {hint(pattern, leaves)}"
+            )
+    return kept
+
+
+def _check_groups(model: OpenedModel, grid: Grid, layers: list[str], kept: dict[str, str], where: str) -> None:
+    """Raises FormatError naming every kind of layer whose columns do not divide into the grid's groups."""
+    size = grid.group_size
+    if size is None:
+        return
+    wrong: Counter[tuple[str, int]] = Counter()
+    for layer in layers:
+        columns = model.files.entry(f"{layer}.weight").shape[1]
+        if layer not in kept and columns % size:
+            wrong[layer.rpartition(".")[2], columns] += 1
+    if wrong:
+        shown = ", ".join(
+            f"{leaf} ({columns} columns, {count} layers)" for (leaf, columns), count in sorted(wrong.items())
+        )
+        leaves = ", ".join(f"'{leaf}'" for leaf in sorted({leaf for leaf, _ in wrong}))
+        raise FormatError(
+            f"{where}: the input columns of {shown} do not divide into groups of {size}; "
+            f"choose a group that divides them, or list {leaves} under keep"
+        )

@@ -1,0 +1,291 @@
+"""One walk over the decoder blocks makes all variants.
+
+Per block: load its weights, run the calibration set through it once while H is collected for every distinct input,
+solve every layer for every recipe (those of one method and one input together), write what was solved, release. So
+memory holds one block, its statistics and the activations, however deep the model is, and ten variants read the model
+as often as one.
+
+The activations are those of the full-precision model for every recipe: that is what makes the statistics shareable.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantgate.errors import ArtifactError, RecordError, Stopped
+from quantgate.models import OpenedModel
+from quantgate.models.text import tokenizer_files
+from quantgate.models.walker import Block
+from quantgate.quantize import checkpoints
+from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, kept, open_artifact
+from quantgate.quantize.checkpoints import StoredLinear
+from quantgate.quantize.journal import Journal, Piece, refuse_strangers
+from quantgate.quantize.manifest import Calibration, Fate, Manifest, Note, Recipe, StoredFile, tool_version
+from quantgate.quantize.methods import LayerStats, Solved
+from quantgate.quantize.plan import Variant, plan
+from quantgate.quantize.shards import SHARD_BYTES, write_model
+from quantgate.quantize.statistics import Batch, Statistics, batches
+from quantgate.records import digest_file, digest_of, disk_errors
+
+Progress = Callable[[str, int, int], None]  # stage ("check", "quantize", "write"), done, total
+BATCH_TOKENS = 4096  # padded tokens that go through a block together
+LAYOUT = 1  # raised when the same inputs would give other bytes
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Everything a walk needs, checked and named."""
+
+    model: OpenedModel
+    variants: list[Variant]
+    batches: list[Batch]
+    calibration: Calibration | None
+    checkpoint: str
+    device: torch.device
+    seed: int
+    progress: Progress
+
+    def inputs(self, variant: Variant) -> str:
+        """Digest of all that decides the bytes of one variant's artifact."""
+        return digest_of(
+            [
+                LAYOUT,
+                [tool_version(), torch.__version__, self.device.type, self.seed, self.checkpoint],
+                identity(self.model).model_copy(update={"ref": ""}).body(),
+                self.calibration and self.calibration.body(),
+                [variant.recipe.body(), variant.method_name, variant.options.body()],
+            ]
+        )
+
+
+def sweep(
+    model: OpenedModel,
+    samples: Sequence[Sequence[int]] | None,
+    recipes: Sequence[Recipe],
+    out_dir: Path | str,
+    *,
+    progress: Progress | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    checkpoint: str = "compressed_tensors",
+    batch_tokens: int = BATCH_TOKENS,
+    shard_bytes: int = SHARD_BYTES,
+) -> list[Artifact]:
+    """Quantize ``model`` by every recipe; one artifact each, in order, in ``out_dir/<recipe name>``.
+
+    ``samples`` are token ids, one list per calibration sample; None works for methods that need no data. The recipe
+    BF16 is the model itself and writes nothing. An artifact that is already there with the same inputs is taken as it
+    is, and a killed sweep goes on after the last finished block, to the same bytes (given the same machine and number
+    of threads).
+
+    Raises, before anything slow: UsageError, FormatError, DataError, BadTensor, ArtifactError (a foreign folder in the
+    way). Later: DiskFull and Stopped (Ctrl-C), both with the finished blocks kept.
+    """
+    out = Path(out_dir)
+    variants = plan(model, recipes, checkpoint, calibrated=samples is not None)
+    refuse_strangers(out, [variant.name for variant in variants])
+    vocabulary = int(model.config.vocab_size)
+    cut = [] if samples is None else batches(samples, vocabulary, model.context, batch_tokens)
+    run = Sweep(
+        model, variants, cut, None if samples is None else Calibration.of([list(one) for one in samples]), checkpoint,
+        _device(device), seed, progress or (lambda _stage, _done, _total: None),
+    )  # fmt: skip
+    made = {variant.name: _ready(run, variant, out) for variant in variants}
+    missing = [variant for variant in variants if made[variant.name] is None]
+    journal = Journal(out, digest_of([run.inputs(variant) for variant in variants]))
+    if missing:
+        with _stoppable(out):
+            model.check(lambda done, total: run.progress("check", done, total))
+            journal.open()
+            _walk(run, missing, journal)
+            for at, variant in enumerate(missing):
+                made[variant.name] = _publish(run, variant, journal, shard_bytes)
+                run.progress("write", at + 1, len(missing))
+    journal.close()  # also what a sweep that was killed after its last artifact left behind
+    return [made.get(recipe.name) or baseline(model) for recipe in recipes]
+
+
+def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
+    """Solve every block that the journal does not have; finished ones are only run forward."""
+    names = [variant.name for variant in variants]
+    groups = [run.model.linears(block) for block in range(run.model.depth)]
+    open_blocks = [block for block in range(run.model.depth) if not journal.done(block, names)]
+    total, done = sum(map(len, groups)), 0
+    hidden = run.model.embed([batch.ids for batch in run.batches]) if run.batches and open_blocks else []
+    for index in range(max(open_blocks, default=-1) + 1):
+        with run.model.block(index, run.device) as block:
+            if index not in open_blocks:
+                hidden = [block(one).cpu() for one in hidden]
+            else:
+                journal.begin(index)
+                statistics = Statistics(block, groups[index] if run.batches else [])
+                hidden = [statistics.forward(one, batch).cpu() for one, batch in zip(hidden, run.batches, strict=True)]
+                statistics.close()
+                pieces = Pieces(run, variants)
+                for at, group in enumerate(groups[index]):
+                    _solve(pieces, block, group, statistics.take(group[0]) if run.batches else None)
+                    run.progress("quantize", done + at + 1, total)
+                for variant in variants:
+                    journal.write(index, variant.name, pieces.tensors[variant.name], pieces.piece(variant))
+                journal.finish(index, names)
+        done += len(groups[index])
+    run.progress("quantize", total, total)
+
+
+class Pieces:
+    """What one block has become so far, for every variant."""
+
+    def __init__(self, run: Sweep, variants: list[Variant]) -> None:
+        self.run, self.variants = run, variants
+        self.container = checkpoints.get(run.checkpoint)
+        self.tensors: dict[str, dict[str, Tensor]] = {variant.name: {} for variant in variants}
+        self.fates: dict[str, list[Fate]] = {variant.name: [] for variant in variants}
+        self.ledger: dict[str, list[Note]] = {variant.name: [] for variant in variants}
+
+    def add(self, variant: Variant, layer: str, weight: Tensor, solved: Solved) -> None:
+        zeros = None if solved.zeros is None else solved.zeros.cpu()
+        stored = StoredLinear(
+            layer, solved.codes.cpu(), solved.scales.cpu(), zeros, solved.grid, variant.scheme.activations
+        )
+        tensors = self.container.pack(stored)
+        lost = float((solved.weight() - weight).square().sum() / weight.square().sum().clamp(min=1e-30))
+        fate = Fate(
+            name=layer,
+            asked=variant.format,
+            got=variant.format,
+            because=solved.facts.because,
+            error=solved.facts.error,
+            weight_error=lost,
+            weights=weight.numel(),
+            bytes=sum(one.numel() * one.element_size() for one in tensors.values() if one.dtype != torch.int64),
+            tensors=tuple(sorted(tensors)),
+            facts={key: value for key, value in solved.facts.body().items() if key not in ("error", "because")},
+        )
+        self.tensors[variant.name] |= tensors
+        self.fates[variant.name].append(fate)
+        self.ledger[variant.name] += _notes(layer, solved)
+
+    def piece(self, variant: Variant) -> Piece:
+        return Piece(fates=tuple(self.fates[variant.name]), ledger=tuple(self.ledger[variant.name]))
+
+
+def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | None) -> None:
+    """All layers of one input for all variants, the jobs of one method together so that they share what they can."""
+    weights = {layer: block.linear(layer).weight for layer in group}
+    for method in dict.fromkeys(variant.method_name for variant in pieces.variants):
+        todo = [
+            (variant, layer)
+            for variant in pieces.variants
+            for layer in group
+            if variant.method_name == method and layer not in variant.kept
+        ]
+        entries = pieces.run.model.files.entries
+        jobs = [variant.job(layer, weights[layer], entries[f"{layer}.weight"].dtype) for variant, layer in todo]
+        if not jobs:
+            continue
+        for (variant, layer), solved in zip(todo, todo[0][0].method.solve_many(jobs, stats), strict=True):
+            pieces.add(variant, layer, weights[layer], solved)
+
+
+def _notes(layer: str, solved: Solved) -> Iterator[Note]:
+    facts = solved.facts
+    if facts.method != facts.asked:
+        yield Note(tensor=layer, event="fallback", detail=f"{facts.asked} became {facts.method}: {facts.because}")
+    if facts.retries:
+        tried = ", ".join(f"{one:g}" for one in facts.retries)
+        yield Note(tensor=layer, event="damping", detail=f"damping {tried} was too small", value=facts.damping)
+    if facts.dead:
+        detail = f"{facts.dead} input features were 0 on every calibration token"
+        yield Note(tensor=layer, event="dead_columns", detail=detail, value=facts.dead)
+
+
+def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -> Artifact:
+    """Put the finished blocks and the kept tensors together under the variant's name."""
+    model, container = run.model, checkpoints.get(run.checkpoint)
+    blocks = range(model.depth)
+    solved = {name: entry for block in blocks for name, entry in journal.tensors(block, variant.name).items()}
+    pieces = [journal.piece(block, variant.name) for block in blocks]
+    fates = {fate.name: fate for piece in pieces for fate in piece.fates}
+    rest = [name for name in model.files.entries if name.removesuffix(".weight") not in fates]
+    for name in rest:
+        fates[name.removesuffix(".weight")] = _kept_fate(run, variant, name)
+    entries = solved | {name: model.files.entries[name] for name in rest}
+
+    folder = journal.whole(variant.name)
+    write_model(folder, entries, shard_bytes)
+    config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
+    linears = [layer for block in blocks for group in model.linears(block) for layer in group]
+    told = container.config(config, variant.scheme, ["lm_head", *(one for one in linears if one in variant.kept)])
+    with disk_errors(folder):
+        (folder / "config.json").write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+        for file in [*tokenizer_files(model.path), model.path / "generation_config.json"]:
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
+    files = {
+        file.name: StoredFile(sha256=digest_file(file), bytes=file.stat().st_size) for file in sorted(folder.iterdir())
+    }
+    Manifest(
+        name=variant.name,
+        recipe=variant.recipe,
+        method=variant.method_name,
+        checkpoint=run.checkpoint,
+        model=identity(model),
+        calibration=run.calibration,
+        inputs=run.inputs(variant),
+        tool=tool_version(),
+        torch=torch.__version__,
+        device=run.device.type,
+        seed=run.seed,
+        fates=tuple(fates[name] for name in sorted(fates)),
+        ledger=(*variant.notes(), *(note for piece in pieces for note in piece.ledger)),
+        tensor_bytes=sum(entry.size for entry in entries.values()),
+        tensor_weights=model.parameters,
+        total_bytes=sum(file.bytes for file in files.values()),
+        files=files,
+    ).save(folder / MANIFEST)
+    open_artifact(folder, verify=False)  # nothing gets its name before its own manifest vouches for it
+    return open_artifact(journal.publish(variant.name), verify=False)
+
+
+def _kept_fate(run: Sweep, variant: Variant, tensor: str) -> Fate:
+    layer = tensor.removesuffix(".weight")
+    if layer in variant.kept:
+        return kept(run.model, tensor, variant.format, variant.kept[layer])
+    if pattern := variant.recipe.kept_by(layer):
+        return kept(run.model, tensor, variant.format, f"'{pattern}' is on the keep list")
+    return kept(run.model, tensor, "keep", "not the weight of a linear layer")
+
+
+def _ready(run: Sweep, variant: Variant, out: Path) -> Artifact | None:
+    """The artifact that is already there, if it was made from the same inputs and is whole."""
+    folder = out / variant.name
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        artifact = open_artifact(folder)
+    except (ArtifactError, RecordError):
+        return None  # broken, or of another version: made again and replaced
+    return artifact if artifact.manifest.inputs == run.inputs(variant) else None
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+@contextmanager
+def _stoppable(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(f"{out}: stopped; the finished blocks are kept, the same sweep goes on from there") from None

@@ -1,0 +1,136 @@
+"""release.yaml: what to release and what it must keep. Unknown keys are errors with the nearest known key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, JsonValue, field_validator
+
+from quantgate.decide import Order
+from quantgate.errors import UsageError
+from quantgate.records import Record, parse
+
+
+def _fraction(value: Any) -> Any:
+    """``3%``, ``"3 %"`` and ``0.03`` are the same fraction."""
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            raise ValueError(f"expected a percentage such as 3%, found '{value}'") from None
+    return value
+
+
+Fraction = Annotated[float, BeforeValidator(_fraction)]
+
+
+class CalibrationConfig(Record):
+    """The samples that quantization may see."""
+
+    traffic: str | None = Field(
+        default=None,
+        description="JSONL file of real traffic, one {'messages': [...]} or {'prompt': ...} per line; "
+        "left out, samples come from the suites' calibrate split",
+    )
+    samples: int = Field(default=256, ge=1, description="how many samples")
+    max_tokens: int = Field(default=512, ge=8, description="longer samples are cut here, in tokens")
+    seed: int = Field(default=0, description="fixes which samples are taken")
+
+
+class CapabilityConfig(Record):
+    """One thing the product needs, and how much of it may be lost."""
+
+    margin: Fraction = Field(default=0.03, gt=0, lt=1, description="loss allowed, proven and not just observed; 3% or 0.03")
+    relative: bool = Field(default=True, description="margin as a share of the baseline's score; false: in points of the scale")
+    cases: int = Field(default=400, ge=1, description="cases at most; the test usually stops earlier")
+    suite: str | None = Field(default=None, description="your own suite, a JSONL file; left out, the built-in suite of that name")
+    hard: int = Field(default=0, ge=0, description="extra hard cases, reported but never judged")
+
+
+class VariantConfig(Record):
+    """One candidate: scheme, method and what to leave alone."""
+
+    scheme: str = Field(description="W8A8, W4A16, FP8_DYNAMIC ...; a group size may follow: W4A16-g64")
+    method: str | None = Field(default=None, description="rtn or gptq; left out, the usual one of the scheme")
+    group_size: int | None = Field(default=None, description="input columns that share a scale; left out, the scheme's own")
+    symmetric: bool | None = Field(default=None, description="false adds zero points")
+    options: dict[str, JsonValue] = Field(default={}, description="options of the method, such as {clip: mse}")
+    keep: tuple[str, ...] = Field(default=(), description="layers to leave alone: names, parts of names, or globs")
+    name: str | None = Field(default=None, description="what to call it")
+
+
+class JudgeConfig(Record):
+    """Registered before the run and never changed after looking."""
+
+    test: Literal["eprocess", "exact", "tango"] = Field(default="eprocess", description="the paired test that decides")
+    alpha: Fraction = Field(default=0.05, gt=0, lt=0.5, description="chance of shipping a variant that lost more than the margin")
+    order: Order = Field(default="e-bonferroni", description="how many variants are corrected for; see the page on verdicts")
+    seed: int = Field(default=0, description="fixes which cases are asked, and in which order")
+
+
+class ReleaseConfig(Record):
+    """One release, as the user writes it down."""
+
+    model: str = Field(default="quantgate/reference", description="the baseline: a folder, a Hugging Face id, or quantgate/reference")
+    calibration: CalibrationConfig = Field(default=CalibrationConfig(), description="the samples that quantization may see")
+    capabilities: dict[str, CapabilityConfig] = Field(description="what the product needs, each with its margin")
+    variants: tuple[VariantConfig, ...] = Field(description="the candidates; a bare name such as W4A16 will do")
+    judge: JudgeConfig = Field(default=JudgeConfig(), description="the test and its error rate")
+    drift_cases: int = Field(default=160, ge=0, description="held-out conversations for the drift screen; 0 leaves it out")
+    out: str = Field(default="runs/release", description="folder for artifacts, evidence and reports; a killed run goes on from it")
+
+    @field_validator("capabilities", mode="before")
+    @classmethod
+    def _bare_capabilities(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return {name: {} for name in value}
+        return {name: {} if one is None else one for name, one in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _bare_variants(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [{"scheme": one} if isinstance(one, str) else one for one in value]
+        return value
+
+    @field_validator("capabilities")
+    @classmethod
+    def _some(cls, value: dict[str, CapabilityConfig]) -> dict[str, CapabilityConfig]:
+        if not value:
+            raise ValueError("is empty; name at least one capability, such as math: {margin: 3%}")
+        return value
+
+
+def load_config(path: Path) -> ReleaseConfig:
+    """Read a release.yaml; paths inside it are relative to its folder. Raises UsageError with one sentence."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; write one with: quantgate init") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        text = " ".join(str(problem).split())
+        raise UsageError(f"{path}: not valid YAML ({text})") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: expected keys such as model, capabilities, variants; write an example with: quantgate init")
+    config = parse(ReleaseConfig, data, where=str(path))
+    return _relative_to(config, path.parent)
+
+
+def _relative_to(config: ReleaseConfig, folder: Path) -> ReleaseConfig:
+    """Files named in the configuration, seen from where it lies."""
+
+    def seen(name: str | None) -> str | None:
+        return str(folder / name) if name and not Path(name).is_absolute() else name
+
+    calibration = config.calibration.model_copy(update={"traffic": seen(config.calibration.traffic)})
+    capabilities = {
+        name: one.model_copy(update={"suite": seen(one.suite)}) for name, one in config.capabilities.items()
+    }
+    model = config.model
+    if (folder / model).is_dir():
+        model = str(folder / model)
+    update = {"model": model, "calibration": calibration, "capabilities": capabilities, "out": seen(config.out)}
+    return config.model_copy(update=update)

@@ -1,0 +1,66 @@
+"""Reports: one record of a whole run, and the pages made from it: terminal table, HTML, JUnit XML."""
+
+from __future__ import annotations
+
+from quantgate.calibrate import CalibrationSet
+from quantgate.decide import Candidate, Decision
+from quantgate.evaluate.evidence import Evidence, Gate
+from quantgate.records import Record
+
+
+class Environment(Record):
+    """Where a run ran: enough to know whether two runs can be compared."""
+
+    quantgate: str
+    python: str
+    torch: str
+    transformers: str
+    platform: str
+    cpu: str
+    cores: int
+    gpu: str | None
+    date: str  # ISO 8601, UTC
+
+
+class VariantSummary(Record):
+    """What quantization did to one variant; the full fates are in its manifest."""
+
+    name: str
+    artifact: str  # digest of the manifest
+    path: str  # relative to the run's folder
+    scheme: str
+    method: str
+    stored_bytes: int  # all tensors of the container
+    bits_per_weight: float  # over the quantized layers, scales included
+    bits_per_weight_whole: float  # over the whole model
+    quantized: int  # how many layers were quantized
+    kept: int  # how many tensors were left alone
+    fallbacks: tuple[str, ...]  # fates where asked and got differ, as sentences
+    notes: tuple[str, ...]  # the ledger
+    mean_error: float | None  # mean share of a layer's output energy lost on calibration data
+
+
+class Stage(Record):
+    """One arrow of the pipeline and how long it took in this process; 0 when it was taken from an earlier one."""
+
+    name: str
+    seconds: float
+
+
+class RunReport(Record):
+    """Everything a report shows. ``report.json`` is this record."""
+
+    title: str
+    model: str
+    baseline: str  # digest of the weights
+    parameters: int
+    baseline_bytes: int
+    config: str  # digest of the release.yaml's content
+    gates: tuple[Gate, ...]
+    calibration: CalibrationSet | None
+    candidates: tuple[Candidate, ...]
+    variants: tuple[VariantSummary, ...]
+    evidence: tuple[Evidence, ...]
+    decision: Decision
+    environment: Environment
+    stages: tuple[Stage, ...]

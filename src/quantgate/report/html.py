@@ -1,0 +1,124 @@
+"""report.html: one self-contained file, no network, no script that a reader must trust."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jinja2
+
+from quantgate.decide import CapabilityVerdict, VariantVerdict
+from quantgate.decide.sentences import percent
+from quantgate.evaluate.evidence import Comparison, Evidence, SliceResult
+from quantgate.report import RunReport, VariantSummary
+from quantgate.report.charts import Bar, Point, frontier, intervals
+
+WORDS = {"pass": "proven safe", "fail": "damaged", "inconclusive": "not decided"}
+FLIPS_SHOWN = 8  # per capability and variant
+
+
+def html_page(report: RunReport) -> str:
+    """The whole report as one HTML document."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("quantgate.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": percent, "mb": lambda size: f"{size / 1e6:.2f} MB", "short": lambda text: text[7:19]}
+    views = [_view(report, verdict) for verdict in report.decision.verdicts]
+    page = environment.get_template("page.html")
+    return page.render(
+        report=report,
+        views=views,
+        words=WORDS,
+        chosen=next((view for view in views if view["verdict"].variant == report.decision.chosen), None),
+        baseline_scores=_baseline_scores(report),
+        traps=traps(report),
+        plot=frontier([_point(report, view) for view in views], report.baseline_bytes / 1e6),
+        asked=sum(row.asked for one in report.evidence for row in one.comparisons),
+        available=sum(row.available for one in report.evidence for row in one.comparisons),
+        seconds=sum(stage.seconds for stage in report.stages),
+        flips_shown=FLIPS_SHOWN,
+    )
+
+
+def _view(report: RunReport, verdict: VariantVerdict) -> dict[str, Any]:
+    """Everything the page shows of one variant."""
+    evidence = next((one for one in report.evidence if one.variant == verdict.variant), None)
+    rows = {one.gate.capability: one for one in evidence.comparisons} if evidence else {}
+    pairs = [(one, rows.get(one.capability)) for one in verdict.capabilities]
+    return {
+        "verdict": verdict,
+        "candidate": next(one for one in report.candidates if one.name == verdict.variant),
+        "summary": _summary(report, verdict.variant),
+        "evidence": evidence,
+        "drift": evidence.drift if evidence else None,
+        "pairs": pairs,
+        "plot": intervals([_bar(one, row) for one, row in pairs if row is not None and row.n]),
+        "slices": {one.capability: worst_slices(row) for one, row in pairs if row is not None},
+    }
+
+
+def _summary(report: RunReport, name: str) -> VariantSummary:
+    return next(one for one in report.variants if one.name == name)
+
+
+def _baseline_scores(report: RunReport) -> dict[str, float | None]:
+    """The baseline's score on the most cases that any variant needed."""
+    best: dict[str, Comparison] = {}
+    for one in report.evidence:
+        for row in one.comparisons:
+            if row.gate.capability not in best or row.n > best[row.gate.capability].n:
+                best[row.gate.capability] = row
+    return {name: row.baseline_score for name, row in best.items()}
+
+
+def relative_loss(row: Comparison) -> float:
+    """Observed loss as a fraction of the baseline's score; 0 when nothing was lost."""
+    if not row.baseline_score or row.variant_score is None:
+        return 0.0
+    return max(0.0, 1 - row.variant_score / row.baseline_score)
+
+
+def _point(report: RunReport, view: dict[str, Any]) -> Point:
+    losses = [relative_loss(row) for _, row in view["pairs"] if row is not None]
+    name = view["verdict"].variant
+    return Point(
+        name=name,
+        megabytes=view["candidate"].stored_bytes / 1e6,
+        loss=max(losses, default=0.0),
+        verdict=view["verdict"].verdict,
+        chosen=name == report.decision.chosen,
+    )
+
+
+def _bar(verdict: CapabilityVerdict, row: Comparison) -> Bar:
+    finding = row.finding
+    return Bar(
+        label=verdict.capability,
+        verdict=verdict.verdict,
+        effect=finding.effect or 0.0,
+        low=-1.0 if finding.low is None else finding.low,
+        high=1.0 if finding.high is None else finding.high,
+        margin=row.gate.margin,
+        title=verdict.sentence,
+    )
+
+
+def worst_slices(row: Comparison) -> list[SliceResult]:
+    """All slices, those that lost most first; the slice of all cases stays on top."""
+    rest = sorted(row.slices[1:], key=lambda one: (one.variant - one.baseline, one.name))
+    return [*row.slices[:1], *rest]
+
+
+def traps(report: RunReport, calm: float = 1.10) -> list[dict[str, Any]]:
+    """Variants whose perplexity hardly moved while a capability provably broke: what averages hide."""
+    found = []
+    for one in report.evidence:
+        failed = [row for row in one.comparisons if row.finding.verdict == "fail"]
+        if one.drift is not None and one.drift.ppl_ratio <= calm and failed:
+            worst = max(failed, key=relative_loss)
+            found.append({"evidence": one, "worst": worst, "loss": relative_loss(worst), "calm": _calm(one, worst)})
+    return found
+
+
+def _calm(evidence: Evidence, worst: Comparison) -> list[str]:
+    """Capabilities that passed although another one broke."""
+    return [row.gate.capability for row in evidence.comparisons if row.finding.verdict == "pass" and row is not worst]

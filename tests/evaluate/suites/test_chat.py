@@ -1,0 +1,101 @@
+"""chat: gold answers keep every instruction, spoiled ones do not, identities carry no wording."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter, defaultdict
+
+import pytest
+
+from quantgate.evaluate import suites
+from quantgate.evaluate.scorers import Score
+from quantgate.evaluate.scorers.instructions import score
+from quantgate.evaluate.suites import Difficulty, Draft, chat
+
+LEVELS: tuple[Difficulty, ...] = ("default", "hard")
+
+
+def drawn(level: Difficulty, count: int = 2000) -> list[Draft]:
+    rng = random.Random(5)
+    return [chat.draw(rng, level) for _ in range(count)]
+
+
+def value_of(answer: str, draft: Draft) -> float:
+    made = score(answer, draft.reference)
+    assert isinstance(made, Score)
+    return made.value
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_gold_answer_keeps_every_instruction(level: Difficulty) -> None:
+    for draft in drawn(level, 4000):
+        assert value_of(draft.answer, draft) == 1.0, draft
+        assert draft.answer == draft.answer.strip()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_degenerate_answerers_fail(level: Difficulty) -> None:
+    made = drawn(level, 1000)
+    for answer in ("", "abc", "The fox is nice.", "dog, cat"):
+        assert sum(value_of(answer, draft) for draft in made) / len(made) < 0.05
+    assert sum(value_of(draft.messages[-1][1], draft) for draft in made) / len(made) < 0.05
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_an_answer_with_a_word_too_many_or_in_other_capitals_fails(level: Difficulty) -> None:
+    for draft in drawn(level):
+        names = {check["check"] for check in draft.reference["checks"]}
+        assert value_of(draft.answer + " also", draft) == 0.0
+        assert value_of("Answer: " + draft.answer, draft) == 0.0
+        if names & {"all_upper", "all_lower"}:
+            assert value_of(draft.answer.swapcase(), draft) == 0.0
+        if draft.answer[0] in '[("' and names & {"wrapped", "quoted"}:
+            assert value_of(draft.answer[1:-1], draft) == 0.0
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_task_and_number_of_constraints_occurs(level: Difficulty) -> None:
+    made = drawn(level)
+    tasks = Counter(draft.slices["task"] for draft in made)
+    assert {task: count / len(made) for task, count in tasks.items()} == pytest.approx(chat.TASKS, abs=0.04)
+    assert {draft.slices["constraints"] for draft in made} == ({"3"} if level == "hard" else {"1", "2"})
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_words_of_the_answer_stand_in_the_prompt(level: Difficulty) -> None:
+    for draft in drawn(level):
+        if draft.slices["task"] != "sentence":
+            asked = set(re.findall(r"\w+", draft.messages[-1][1].casefold()))
+            assert set(re.findall(r"[a-z]+", draft.answer.casefold())) <= asked
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_problem_has_one_answer_in_all_its_wordings(level: Difficulty) -> None:
+    prompts: dict[str, set[str]] = defaultdict(set)
+    answers: dict[str, set[str]] = defaultdict(set)
+    for draft in drawn(level, 20000):
+        prompts[draft.identity].add(draft.messages[0][1])
+        answers[draft.identity].add(draft.answer)
+    assert all(len(group) == 1 for group in answers.values())
+    assert sum(len(group) > 1 for group in prompts.values()) > 100
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_there_are_enough_different_problems_for_every_split(level: Difficulty) -> None:
+    assert len({draft.identity for draft in drawn(level, 40000)}) >= 20000
+    for split in suites.SPLITS:
+        assert len(suites.cases("chat", split, 400, difficulty=level)) == 400
+
+
+def test_no_word_belongs_to_two_kinds() -> None:
+    assert len(set(chat.ALL)) == len(chat.ALL) == 72
+    assert not set(chat.ALL) & set(chat.EXTRA)
+
+
+@pytest.mark.parametrize("number", sorted(chat.FRAMES))
+def test_a_frame_has_as_many_words_as_it_says_and_the_second_has_no_e(number: int) -> None:
+    for frame in chat.FRAMES[number]:
+        assert len(frame.split()) == number
+    assert "e" not in re.sub(r"\{\w+\}", "", chat.FRAMES[number][1]).casefold()
+    assert not [word for word in (*chat.NO_E_NOUNS, *chat.NO_E_ADJECTIVES) if "e" in word]
