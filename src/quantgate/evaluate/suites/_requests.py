@@ -158,7 +158,15 @@ TASKS = (
                 NUMBER,
                 "The last one ran {} minutes.",
             ),
-            Slot("room", "room", "in the {}", "Which room should I use?", WHERE, "I like the {}.", needed=False),
+            Slot(
+                "room",
+                "room",
+                "in the {}",
+                "Which room should I use?",
+                (*WHERE, "room"),
+                "I like the {}.",
+                needed=False,
+            ),
         ),
     ),
     Task(

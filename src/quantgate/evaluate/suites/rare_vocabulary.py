@@ -15,7 +15,7 @@ ONSETS = """
 b br d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sk sl st t tr v w x y z
 """.split()  # noqa: SIM905 - as for the meanings below
 VOWELS = ("a", "e", "i", "o", "u", "a", "e", "i", "o", "ai", "ou")  # single vowels twice as often as doubled ones
-CODAS = ("l", "n", "r", "m", "s", "v", "th", "nd", "rk", "lt", "sh")  # never open: no rude word can be put together
+CODAS = ("l", "n", "r", "m", "s", "v", "th", "nd", "rk", "lt", "sh")  # never open: keeps rude words out
 LETTERS = {"vowel": "aeiou", "consonant": "bdfghjklmnprstvwz"}
 MEANINGS = """
 fox owl cat dog bear wolf lion fish frog crow duck goat hen horse mouse sheep cow bee ant tree rock lake river hill
