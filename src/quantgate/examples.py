@@ -71,7 +71,5 @@ out: runs/demo
 def demo_config(cases: int) -> ReleaseConfig:
     """The demo's release with at most ``cases`` cases per capability."""
     config = parse(ReleaseConfig, yaml.safe_load(DEMO), where="demo")
-    fewer = {
-        name: one.model_copy(update={"cases": min(one.cases, cases)}) for name, one in config.capabilities.items()
-    }
+    fewer = {name: one.model_copy(update={"cases": min(one.cases, cases)}) for name, one in config.capabilities.items()}
     return config.model_copy(update={"capabilities": fewer})

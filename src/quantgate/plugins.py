@@ -1,4 +1,4 @@
-"""The folder is the registry: ``quantize/methods/gptq.py`` is the method ``gptq``, and its last line is ``METHOD = ...``.
+"""The folder is the registry: ``quantize/methods/gptq.py`` is the method ``gptq``; its last line is ``METHOD = ...``.
 
 A room is a package; its plug-ins are the modules in it whose names do not start with an underscore, plus what installed
 packages offer under the entry-point group ``quantgate.<room>``. Only the chosen file is imported, so it may import its
@@ -34,7 +34,7 @@ def names(room: str) -> tuple[str, ...]:
 
 
 def get(room: str, name: str, *, where: str = "") -> Any:
-    """The plug-in object ``name`` of ``room``. Raises UnknownName with the nearest name, MissingExtra with the extra."""
+    """The plug-in object ``name`` of ``room``. Raises UnknownName (nearest name), MissingExtra (the extra)."""
     if name not in names(room):
         raise UnknownName(room.removesuffix("s"), name, names(room), where=where)
     package, attribute = ROOMS[room]
@@ -54,8 +54,9 @@ def get(room: str, name: str, *, where: str = "") -> Any:
     return getattr(module, attribute)
 
 
-def _entry_points(room: str) -> list[importlib.metadata.EntryPoint]:
-    return list(importlib.metadata.entry_points(group=f"quantgate.{room}"))
+@cache
+def _entry_points(room: str) -> tuple[importlib.metadata.EntryPoint, ...]:
+    return tuple(importlib.metadata.entry_points(group=f"quantgate.{room}"))
 
 
 def _extra_for(module: str) -> str:

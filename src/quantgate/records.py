@@ -87,8 +87,8 @@ def digest_file(path: Path) -> str:
 def parse(model: type[M], data: Any, *, where: str, error: type[QuantgateError] = UsageError) -> M:
     """Check ``data`` against ``model``; the first problem becomes one sentence with the nearest known key.
 
-    An unknown key is told before anything else: a misspelt key is also a missing one, and a choice of types (``str | Recipe``)
-    complains about each of its types in turn.
+    An unknown key is told before anything else: a misspelt key is also a missing one, and a choice of types
+    (``str | Recipe``) complains about each of its types in turn.
     """
     try:
         return model.model_validate(data)
@@ -167,7 +167,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, data: bytes) -> Path:
-    """Write a file aside, flush it to disk, rename it over ``path``: readers see the old bytes or the new, never half."""
+    """Write a file aside, flush it to disk, rename it over ``path``: readers see old bytes or new, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -43,10 +43,16 @@ class CalibrationConfig(Record):
 class CapabilityConfig(Record):
     """One thing the product needs, and how much of it may be lost."""
 
-    margin: Fraction = Field(default=0.03, gt=0, lt=1, description="loss allowed, proven and not just observed; 3% or 0.03")
-    relative: bool = Field(default=True, description="margin as a share of the baseline's score; false: in points of the scale")
+    margin: Fraction = Field(
+        default=0.03, gt=0, lt=1, description="loss allowed, proven and not just observed; 3% or 0.03"
+    )
+    relative: bool = Field(
+        default=True, description="margin as a share of the baseline's score; false: in points of the scale"
+    )
     cases: int = Field(default=400, ge=1, description="cases at most; the test usually stops earlier")
-    suite: str | None = Field(default=None, description="your own suite, a JSONL file; left out, the built-in suite of that name")
+    suite: str | None = Field(
+        default=None, description="your own suite, a JSONL file; left out, the built-in suite of that name"
+    )
     hard: int = Field(default=0, ge=0, description="extra hard cases, reported but never judged")
 
 
@@ -55,7 +61,9 @@ class VariantConfig(Record):
 
     scheme: str = Field(description="W8A8, W4A16, FP8_DYNAMIC ...; a group size may follow: W4A16-g64")
     method: str | None = Field(default=None, description="rtn or gptq; left out, the usual one of the scheme")
-    group_size: int | None = Field(default=None, description="input columns that share a scale; left out, the scheme's own")
+    group_size: int | None = Field(
+        default=None, description="input columns that share a scale; left out, the scheme's own"
+    )
     symmetric: bool | None = Field(default=None, description="false adds zero points")
     options: dict[str, JsonValue] = Field(default={}, description="options of the method, such as {clip: mse}")
     keep: tuple[str, ...] = Field(default=(), description="layers to leave alone: names, parts of names, or globs")
@@ -66,26 +74,43 @@ class JudgeConfig(Record):
     """Registered before the run and never changed after looking."""
 
     test: Literal["eprocess", "exact", "tango"] = Field(default="eprocess", description="the paired test that decides")
-    alpha: Fraction = Field(default=0.05, gt=0, lt=0.5, description="chance of shipping a variant that lost more than the margin")
-    order: Order = Field(default="e-bonferroni", description="how many variants are corrected for; see the page on verdicts")
+    alpha: Fraction = Field(
+        default=0.05, gt=0, lt=0.5, description="chance of shipping a variant that lost more than the margin"
+    )
+    order: Order = Field(
+        default="e-bonferroni", description="how many variants are corrected for; see the page on verdicts"
+    )
     seed: int = Field(default=0, description="fixes which cases are asked, and in which order")
 
 
 class ReleaseConfig(Record):
     """One release, as the user writes it down."""
 
-    model: str = Field(default="quantgate/reference", description="the baseline: a folder, a Hugging Face id, or quantgate/reference")
-    calibration: CalibrationConfig = Field(default=CalibrationConfig(), description="the samples that quantization may see")
+    model: str = Field(
+        default="quantgate/reference", description="the baseline: a folder, a Hugging Face id, or quantgate/reference"
+    )
+    calibration: CalibrationConfig = Field(
+        default=CalibrationConfig(), description="the samples that quantization may see"
+    )
     capabilities: dict[str, CapabilityConfig] = Field(description="what the product needs, each with its margin")
     variants: tuple[VariantConfig, ...] = Field(description="the candidates; a bare name such as W4A16 will do")
     judge: JudgeConfig = Field(default=JudgeConfig(), description="the test and its error rate")
-    drift_cases: int = Field(default=160, ge=0, description="held-out conversations for the drift screen; 0 leaves it out")
-    out: str = Field(default="runs/release", description="folder for artifacts, evidence and reports; a killed run goes on from it")
+    drift_cases: int = Field(
+        default=160, ge=0, description="held-out conversations for the drift screen; 0 leaves it out"
+    )
+    out: str = Field(
+        default="runs/release", description="folder for artifacts, evidence and reports; a killed run goes on from it"
+    )
 
     @field_validator("capabilities", mode="before")
     @classmethod
     def _bare_capabilities(cls, value: Any) -> Any:
         if isinstance(value, list):
+            for name in value:
+                if not isinstance(name, str):
+                    raise ValueError(f"a list holds bare names, found {name!r}; with margins, leave the dashes out")
+                if value.count(name) > 1:
+                    raise ValueError(f"'{name}' is listed twice; keep one")
             return {name: {} for name in value}
         return {name: {} if one is None else one for name, one in value.items()} if isinstance(value, dict) else value
 
@@ -104,17 +129,34 @@ class ReleaseConfig(Record):
         return value
 
 
+class _Strict(yaml.SafeLoader):
+    """YAML in which a key that is written twice is an error, where YAML itself would drop the first one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                what = f"line {key.start_mark.line + 1}: the key '{key.value}' is written twice; keep one"
+                raise yaml.constructor.ConstructorError(problem=what)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: Path) -> ReleaseConfig:
     """Read a release.yaml; paths inside it are relative to its folder. Raises UsageError with one sentence."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; write one with: quantgate init") from None
+    except OSError as problem:
+        raise UsageError(f"{path}: cannot be read ({problem.strerror}); name the release.yaml itself") from None
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         text = " ".join(str(problem).split())
         raise UsageError(f"{path}: not valid YAML ({text})") from None
     if not isinstance(data, dict):
-        raise UsageError(f"{path}: expected keys such as model, capabilities, variants; write an example with: quantgate init")
+        what = "expected keys such as model, capabilities, variants"
+        raise UsageError(f"{path}: {what}; write an example with: quantgate init")
     config = parse(ReleaseConfig, data, where=str(path))
     return _relative_to(config, path.parent)
 
@@ -130,7 +172,7 @@ def _relative_to(config: ReleaseConfig, folder: Path) -> ReleaseConfig:
         name: one.model_copy(update={"suite": seen(one.suite)}) for name, one in config.capabilities.items()
     }
     model = config.model
-    if (folder / model).is_dir():
+    if (folder / model).is_dir() or model.startswith(("./", "../")):
         model = str(folder / model)
     update = {"model": model, "calibration": calibration, "capabilities": capabilities, "out": seen(config.out)}
     return config.model_copy(update=update)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from quantgate.models.random import save_random
 from quantgate.quantize import Recipe, load_dequantized, open_artifact
 from quantgate.quantize.statistics import Statistics, batches
 from quantgate.quantize.sweep import sweep
+
+STORIES = Path(__file__).parents[2].parent / "shared" / "models" / "stories260K"
 
 
 def test_every_tensor_of_the_model_has_exactly_one_fate(each, tiny):
@@ -107,9 +110,11 @@ def test_keep_leaves_layers_alone_and_whom_runtimes_fuse_with_them(swept):
 
 
 def test_the_baseline_is_the_model_itself(tiny, tmp_path):
-    (base,) = sweep(tiny, None, [Recipe(scheme="BF16")], tmp_path / "out")
+    base, named = sweep(tiny, None, [Recipe(scheme="BF16"), Recipe(scheme="bf16", label="base")], tmp_path / "out")
     assert base.path == tiny.path
     assert base.is_baseline
+    assert named.is_baseline
+    assert (base.name, named.name) == ("BF16", "base")
     assert not (tmp_path / "out").exists()
     assert base.manifest.bits_per_weight_whole == 16
     ids = torch.arange(10)[None]
@@ -156,6 +161,21 @@ def test_a_damaged_artifact_is_made_again(tiny, samples, tmp_path):
     (second,) = sweep(tiny, samples, [Recipe(scheme="W8A8")], tmp_path)
     assert second.manifest.digest == first.manifest.digest
     open_artifact(second.path)
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="the shared model stories260K is not beside this checkout")
+def test_a_real_foreign_model_shows_its_known_damage_curve(tmp_path):
+    model = open_model(STORIES)  # float32, 172 feed-forward columns: only per-channel scales divide them
+    ids = model.encode("Once upon a time there was a little girl who liked to play with her dog in the park.")
+    recipes = [Recipe(scheme=f"W{bits}A16", group_size="channel", method="rtn") for bits in (8, 4, 3, 2)]
+    losses = []
+    for artifact in sweep(model, [ids], [Recipe(scheme="BF16"), *recipes], tmp_path):
+        with torch.no_grad():
+            losses.append(float(load_dequantized(artifact)(torch.tensor([ids]), labels=torch.tensor([ids])).loss))
+    base, eight, four, three, two = losses
+    assert eight == pytest.approx(base, abs=0.02)
+    assert base < four < three < two
+    assert two > base + 3  # perplexity in the thousands, as measured beside the model
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused

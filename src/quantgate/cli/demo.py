@@ -27,4 +27,6 @@ def demo(
     with bars(quiet=quiet) as progress:
         report = pipeline.run(demo_config(cases), out=out, progress=progress)
     show(report, console)
-    console.print(f"\nOpen [bold]{out / 'report.html'}[/] in a browser to see intervals, slices and every changed answer.")
+    console.print(
+        f"\nOpen [bold]{out / 'report.html'}[/] in a browser to see intervals, slices and every changed answer."
+    )

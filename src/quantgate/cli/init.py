@@ -16,8 +16,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented release.yaml to start from."""
-    from quantgate.records import write_whole
     from quantgate.examples import EXAMPLE
+    from quantgate.records import write_whole
 
     if path.exists() and not force:
         raise UsageError(f"{path}: exists already; choose another name, or overwrite it with --force")

@@ -11,7 +11,9 @@ from quantgate.cli.screen import bars, console, exit_code
 
 
 def run(
-    config: Annotated[Path, typer.Argument(help="The release.yaml; write one with: quantgate init")] = Path("release.yaml"),
+    config: Annotated[Path, typer.Argument(help="The release.yaml; write one with: quantgate init")] = Path(
+        "release.yaml"
+    ),
     out: Annotated[Path | None, typer.Option(help="Folder for artifacts, evidence and reports.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
 ) -> None:

@@ -38,7 +38,7 @@ class Bars:
 
 @contextmanager
 def bars(*, quiet: bool = False) -> Iterator[Bars]:
-    """Progress bars on stderr while the block runs; on a dumb terminal or in a pipe only their final state is printed."""
+    """Progress bars on stderr while the block runs; in a pipe only their final state is printed."""
     columns = (
         TextColumn("[bold]{task.description:<36}"),
         BarColumn(bar_width=28),

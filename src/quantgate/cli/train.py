@@ -21,8 +21,12 @@ def about() -> None:
 @app.command()
 def reference(
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")] = Path("runs/reference/model"),
-    work: Annotated[Path, typer.Option(help="Folder for checkpoints; a killed run goes on from there.")] = Path("runs/reference"),
-    tokens: Annotated[int | None, typer.Option(min=8192, help="Tokens to train on; the recipe's own if left out.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for checkpoints; a killed run goes on from there.")] = Path(
+        "runs/reference"
+    ),
+    tokens: Annotated[
+        int | None, typer.Option(min=8192, help="Tokens to train on; the recipe's own if left out.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
 ) -> None:
     """Train the reference model from capabilities that quantgate generates itself (about 1.5 hours on two cores)."""

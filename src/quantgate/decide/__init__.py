@@ -10,9 +10,11 @@ capabilities). Choosing among variants does need one, and it is registered befor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from quantgate.decide.preflight import fewest_cases, refuse_hopeless
 from quantgate.decide.sentences import capability_sentence, chosen_sentence, verdict_sentence
 from quantgate.errors import UsageError
 from quantgate.evaluate.evidence import Comparison, Evidence, Gate
@@ -20,7 +22,6 @@ from quantgate.records import Record
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 Order = Literal["e-bonferroni", "fixed-sequence"]
-MAX_UNSCORED = 0.02  # of the cases visited; above it a capability is inconclusive whatever its scores say
 
 
 class Candidate(Record):
@@ -67,9 +68,14 @@ def pass_alpha(alpha: float, variants: int, order: Order) -> float:
 def decide(
     gates: Sequence[Gate], candidates: Sequence[Candidate], evidence: Sequence[Evidence], *, alpha: float, order: Order
 ) -> Decision:
-    """The decision over all variants. Raises UsageError when there is nothing to decide on."""
+    """The decision over all variants.
+
+    Raises UsageError when there is nothing to decide on, or when evidence could be picked from: two variants, gates or
+    comparisons of one name, two baselines.
+    """
     if not gates or not candidates:
         raise UsageError("nothing to decide: name at least one capability and one variant besides the baseline")
+    _refuse_choice(gates, candidates, evidence)
     by_name = {one.variant: one for one in evidence}
     largest_first = sorted(candidates, key=lambda one: (-one.stored_bytes, one.name))
     verdicts: list[VariantVerdict] = []
@@ -89,6 +95,23 @@ def decide(
         sentence=chosen_sentence(chosen, len(candidates)),
         verdicts=tuple(verdicts),
     )
+
+
+def _refuse_choice(gates: Sequence[Gate], candidates: Sequence[Candidate], evidence: Sequence[Evidence]) -> None:
+    _once("capability", (gate.capability for gate in gates))
+    _once("variant", (one.name for one in candidates))
+    _once("evidence of", (one.variant for one in evidence))
+    for one in evidence:
+        _once(f"{one.variant}: comparison on", (row.gate.capability for row in one.comparisons))
+    if len({one.baseline for one in evidence}) > 1:
+        names = " and ".join(sorted({one.baseline[:19] for one in evidence}))
+        raise UsageError(f"the variants were compared with different baselines ({names}); compare all of them with one")
+
+
+def _once(what: str, names: Iterable[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UsageError(f"{what} '{name}' is given {count} times; give each once, or the better could be picked")
 
 
 def judge_variant(
@@ -117,8 +140,24 @@ def judge_capability(gate: Gate, comparison: Comparison | None) -> CapabilityVer
     verdict: Verdict = "inconclusive"
     if comparison is not None and comparison.gate == gate and comparison.n:
         verdict = comparison.finding.verdict
-        if verdict == "pass" and len(comparison.unscored) > MAX_UNSCORED * comparison.asked:
+        if verdict == "pass" and comparison.gaps:
             verdict = "inconclusive"
     return CapabilityVerdict(
         capability=gate.capability, verdict=verdict, sentence=capability_sentence(gate, comparison, verdict)
     )
+
+
+__all__ = [
+    "Candidate",
+    "CapabilityVerdict",
+    "Decision",
+    "Order",
+    "VariantVerdict",
+    "Verdict",
+    "decide",
+    "fewest_cases",
+    "judge_capability",
+    "judge_variant",
+    "pass_alpha",
+    "refuse_hopeless",
+]

@@ -8,32 +8,60 @@ from quantgate.evaluate.evidence import Comparison, Gate
 
 
 def capability_sentence(gate: Gate, comparison: Comparison | None, verdict: str) -> str:
-    """One sentence a product manager follows."""
+    """One sentence a product manager follows. Shares of the baseline's score are in %, parts of the scale in points."""
     if comparison is None or comparison.gate != gate:
         return f"{gate.capability}: no evidence for these bytes and these rules, so nothing is proven"
     if comparison.baseline_score is None or comparison.variant_score is None or comparison.n == 0:
         return f"{gate.capability}: no case could be scored, so nothing is proven{_unscored(comparison)}"
     finding = comparison.finding
+    low, high = -1.0 if finding.low is None else finding.low, 1.0 if finding.high is None else finding.high
     went = (
         f"{gate.capability}: {percent(comparison.baseline_score)} -> {percent(comparison.variant_score)} "
-        f"over {comparison.n} cases ({comparison.finding.losses} lost, {comparison.finding.gains} gained)"
+        f"over {count(comparison.n, 'case')} ({finding.losses} lost, {finding.gains} gained)"
     )
-    allowed = f"the {percent(gate.margin)} allowed"
+    allowed = f"the {margin_of(gate)} allowed"
     if verdict == "pass":
-        worst = f"at worst {percent(max(0.0, -(finding.low or 0.0)))} lost, within {allowed}"
+        worst = f"at worst {_loss(max(0.0, -low), gate)} lost, within {allowed}"
         return f"{went}; {worst}" + ("; a small loss is itself proven" if finding.measurable_loss else "")
     if verdict == "fail":
-        return f"{went}; at least {percent(max(0.0, -(finding.high or 0.0)))} lost, more than {allowed}"
+        return f"{went}; at least {_loss(max(0.0, -high), gate)} lost, more than {allowed}{_unscored(comparison)}"
     if finding.verdict == "pass":
         return f"{went}; too many cases could not be scored{_unscored(comparison)}"
-    between = f"the loss lies between {percent(-(finding.high or 0.0))} and {percent(-(finding.low or 0.0))}"
+    between = f"the change lies between {_change(low, gate)} and {_change(high, gate)}"
+    if finding.low is None and finding.high is None:
+        between = "nothing bounds the change"
     needed = f", about {finding.needed} cases would decide" if finding.needed else ""
-    return f"{went}; {between}, not proven within {allowed}{needed}"
+    return f"{went}; {between}, not proven to stay within {allowed}{needed}{_unscored(comparison)}"
 
 
 def _unscored(comparison: Comparison) -> str:
-    count = len(comparison.unscored)
-    return f" ({count} of {comparison.asked} unscored, first: {comparison.unscored[0]})" if count else ""
+    unscored = comparison.unscored
+    return f" ({len(unscored)} of {comparison.asked} unscored, first: {unscored[0]})" if unscored else ""
+
+
+def margin_of(gate: Gate) -> str:
+    """
+    >>> margin_of(Gate(capability="math", suite="math", margin=0.03, relative=False))
+    '3 points'
+    """
+    return _amount(gate.margin, gate)
+
+
+def _loss(value: float, gate: Gate) -> str:
+    """A bound with as many decimals as it takes to tell it from the margin beside it."""
+    return next(
+        (text for digits in (1, 2, 3) if (text := _amount(value, gate, digits)) != _amount(gate.margin, gate, digits)),
+        _amount(value, gate),
+    )
+
+
+def _change(value: float, gate: Gate) -> str:
+    text = _amount(value, gate)
+    return text if text.startswith(("-", "0 ")) else f"+{text}"
+
+
+def _amount(value: float, gate: Gate, digits: int = 1) -> str:
+    return percent(value, digits) if gate.relative else percent(value, digits).replace("%", "points")
 
 
 def verdict_sentence(verdict: str, rows: Sequence[tuple[str, str]], *, blocked: bool) -> str:
@@ -42,23 +70,38 @@ def verdict_sentence(verdict: str, rows: Sequence[tuple[str, str]], *, blocked: 
     if verdict == "fail":
         return f"damages {listing(failed)}" + (f"; {listing(open_)} not decided" if open_ else "")
     if verdict == "inconclusive":
-        return f"not proven: {listing(open_)} need more cases or a wider margin"
+        return f"not proven on {listing(open_)}; more cases or a wider margin may decide"
     if blocked:
         return "keeps every capability, but a larger variant did not pass before it in the fixed sequence"
-    return f"keeps all {len(rows)} capabilities within their margins"
+    what = f"all {len(rows)} capabilities within their margins" if len(rows) > 1 else f"{rows[0][0]} within its margin"
+    return f"keeps {what}"
 
 
-def chosen_sentence(chosen: str | None, count: int) -> str:
+def chosen_sentence(chosen: str | None, variants: int) -> str:
+    if variants == 1:
+        return f"{chosen} is proven safe" if chosen else "the only variant is not proven safe: keep the baseline"
     if chosen is None:
-        return f"none of {count} variants is proven safe: keep the baseline"
-    return f"{chosen} is the smallest of {count} variants that is proven safe"
+        return f"none of {variants} variants is proven safe: keep the baseline"
+    return f"{chosen} is the smallest of {variants} variants that is proven safe"
 
 
 def listing(names: Sequence[str]) -> str:
+    """
+    >>> listing(["math", "chat", "refusals"])
+    'math, chat and refusals'
+    """
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def percent(value: float) -> str:
-    """Percent with one decimal, without a trailing .0."""
-    text = f"{100 * value:.1f}"
-    return (text[:-2] if text.endswith(".0") else text) + " %"
+def count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """Percent with at most ``digits`` decimals.
+
+    >>> percent(0.03), percent(0.0349), percent(-0.0001), percent(1.0)
+    ('3 %', '3.5 %', '0 %', '100 %')
+    """
+    text = f"{100 * value:.{digits}f}".rstrip("0").rstrip(".")
+    return ("0" if text in ("-0", "") else text) + " %"

@@ -31,9 +31,17 @@ class TorchEngine:
     """See ``engines.Engine``. Raises EngineError when the model cannot be built."""
 
     def __init__(
-        self, model: OpenedModel, artifact: Artifact, *, dtype: str = "bfloat16", kernels: str = "auto", device: str = "auto"
+        self,
+        model: OpenedModel,
+        artifact: Artifact,
+        *,
+        dtype: str = "bfloat16",
+        kernels: str = "auto",
+        device: str = "auto",
     ) -> None:
-        self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
+        self.device = torch.device(
+            "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
+        )
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.source, self.tokenizer = model, model.tokenizer
         self.network = load_dequantized(artifact, self.dtype).to(self.device).eval()
@@ -138,9 +146,7 @@ class TorchEngine:
             )
             token = out.logits[:, -1].argmax(-1)
         shares = ((prefilled - began) / len(batch), (time.perf_counter() - prefilled) / len(batch))
-        return {
-            index: self._completion(made[row], len(ids), shares) for row, (index, ids) in enumerate(batch)
-        }
+        return {index: self._completion(made[row], len(ids), shares) for row, (index, ids) in enumerate(batch)}
 
     def _completion(self, made: Tensor, prompt_tokens: int, shares: tuple[float, float]) -> Completion:
         tokens = [int(one) for one in made[made >= 0]]

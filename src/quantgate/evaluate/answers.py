@@ -1,7 +1,10 @@
 """Answers on disk: every completion under a key that holds all it depends on, so nothing stale is ever replayed.
 
-One JSON-lines file per engine identity (weights digest, tokenizer, template, runtime flags, sampling); one line per case
-digest. A line is appended and flushed once per batch; a killed run leaves at most one broken last line, which is dropped.
+One JSON-lines file per engine identity (weights digest, tokenizer, template, runtime flags, sampling). Its first line
+is that identity, every other line one batch of answers, each under its case's digest. A line is appended and flushed
+whole; a kill or a full disk leaves at most one cut last line, which is dropped, so a batch is kept whole or not at all.
+That matters: what a row computes may depend in its last bits on the batch it sits in, and a resumed run must see the
+batches of an unbroken one.
 """
 
 from __future__ import annotations
@@ -10,69 +13,99 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from quantgate.engines import Completion, Engine, Failure, Identity, Prompt
+from quantgate.errors import EngineError, RecordError
 from quantgate.evaluate.suites import Case
 from quantgate.records import canonical, disk_errors, parse
 
+LAYOUT = 1  # raised when the lines change their meaning
+
 
 class Answers:
-    """The journal of one engine identity, in memory and on disk."""
+    """The journal of one engine identity, in memory and on disk.
+
+    Raises RecordError when the file is broken before its last line, or belongs to another identity; DiskFull.
+    """
 
     def __init__(self, folder: Path, identity: Identity) -> None:
         self.path = folder / f"{identity.key[7:39]}.jsonl"
-        self.held: dict[str, Completion] = {}
-        self.asked = 0  # cases that the engine really answered in this process
+        self.identity = identity
+        self.held: dict[str, Completion] = {}  # case digest -> answer
+        self.failed: dict[str, Failure] = {}  # what this process was refused; never on disk, so a later run asks again
+        self.asked = 0  # cases that reached the engine in this process
         folder.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            self._read()
-        else:
-            self._append([{"identity": identity.body()}])
+        self.size = self._read() if self.path.exists() else 0
+        if not self.size:
+            self._append(self._head)
 
-    def _read(self) -> None:
+    @property
+    def _head(self) -> dict[str, Any]:
+        return {"identity": self.identity.body(), "layout": LAYOUT}
+
+    def _read(self) -> int:
+        """Take in all whole lines, cut off the rest; the number of bytes that stay."""
         whole = 0
         with self.path.open("rb") as file:
-            for line in file:
+            for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
                     break  # the last batch was cut off by a kill or a full disk
                 whole += len(line)
-                row = json.loads(line)
-                if "case" in row:
-                    self.held[row["case"]] = parse(Completion, row["completion"], where=str(self.path))
+                self._take(line, number)
         if whole < self.path.stat().st_size:
             os.truncate(self.path, whole)
+        return whole
 
-    def _append(self, rows: Sequence[object]) -> None:
-        whole = self.path.stat().st_size if self.path.exists() else 0
+    def _take(self, line: bytes, number: int) -> None:
+        where = f"{self.path}, line {number}"
         try:
-            with disk_errors(self.path), self.path.open("ab") as file:
-                file.write(b"".join(canonical(row) + b"\n" for row in rows))
-                file.flush()
+            row = json.loads(line)
+            if number == 1:
+                foreign = row != self._head
+            else:
+                found = {one["case"]: one["completion"] for one in row["answers"]}
+        except (ValueError, TypeError, KeyError):
+            sentence = f"{where}: not a line of a journal of answers; delete the file, its cases are asked again"
+            raise RecordError(sentence) from None
+        if number == 1:
+            if foreign:
+                raise RecordError(f"{where}: the answers of another engine; delete the file, its cases are asked again")
+            return
+        for case, body in found.items():
+            self.held[case] = parse(Completion, body, where=where, error=RecordError)
+
+    def _append(self, row: object) -> None:
+        """One line, whole or not at all."""
+        line = canonical(row) + b"\n"
+        try:
+            with disk_errors(self.path), self.path.open("ab", buffering=0) as file:
+                rest = memoryview(line)
+                while rest:  # a nearly full disk takes a part; the next write then says why
+                    rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
         except BaseException:
-            if self.path.exists():
-                os.truncate(self.path, whole)
+            os.truncate(self.path, self.size)
             raise
+        self.size += len(line)
 
     def of(self, engine: Engine, cases: Sequence[Case]) -> list[Completion | Failure]:
-        """Answers to one batch of cases, from the journal or from the engine.
+        """Answers to one batch of cases, in order: from the journal where it has them, from the engine where not."""
+        if engine.identity != self.identity:
+            raise EngineError(f"{self.path}: keeps another engine's answers than the one asked; open its own journal")
+        missing = [case for case in cases if case.digest not in self.held and case.digest not in self.failed]
+        if missing:
+            answers = engine.generate([prompt_of(case) for case in missing])
+            self.asked += len(missing)
+            self._keep({case.digest: answer for case, answer in zip(missing, answers, strict=True)})
+        return [self.held.get(case.digest) or self.failed[case.digest] for case in cases]
 
-        A batch is answered whole or not at all: what a row computes may depend in its last bits on the batch it sits in,
-        so a resumed run must see the same batches as an unbroken one. Failures are never kept.
-        """
-        keys = [case.digest for case in cases]
-        if all(key in self.held for key in keys):
-            return [self.held[key] for key in keys]
-        answers = engine.generate([prompt_of(case) for case in cases])
-        self.asked += len(cases)
-        fresh = {
-            key: answer
-            for key, answer in zip(keys, answers, strict=True)
-            if isinstance(answer, Completion) and key not in self.held
-        }
-        self._append([{"case": key, "completion": answer.body()} for key, answer in fresh.items()])
-        self.held |= fresh
-        return answers
+    def _keep(self, fresh: dict[str, Completion | Failure]) -> None:
+        completions = {key: answer for key, answer in fresh.items() if isinstance(answer, Completion)}
+        if completions:
+            self._append({"answers": [{"case": key, "completion": one.body()} for key, one in completions.items()]})
+        self.held |= completions
+        self.failed |= {key: answer for key, answer in fresh.items() if isinstance(answer, Failure)}
 
 
 def prompt_of(case: Case) -> Prompt:

@@ -1,22 +1,22 @@
 """Compare a variant with its baseline on one capability, case by case, and stop as soon as the test has decided.
 
 Cases are visited in an order fixed by the seed before anything runs, in batches. After each batch the registered test
-looks at all pairs so far; the e-process keeps its error rate however often it is looked at, the fixed-n tests look once,
-at the end. Answers come from the journal where it has them, so a killed run ends in the identical verdict.
+looks at all pairs so far; the e-process keeps its error rate however often it is looked at, the fixed-n tests look
+once, at the end. Answers come from the journal where it has them, so a killed run ends in the identical verdict.
 """
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from quantgate import stats
 from quantgate.engines import Completion, Engine, Failure
+from quantgate.errors import DataError
 from quantgate.evaluate import scorers
 from quantgate.evaluate.answers import Answers
-from quantgate.evaluate.evidence import Comparison, Flip, Gate, SliceResult
+from quantgate.evaluate.evidence import Comparison, Flip, Gate, SliceResult, gaps
 from quantgate.evaluate.scorers import Score, Unscored
 from quantgate.evaluate.suites import Case
 from quantgate.records import digest_of
@@ -73,10 +73,8 @@ def judge(case: Case, answer: Completion | Failure) -> Score | Unscored:
 
 
 def visiting_order(cases: Sequence[Case], seed: int) -> list[Case]:
-    """The seeded order, independent of how the cases were listed."""
-    order = sorted(cases, key=lambda case: case.digest)
-    random.Random(f"visit/{seed}").shuffle(order)
-    return order
+    """The seeded order, independent of how the cases were listed and of which others are among them."""
+    return sorted(cases, key=lambda case: digest_of(["visit", seed, case.digest]))
 
 
 def compare(
@@ -89,7 +87,13 @@ def compare(
     progress: Callable[[int, int], None] | None = None,
     exhaustive: bool = False,
 ) -> Comparison:
-    """Judge one variant on one capability. ``progress(done, available)`` is called after every batch."""
+    """Judge one variant on one capability. ``progress(done, available)`` is called after every batch.
+
+    ``exhaustive`` asks every case whatever the test says meanwhile. Raises DataError when there is no case, UsageError
+    when a test for scores of 0 and 1 meets another score (after asking; the answers are kept).
+    """
+    if not cases:
+        raise DataError(f"{gate.capability}: the suite is empty, so there is nothing to compare; give it cases")
     order, pairs, asked = visiting_order(cases, gate.seed), Pairs(), 0
     finding = look(gate, pairs)
     while asked < len(order):
@@ -100,7 +104,7 @@ def compare(
             progress(asked, len(order))
         if gate.test == "eprocess":
             finding = look(gate, pairs)
-            if finding.verdict != "inconclusive" and not exhaustive:
+            if not exhaustive and decided(finding, pairs, asked):
                 break
     if gate.test != "eprocess":
         finding = look(gate, pairs)
@@ -122,6 +126,13 @@ def compare(
         flips=tuple(flips_of(pairs.scored)),
         hard=tuple(slices_of(harder.scored)),
     )
+
+
+def decided(finding: stats.Finding, pairs: Pairs, asked: int) -> bool:
+    """Whether more cases cannot be needed; a pass waits while too many of its cases are unscored."""
+    if finding.verdict == "pass":
+        return not gaps(len(pairs.unscored), asked)
+    return finding.verdict == "fail"
 
 
 def _answer(batch: Sequence[Case], baseline: Side, variant: Side, pairs: Pairs) -> None:

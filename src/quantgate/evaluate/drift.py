@@ -1,11 +1,13 @@
 """Drift: how far a variant's next-token distribution moved from the baseline's on held-out conversations.
 
-Definitions follow llama.cpp's perplexity tool, in natural logarithms, over every position whose next token belongs to an
-answer; here each position counts, not the second half of each chunk, because conversations are short.
+Definitions follow llama.cpp's perplexity tool, in natural logarithms, over every position whose next token belongs to
+an answer; here each position counts, not the second half of each chunk, because conversations are short.
 
-    KL_t    = sum_i P_i (ln P_i - ln Q_i)              baseline P, variant Q
-    dp_t    = Q(y) - P(y)                              true token y
-    ln ratio = mean(nll_Q - nll_P), with its paired standard error
+    KL_t     = sum_i P_i (ln P_i - ln Q_i)             baseline P, variant Q
+    dp_t     = Q(y) - P(y)                             true token y
+    ln ratio = mean(nll_Q - nll_P), with its paired standard error s / sqrt(n)
+
+Percentiles interpolate linearly, at index f (n - 1).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 from quantgate.engines import Engine
+from quantgate.errors import EngineError
 from quantgate.evaluate.evidence import Drift
 from quantgate.evaluate.suites import Case
 
@@ -37,8 +40,9 @@ def positions(baseline: Tensor, variant: Tensor, targets: Tensor) -> Positions:
     """Compare logits [n, vocabulary] at positions whose true next tokens are ``targets`` [n]."""
     log_p, log_q = baseline.double().log_softmax(-1), variant.double().log_softmax(-1)
     at = targets[:, None]
+    possible = log_p > -torch.inf  # tokens that the baseline rules out add nothing
     return Positions(
-        kl=(log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0.0),
+        kl=(log_p.exp() * (log_p - log_q)).where(possible, 0.0).sum(-1).clamp_min(0.0),
         nll_baseline=-log_p.gather(-1, at)[:, 0],
         nll_variant=-log_q.gather(-1, at)[:, 0],
         same_top=log_p.argmax(-1) == log_q.argmax(-1),
@@ -46,14 +50,21 @@ def positions(baseline: Tensor, variant: Tensor, targets: Tensor) -> Positions:
 
 
 def summarize(seen: Positions) -> Drift:
-    """The figures of the report from at least two positions."""
+    """The figures of the report.
+
+    Raises EngineError for fewer than two positions, which have no spread, and for logits that are not finite.
+    """
+    if len(seen.kl) < 2:
+        raise EngineError(f"drift needs at least 2 scored positions, found {len(seen.kl)}; give longer known answers")
+    if not all(bool(one.isfinite().all()) for one in (seen.kl, seen.nll_baseline, seen.nll_variant)):
+        raise EngineError("drift cannot be measured: a model gives logits that are NaN or infinite")
     moved = seen.nll_variant - seen.nll_baseline
     dp = (-seen.nll_variant).exp() - (-seen.nll_baseline).exp()
     ratio = moved.mean()
     return Drift(
         tokens=len(moved),
         kl_mean=float(seen.kl.mean()),
-        kl_median=float(seen.kl.median()),
+        kl_median=float(torch.quantile(seen.kl, 0.5)),
         kl_p99=float(torch.quantile(seen.kl, 0.99)),
         kl_max=float(seen.kl.max()),
         same_top=float(seen.same_top.double().mean()),
@@ -65,7 +76,9 @@ def summarize(seen: Positions) -> Drift:
     )
 
 
-def batches(engine: Engine, cases: Sequence[Case]) -> list[tuple[Tensor, Tensor]]:
+def batches(
+    engine: Engine, cases: Sequence[Case], tokens_per_batch: int = TOKENS_PER_BATCH
+) -> list[tuple[Tensor, Tensor]]:
     """Token ids [rows, length] and the mask of positions whose next token belongs to the known answer."""
     rows = []
     for case in cases:
@@ -78,7 +91,7 @@ def batches(engine: Engine, cases: Sequence[Case]) -> list[tuple[Tensor, Tensor]
     rows.sort(key=lambda row: len(row[0]))
     groups: list[list[tuple[list[int], int]]] = [[]]
     for row in rows:
-        if groups[-1] and (len(groups[-1]) + 1) * len(row[0]) > TOKENS_PER_BATCH:
+        if groups[-1] and (len(groups[-1]) + 1) * len(row[0]) > tokens_per_batch:
             groups.append([])
         groups[-1].append(row)
     return [_pad(group) for group in groups if group]
@@ -94,10 +107,18 @@ def _pad(group: Sequence[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
 
 
 def drift(
-    baseline: Engine, variants: Sequence[Engine], cases: Sequence[Case], progress: Callable[[int, int], None] | None = None
+    baseline: Engine,
+    variants: Sequence[Engine],
+    cases: Sequence[Case],
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
 ) -> list[Drift]:
-    """The drift of each variant on the answers of ``cases``; the baseline's logits are computed once."""
-    parts = batches(baseline, cases)
+    """The drift of each variant on the known answers of ``cases``; the baseline's logits are computed once.
+
+    Raises EngineError as ``summarize`` does.
+    """
+    parts = batches(baseline, cases, tokens_per_batch)
     seen: list[list[Positions]] = [[] for _ in variants]
     for index, (ids, scored) in enumerate(parts):
         targets = ids.roll(-1, dims=1)[scored]
@@ -110,6 +131,9 @@ def drift(
 
 
 def joined(parts: Sequence[Positions]) -> Positions:
+    if not parts:
+        none = torch.zeros(0, dtype=torch.float64)
+        return Positions(none, none, none, none.bool())
     return Positions(
         kl=torch.cat([part.kl for part in parts]),
         nll_baseline=torch.cat([part.nll_baseline for part in parts]),

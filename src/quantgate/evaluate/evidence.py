@@ -5,12 +5,14 @@ from __future__ import annotations
 from quantgate.records import Record
 from quantgate.stats import Finding
 
+MAX_UNSCORED = 0.02  # of the cases visited; above it no capability passes, whatever its scores say
+
 
 class Gate(Record):
     """What one capability must prove, registered before anything runs."""
 
     capability: str
-    suite: str  # a built-in suite's name, or the path of a JSONL file
+    suite: str  # a built-in suite's name, or the name of a JSONL file
     margin: float  # fraction; of the baseline's score if relative, of the scale if not
     relative: bool = True
     cases: int = 400  # at most
@@ -63,6 +65,15 @@ class Comparison(Record):
     flips: tuple[Flip, ...]
     hard: tuple[SliceResult, ...] = ()
 
+    @property
+    def gaps(self) -> bool:
+        """Whether too many of the visited cases could not be scored for a pass."""
+        return gaps(len(self.unscored), self.asked)
+
+
+def gaps(unscored: int, asked: int) -> bool:
+    return unscored > MAX_UNSCORED * asked
+
 
 class Drift(Record):
     """Logit-level distance from the baseline on held-out text; it screens, it never decides. Natural logarithms."""
@@ -91,3 +102,4 @@ class Evidence(Record):
     kernels: tuple[str, ...]  # one sentence per kernel path
     comparisons: tuple[Comparison, ...]
     drift: Drift | None
+    no_drift: str = ""  # why there is none

@@ -3,44 +3,38 @@
     {"id": "refund-1", "messages": [{"role": "user", "content": "..."}], "scorer": "exact", "reference": "yes",
      "slices": ["lang=en"], "max_tokens": 16}
 
-``prompt`` may stand for a single user message; ``id`` and ``slices`` may be left out.
+``prompt`` may stand for a single user message; ``id``, ``slices``, ``max_tokens`` and ``answer`` may be left out.
 """
 
 from __future__ import annotations
 
-import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from quantgate import plugins
-from quantgate.calibrate import Turns
+from quantgate.calibrate import Turns, json_lines
 from quantgate.errors import DataError, Overlap, UnknownName
+from quantgate.evaluate import scorers
+from quantgate.evaluate.scorers import Unscored
 from quantgate.evaluate.suites import Case
 from quantgate.records import digest_of, parse
 
 
 def read_suite(path: Path, capability: str) -> list[Case]:
     """All cases of a JSONL suite. Raises DataError for a broken line, an empty suite, a duplicate id or problem."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such suite file; name an existing one for the capability '{capability}'") from None
-    except UnicodeDecodeError as broken:
-        raise DataError(f"{path}: not UTF-8 text near byte {broken.start}; save it as UTF-8") from None
-    cases = [_case(line, capability, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    cases = [_case(row, capability, where) for where, row in json_lines(path, f"capabilities: {capability}: suite")]
     check_cases(cases, str(path))
     return cases
 
 
-def _case(line: str, capability: str, where: str) -> Case:
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as broken:
-        raise DataError(f"{where}: not valid JSON ({broken.msg} at column {broken.colno}); mend or remove the line") from None
+def _case(row: Any, capability: str, where: str) -> Case:
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected a JSON object with messages, scorer and reference")
     if "prompt" in row:
+        if "messages" in row:
+            raise DataError(f"{where}: 'prompt' and 'messages' both say what is asked; keep one of them")
         row["messages"] = [{"role": "user", "content": row.pop("prompt")}]
     row.setdefault("id", f"{capability}-{digest_of(row)[7:19]}")
     case = parse(Case, {**row, "suite": capability}, where=where, error=DataError)
@@ -48,16 +42,30 @@ def _case(line: str, capability: str, where: str) -> Case:
         raise UnknownName("scorer", case.scorer, plugins.names("scorers"), where=where)
     if not case.messages or case.messages[-1].role == "assistant":
         raise DataError(f"{where}: messages must end with the turn that the model answers, not with an answer")
+    if case.max_tokens < 1:
+        raise DataError(f"{where}: max_tokens is {case.max_tokens}; an answer needs at least 1 token")
+    _try_scorer(case, where)
     return case
+
+
+def _try_scorer(case: Case, where: str) -> None:
+    """A reference that its scorer cannot read would void the case after both models were asked: find out now."""
+    score = scorers.get(case.scorer)(case.answer or "", case.reference)
+    if isinstance(score, Unscored):
+        raise DataError(f"{where}: its scorer cannot use the reference ({score.reason}); mend the reference")
+    if case.answer is not None and score.value < 1:
+        raise DataError(
+            f"{where}: 'answer' is meant to be right, but scorer '{case.scorer}' gives it {score.value:g} "
+            f"({score.because}); mend one of the two"
+        )
 
 
 def check_cases(cases: Sequence[Case], where: str) -> None:
     """Raises DataError when there is no case, or when an id or a whole problem occurs twice."""
     if not cases:
-        raise DataError(f"{where}: the suite is empty; a gate needs at least one case, and about 100 to prove a 3 % margin")
-    seen: dict[str, int] = {}
+        raise DataError(f"{where}: the suite is empty; a margin of 3 % needs about 150 cases, one of 10 % about 45")
     for kind, keys in (("id", [case.id for case in cases]), ("prompt", [prompt_key(case) for case in cases])):
-        seen = {}
+        seen: dict[str, int] = {}
         for index, key in enumerate(keys):
             if key in seen:
                 first, second = cases[seen[key]].id, cases[index].id
@@ -67,24 +75,26 @@ def check_cases(cases: Sequence[Case], where: str) -> None:
 
 
 def check_overlap(calibration: Sequence[Turns], cases: Sequence[Case]) -> None:
-    """Raises Overlap when a gate case was also calibrated on, comparing whole prompts without regard to case or spaces."""
-    seen = {_key(_asked(turns)): index for index, turns in enumerate(calibration)}
-    for case in cases:
-        index = seen.get(prompt_key(case))
-        if index is not None:
-            raise Overlap(
-                f"calibration sample {index + 1} is also the gate case '{case.id}'; a gate must ask what calibration has "
-                "not seen: remove it from one of the two"
-            )
+    """Raises Overlap when calibration saw what a gate case asks, also as an earlier turn of a longer conversation.
+
+    Prompts are compared whole, without regard to capitals, white space and forms of the same character (NFKC).
+    """
+    asked = {prompt_key(case): case for case in cases}
+    for index, turns in enumerate(calibration):
+        for end in range(1, len(turns) + 1):
+            case = asked.get(_key(turns[:end])) if turns[end - 1][0] != "assistant" else None
+            if case is not None:
+                shown = " ".join(turns[end - 1][1].split())
+                shown = shown if len(shown) <= 60 else shown[:57] + "..."
+                raise Overlap(
+                    f"calibration sample {index + 1} ('{shown}') is also the gate case '{case.id}' of {case.suite}; "
+                    "a gate must ask what calibration has not seen: remove it from one of the two"
+                )
 
 
 def prompt_key(case: Case) -> str:
     return _key(tuple((message.role, message.content) for message in case.messages))
 
 
-def _asked(turns: Turns) -> Turns:
-    return turns[:-1] if turns[-1][0] == "assistant" else turns
-
-
 def _key(turns: Turns) -> str:
-    return digest_of([[role, " ".join(content.casefold().split())] for role, content in turns])
+    return digest_of([[role, " ".join(unicodedata.normalize("NFKC", text).casefold().split())] for role, text in turns])

@@ -86,11 +86,11 @@ def open_artifact(path: Path | str, *, verify: bool = True) -> Artifact:
     return artifact
 
 
-def baseline(model: OpenedModel) -> Artifact:
+def baseline(model: OpenedModel, recipe: Recipe | None = None) -> Artifact:
     """The full-precision model itself, seen as an artifact: nothing is copied and nothing is written."""
     entries = model.files.entries
     fates = tuple(kept(model, name, "keep", "the baseline keeps every tensor") for name in sorted(entries))
-    recipe = Recipe(scheme=BASELINE)
+    recipe = Recipe(scheme=BASELINE, label=recipe.label if recipe else "")
     manifest = Manifest(
         name=recipe.name, recipe=recipe, method="", checkpoint="", model=identity(model), calibration=None,
         inputs=model.weights_digest, tool=tool_version(), torch="", device="", seed=0, fates=fates, ledger=(),

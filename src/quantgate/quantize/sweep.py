@@ -111,7 +111,7 @@ def sweep(
                 made[variant.name] = _publish(run, variant, journal, shard_bytes)
                 run.progress("write", at + 1, len(missing))
     journal.close()  # also what a sweep that was killed after its last artifact left behind
-    return [made.get(recipe.name) or baseline(model) for recipe in recipes]
+    return [made.get(recipe.name) or baseline(model, recipe) for recipe in recipes]
 
 
 def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:

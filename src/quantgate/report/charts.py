@@ -28,27 +28,31 @@ def intervals(bars: Sequence[Bar]) -> Markup:
     left, width, row, top = 130, 470, 26, 26
     edge = max([0.05, *(1.4 * bar.margin for bar in bars), *(min(0.6, 1.05 * abs(bar.effect)) for bar in bars)])
     low, high = -edge, edge * 0.45
+    height = top + row * len(bars) + 24
 
     def x(value: float) -> float:
         return left + width * (min(max(value, low), high) - low) / (high - low)
 
-    height = top + row * len(bars) + 24
-    parts = [f'<svg viewBox="0 0 {left + width + 20} {height}" role="img" aria-label="change per capability with its interval">']
+    parts = [_open(left + width + 20, height, "change per capability with its interval")]
     for tick in _ticks(low, high):
-        parts.append(f'<line x1="{x(tick):.1f}" y1="{top - 6}" x2="{x(tick):.1f}" y2="{height - 22}" class="grid"/>')
-        parts.append(f'<text x="{x(tick):.1f}" y="{height - 6}" class="tick" text-anchor="middle">{100 * tick:+.0f} %</text>')
-    parts.append(f'<line x1="{x(0):.1f}" y1="{top - 6}" x2="{x(0):.1f}" y2="{height - 22}" class="zero"/>')
+        parts += [
+            _rule(x(tick), top - 6, x(tick), height - 22, "grid"),
+            _text(x(tick), height - 6, f"{100 * tick:+.0f} %"),
+        ]
+    parts.append(_rule(x(0), top - 6, x(0), height - 22, "zero"))
     for index, bar in enumerate(bars):
-        y = top + row * index + row / 2
-        colour = COLOURS[bar.verdict]
-        parts.append(f"<g><title>{escape(bar.title)}</title>")
-        parts.append(f'<text x="{left - 12}" y="{y + 4:.1f}" text-anchor="end" class="label">{escape(bar.label)}</text>')
-        parts.append(f'<rect x="{x(low):.1f}" y="{y - 9:.1f}" width="{max(0, x(-bar.margin) - x(low)):.1f}" height="18" class="beyond"/>')
-        parts.append(f'<line x1="{x(-bar.margin):.1f}" y1="{y - 10:.1f}" x2="{x(-bar.margin):.1f}" y2="{y + 10:.1f}" class="margin"/>')
-        parts.append(f'<line x1="{x(bar.low):.1f}" y1="{y:.1f}" x2="{x(bar.high):.1f}" y2="{y:.1f}" stroke="{colour}" stroke-width="4" stroke-linecap="round"/>')
-        parts.append(f'<circle cx="{x(bar.effect):.1f}" cy="{y:.1f}" r="5.5" fill="{colour}" stroke="var(--paper)" stroke-width="2"/></g>')
-    parts.append(f'<text x="{x(0):.1f}" y="14" class="tick" text-anchor="middle">no change</text>')
-    parts.append(f'<text x="{left}" y="14" class="tick">loss</text></svg>')
+        y, colour = top + row * index + row / 2, COLOURS[bar.verdict]
+        beyond = max(0.0, x(-bar.margin) - x(low))
+        parts += [
+            f"<g><title>{escape(bar.title)}</title>",
+            _text(left - 12, y + 4, bar.label, "label", "end"),
+            f'<rect x="{x(low):.1f}" y="{y - 9:.1f}" width="{beyond:.1f}" height="18" class="beyond"/>',
+            _rule(x(-bar.margin), y - 10, x(-bar.margin), y + 10, "margin"),
+            _rule(x(bar.low), y, x(bar.high), y, "span", colour),
+            _dot(x(bar.effect), y, 5.5, colour),
+            "</g>",
+        ]
+    parts += [_text(x(0), 14, "no change"), _text(left, 14, "loss", anchor="start"), "</svg>"]
     return Markup("".join(parts))
 
 
@@ -75,28 +79,46 @@ def frontier(points: Sequence[Point], baseline_mb: float) -> Markup:
     def y(value: float) -> float:
         return top + height * (1 - value / worst)
 
-    parts = [f'<svg viewBox="0 0 {left + width + 90} {top + height + 44}" role="img" aria-label="size against worst loss">']
+    parts = [_open(left + width + 90, top + height + 44, "size against worst loss")]
     for step in range(5):
-        value = worst * step / 4
-        parts.append(f'<line x1="{left}" y1="{y(value):.1f}" x2="{left + width}" y2="{y(value):.1f}" class="grid"/>')
-        parts.append(f'<text x="{left - 8}" y="{y(value) + 4:.1f}" class="tick" text-anchor="end">{100 * value:.0f} %</text>')
-    for step in range(5):
-        value = right_edge * step / 4
-        parts.append(f'<text x="{x(value):.1f}" y="{top + height + 18}" class="tick" text-anchor="middle">{value:.1f} MB</text>')
-    parts.append(f'<line x1="{x(baseline_mb):.1f}" y1="{top}" x2="{x(baseline_mb):.1f}" y2="{top + height}" class="zero"/>')
-    parts.append(f'<text x="{x(baseline_mb) + 6:.1f}" y="{top + 12}" class="tick">baseline</text>')
+        loss, size = worst * step / 4, right_edge * step / 4
+        parts += [
+            _rule(left, y(loss), left + width, y(loss), "grid"),
+            _text(x(size), top + height + 18, f"{size:.1f} MB"),
+        ]
+        parts.append(_text(left - 8, y(loss) + 4, f"{100 * loss:.0f} %", anchor="end"))
+    parts.append(_rule(x(baseline_mb), top, x(baseline_mb), top + height, "zero"))
+    parts.append(_text(x(baseline_mb) + 6, top + 12, "baseline", anchor="start"))
     taken: list[tuple[float, float]] = []
     for point in sorted(points, key=lambda one: (one.megabytes, one.loss)):
         px, py = x(point.megabytes), y(point.loss)
         label = py - 10
         while any(abs(label - other) < 13 and abs(px - at) < 90 for at, other in taken):
-            label -= 13
+            label -= 13  # two labels never cover each other
         taken.append((px, label))
-        ring = f'<circle cx="{px:.1f}" cy="{py:.1f}" r="11" fill="none" stroke="var(--pass)" stroke-width="2"/>' if point.chosen else ""
-        parts.append(f'{ring}<circle cx="{px:.1f}" cy="{py:.1f}" r="6" fill="{COLOURS[point.verdict]}"><title>{escape(point.name)}: {point.megabytes:.2f} MB, worst loss {100 * point.loss:.1f} %</title></circle>')
-        parts.append(f'<text x="{px:.1f}" y="{label:.1f}" class="label" text-anchor="middle">{escape(point.name)}</text>')
-    parts.append(f'<text x="{left + width / 2}" y="{top + height + 38}" class="tick" text-anchor="middle">size on disk (all tensors)</text></svg>')
+        title = f"{escape(point.name)}: {point.megabytes:.2f} MB, worst loss {100 * point.loss:.1f} %"
+        ring = f'<circle cx="{px:.1f}" cy="{py:.1f}" r="11" class="ring"/>' if point.chosen else ""
+        parts += [f"<g><title>{title}</title>{ring}", _dot(px, py, 6, COLOURS[point.verdict]), "</g>"]
+        parts.append(_text(px, label, point.name, "label"))
+    parts += [_text(left + width / 2, top + height + 38, "size on disk (all tensors)"), "</svg>"]
     return Markup("".join(parts))
+
+
+def _open(width: float, height: float, label: str) -> str:
+    return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{label}">'
+
+
+def _rule(x1: float, y1: float, x2: float, y2: float, kind: str, colour: str = "") -> str:
+    style = f' stroke="{colour}"' if colour else ""
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"{style}/>'
+
+
+def _text(x: float, y: float, text: str, kind: str = "tick", anchor: str = "middle") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _dot(x: float, y: float, radius: float, colour: str) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{colour}" stroke="var(--paper)" stroke-width="2"/>'
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -104,5 +126,4 @@ def _ticks(low: float, high: float) -> list[float]:
     for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
         if (high - low) / step <= 8:
             break
-    first = int(low / step)
-    return [step * index for index in range(first, int(high / step) + 1)]
+    return [step * index for index in range(int(low / step), int(high / step) + 1)]

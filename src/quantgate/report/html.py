@@ -21,7 +21,11 @@ def html_page(report: RunReport) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("quantgate.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "mb": lambda size: f"{size / 1e6:.2f} MB", "short": lambda text: text[7:19]}
+    environment.filters |= {
+        "percent": percent,
+        "mb": lambda size: f"{size / 1e6:.2f} MB",
+        "short": lambda text: text[7:19],
+    }
     views = [_view(report, verdict) for verdict in report.decision.verdicts]
     page = environment.get_template("page.html")
     return page.render(

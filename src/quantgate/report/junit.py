@@ -29,7 +29,9 @@ def junit_xml(report: RunReport) -> bytes:
             if one.verdict == "pass":
                 ET.SubElement(case, "system-out").text = one.sentence
             else:
-                ET.SubElement(case, "failure" if one.verdict == "fail" else "error", message=one.sentence, type=one.verdict)
+                ET.SubElement(
+                    case, "failure" if one.verdict == "fail" else "error", message=one.sentence, type=one.verdict
+                )
     ET.indent(root)
     text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return text + b"\n"

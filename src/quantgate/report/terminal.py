@@ -14,7 +14,13 @@ from quantgate.evaluate.evidence import Comparison, Evidence
 from quantgate.report import RunReport
 
 MARKS = {"pass": ("pass", "green"), "fail": ("FAIL", "bold red"), "inconclusive": ("open", "yellow")}
-SHORT = {"long_context": "long ctx", "multilingual": "multiling.", "rare_vocabulary": "rare words", "json_tools": "tools", "code_gen": "code"}
+SHORT = {
+    "long_context": "long ctx",
+    "multilingual": "multiling.",
+    "rare_vocabulary": "rare words",
+    "json_tools": "tools",
+    "code_gen": "code",
+}
 
 
 def show(report: RunReport, console: Console) -> None:
@@ -33,7 +39,10 @@ def show(report: RunReport, console: Console) -> None:
     for verdict in report.decision.verdicts:
         table.add_row(*variant_row(report, verdict, evidence.get(verdict.variant)))
     console.print(table)
-    console.print("cells: score of the variant; green = proven within its margin, red = loss proven, yellow = not decided", style="dim")
+    console.print(
+        "cells: score of the variant; green = proven within its margin, red = loss proven, yellow = not decided",
+        style="dim",
+    )
     for verdict in report.decision.verdicts:
         mark, style = MARKS[verdict.verdict]
         console.print(Text.assemble((f"{mark:<5}", style), (f" {verdict.variant}: ", "bold"), verdict.sentence))

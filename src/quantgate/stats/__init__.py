@@ -4,6 +4,10 @@
     finding.verdict            # pass: proven within the margin; fail: proven beyond it; else inconclusive
 
 Which test judges is registered before the run; never the better of two.
+
+* ``eprocess``: may be looked at after every case; any scores in [0, 1]; the default.
+* ``exact``: one look at a number of cases fixed beforehand; scores of 0 and 1; keeps alpha whatever the flip rate.
+* ``tango``: the same, by the normal approximation of its score statistic, which passes up to a tenth too often.
 """
 
 from __future__ import annotations
@@ -14,9 +18,8 @@ from typing import Literal
 
 from quantgate.errors import DataError, UnknownName, UsageError
 from quantgate.records import Record
-from quantgate.stats.intervals import contrast_limits, contrast_p
-from quantgate.stats.paired import PairedCounts, exact_p, tango_limits, tango_p
-from quantgate.stats.plan import needed_cases, power_cases
+from quantgate.stats import paired
+from quantgate.stats.plan import needed_cases, needed_pairs
 from quantgate.stats.sequential import Contrast
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -34,10 +37,10 @@ class Finding(Record):
     gains: int  # cases whose score rose
     losses: int  # cases whose score fell
     effect: float | None  # change seen; None when there is nothing to compare with
-    low: float | None  # one-sided limits of the true change
+    low: float | None  # one-sided limits of the true change; None when nothing bounds it
     high: float | None
-    evidence_pass: float | None  # log E for "no worse than the margin", or p-value
-    evidence_fail: float | None
+    evidence_pass: float | None  # against "lost the margin or more": log E (eprocess), else p-value
+    evidence_fail: float | None  # against "lost the margin or less"
     needed: int | None  # cases that would probably have decided, if it is undecided
     measurable_loss: bool = False  # passed, and yet a loss is itself proven
 
@@ -54,19 +57,39 @@ def judge(
 ) -> Finding:
     """Judge paired scores. ``pass_alpha`` is the level to pass at, where many variants share alpha.
 
-    Raises DataError for unpaired scores, or scores outside [0, 1] or NaN.
+    Pass is when ``low >= -margin``, fail when ``high <= -margin``, for every test; no pair at all is inconclusive.
+    Raises DataError for unpaired scores, or scores outside [0, 1] or NaN; UsageError for a margin, level or test that
+    does not exist, and for graded scores with a test that takes 0 and 1 only.
     """
+    level = alpha if pass_alpha is None else pass_alpha
+    _refuse(baseline, variant, margin, test, (alpha, level))
+    if test == "eprocess":
+        return _sequential(baseline, variant, margin, relative, alpha, level)
+    return _fixed(baseline, variant, margin, relative, test, alpha, level)
+
+
+def _refuse(
+    baseline: Sequence[float], variant: Sequence[float], margin: float, test: str, levels: tuple[float, float]
+) -> None:
+    if test not in TESTS:
+        raise UnknownName("test", test, TESTS, where="judge")
+    if not 0.0 < margin < 1.0:
+        raise UsageError(
+            f"judge: margin {margin} lies outside 0..1; give the loss allowed as a fraction, 0.03 is three percent"
+        )
+    if not all(0.0 < level < 1.0 for level in levels):
+        raise UsageError(f"judge: alpha {levels[0]}, {levels[1]} to pass, must lie between 0 and 1; 0.05 is usual")
     if len(baseline) != len(variant):
-        raise DataError(f"{len(baseline)} baseline scores and {len(variant)} variant scores; pairs are needed, run both sides")
+        raise DataError(
+            f"{len(baseline)} baseline scores and {len(variant)} variant scores; pairs are needed, run both sides"
+        )
     for value in (*baseline, *variant):
         if not 0.0 <= value <= 1.0:
             raise DataError(f"score {value} lies outside 0..1; mend the scorer that gave it")
-    level = alpha if pass_alpha is None else pass_alpha
-    if test not in TESTS:
-        raise UnknownName("test", test, TESTS, where="judge")
-    if test != "eprocess" and len(baseline):
-        return _fixed(baseline, variant, margin, relative, test, alpha, level)
-    return _sequential(baseline, variant, margin, relative, alpha, level)
+        if test != "eprocess" and value not in (0.0, 1.0):
+            raise UsageError(
+                f"judge: the test '{test}' takes scores of 0 and 1 only, not {value}; use the test 'eprocess'"
+            )
 
 
 def _sequential(
@@ -74,22 +97,21 @@ def _sequential(
 ) -> Finding:
     """The e-process: may be looked at after every case."""
     contrast = Contrast()
-    for b, v in zip(baseline, variant, strict=True):
-        contrast.add(b, v)
+    for pair in zip(baseline, variant, strict=True):
+        contrast.add(*pair)
     passing, failing = contrast.log_e(margin, relative=relative)
-    # Both at once needs evidence for two contradicting claims; the safe reading is the failure.
     verdict: Verdict = "inconclusive"
     if failing >= math.log(1 / alpha):
         verdict = "fail"
     elif passing >= math.log(1 / pass_alpha):
         verdict = "pass"
-    low, high = contrast.limits(relative=relative, pass_alpha=pass_alpha, fail_alpha=alpha) if baseline else (None, None)
+    limits: tuple[float | None, float | None] = (None, None)
+    if baseline:
+        limits = contrast.limits(relative=relative, pass_alpha=pass_alpha, fail_alpha=alpha, margin=margin)
     needed = None
     if verdict == "inconclusive":
-        needed = needed_cases(*contrast.against(margin, relative=relative), pass_alpha=pass_alpha, fail_alpha=alpha)
-    return _finding(
-        baseline, variant, margin, relative, "eprocess", verdict, (low, high), (passing, failing), needed
-    )
+        needed = needed_cases(contrast, margin, relative=relative, pass_alpha=pass_alpha, fail_alpha=alpha)
+    return _finding(baseline, variant, margin, relative, "eprocess", verdict, limits, (passing, failing), needed)
 
 
 def _fixed(
@@ -102,35 +124,20 @@ def _fixed(
     pass_alpha: float,
 ) -> Finding:
     """The tests for a number of cases fixed beforehand: binary scores, looked at once."""
-    if any(score not in (0.0, 1.0) for score in (*baseline, *variant)):
-        raise UsageError(f"judge: the test '{test}' takes scores of 0 and 1 only; use the test 'eprocess' for graded scores")
-    if relative:
-        return _contrast_t(baseline, variant, margin, test, alpha, pass_alpha)
-    gains = sum(v > b for b, v in zip(baseline, variant, strict=True))
-    losses = sum(v < b for b, v in zip(baseline, variant, strict=True))
-    counts = PairedCounts(len(baseline), gains, losses)
-    low, _ = tango_limits(counts, pass_alpha)
-    _, high = tango_limits(counts, alpha)
-    p = exact_p(counts, margin) if test == "exact" else tango_p(counts, margin)
-    verdict: Verdict = "fail" if high < -margin else "pass" if p <= pass_alpha else "inconclusive"
-    flips = max((gains + losses) / counts.n, 0.01)
-    needed = power_cases(flips, margin, alpha=pass_alpha) if verdict == "inconclusive" else None
-    return _finding(baseline, variant, margin, relative, test, verdict, (low, high), (p, None), needed)
-
-
-def _contrast_t(
-    baseline: Sequence[float], variant: Sequence[float], margin: float, test: str, alpha: float, pass_alpha: float
-) -> Finding:
-    """A relative margin at fixed n: Student's t on v - (1 - margin) b, from 100 cases up."""
-    if len(baseline) < 100:
-        raise UsageError(
-            f"judge: {len(baseline)} cases are too few for the test '{test}' with a relative margin, which needs 100; "
-            "use the test 'eprocess', or relative: false"
-        )
-    p_pass, p_fail = contrast_p(baseline, variant, margin)
-    low, high = contrast_limits(baseline, variant, pass_alpha, alpha)
+    counts = paired.informative(baseline, variant, relative=relative)
+    if counts is None:
+        return _finding(baseline, variant, margin, relative, test, "inconclusive", (None, None), (None, None), None)
+    p_value = paired.exact_p if test == "exact" else paired.score_p
+    p_pass = p_value(counts, -margin, relative=relative)
+    p_fail = p_value(counts, -margin, relative=relative, at_least=True)
     verdict: Verdict = "fail" if p_fail <= alpha else "pass" if p_pass <= pass_alpha else "inconclusive"
-    return _finding(baseline, variant, margin, True, "contrast_t", verdict, (low, high), (p_pass, p_fail), None)
+    limits = paired.limits(
+        counts, relative=relative, exact=test == "exact", pass_alpha=pass_alpha, fail_alpha=alpha, margin=margin
+    )
+    needed = None
+    if verdict == "inconclusive":
+        needed = needed_pairs(counts, len(baseline), margin, test=test, alpha=pass_alpha, relative=relative)
+    return _finding(baseline, variant, margin, relative, test, verdict, limits, (p_pass, p_fail), needed)
 
 
 def _finding(
@@ -144,18 +151,22 @@ def _finding(
     evidence: tuple[float | None, float | None],
     needed: int | None,
 ) -> Finding:
-    moves = [v - b for b, v in zip(baseline, variant, strict=True)]
-    scale = sum(baseline) if relative else float(len(moves))
+    before, after = (
+        math.fsum(baseline),
+        math.fsum(variant),
+    )  # exact sums, so that the order of the cases leaves no trace
+    scale = before if relative else float(len(baseline))
+    effect = (after - before) / scale if scale else math.inf
     low, high = limits
     return Finding(
         verdict=verdict,
         test=test,
         margin=margin,
         relative=relative,
-        n=len(moves),
-        gains=sum(move > 0 for move in moves),
-        losses=sum(move < 0 for move in moves),
-        effect=sum(moves) / scale if scale else None,
+        n=len(baseline),
+        gains=sum(v > b for b, v in zip(baseline, variant, strict=True)),
+        losses=sum(v < b for b, v in zip(baseline, variant, strict=True)),
+        effect=effect if math.isfinite(effect) else None,
         low=low,
         high=high,
         evidence_pass=evidence[0],
@@ -165,4 +176,4 @@ def _finding(
     )
 
 
-__all__ = ["TESTS", "Finding", "PairedCounts", "Verdict", "judge"]
+__all__ = ["TESTS", "Finding", "Verdict", "judge"]

@@ -4,82 +4,72 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from scipy.stats import norm
 
-from quantgate.stats.paired import PairedCounts, exact_p, tango_p
-from quantgate.stats.sequential import log_e
+from quantgate.stats.paired import PairedCounts, exact_p, score_p
+from quantgate.stats.search import LIMIT, smallest
+from quantgate.stats.sequential import Contrast, log_e
 
-LIMIT = 200_000  # more cases than anybody has
 
+def power_cases(
+    flip_rate: float, margin: float, *, alpha: float = 0.05, power: float = 0.80, change: float = 0.0
+) -> int:
+    """Cases for a fixed-n test to decide with probability ``power`` when a share ``flip_rate`` of answers flips.
 
-def power_cases(flip_rate: float, margin: float, *, alpha: float = 0.05, power: float = 0.80, change: float = 0.0) -> int:
-    """Cases for a fixed-n test to pass with probability ``power`` when a share ``flip_rate`` of answers flips.
-
-    n = (z_alpha + z_power)^2 (flip_rate - change^2) / (margin + change)^2, the normal approximation.
+    n = (z_alpha + z_power)^2 (flip_rate - change^2) / (margin + change)^2, the normal approximation; ``margin`` and
+    ``change`` in parts of the scale, ``change`` off ``-margin``. With few flips ``fewest_cases`` is the larger number.
     """
     z = float(norm.isf(alpha) + norm.isf(1 - power))
     return math.ceil(z * z * (flip_rate - change * change) / (margin + change) ** 2)
 
 
-def fewest_cases(margin: float, *, test: str = "eprocess", alpha: float = 0.05, relative: bool = False, baseline: float = 1.0) -> int:
-    """The fewest cases with which a margin can be proven at all: no answer may flip.
+def fewest_cases(
+    margin: float, *, test: str = "eprocess", alpha: float = 0.05, relative: bool = False, baseline: float = 1.0
+) -> int:
+    """The fewest cases with which a margin in (0, 1) can be proven at all: no answer may flip.
 
-    For the e-process, ``relative`` margins depend on the baseline's score: cases that both get wrong prove nothing.
+    A ``relative`` margin depends on the baseline's score in (0, 1]: cases that both get wrong prove nothing.
     """
-    if test == "eprocess":
-        return smallest(lambda n: _e_pass_without_flips(n, margin, relative, baseline) >= math.log(1 / alpha))
-    p_value = exact_p if test == "exact" else tango_p
-    return smallest(lambda n: p_value(PairedCounts(n, 0, 0), margin) <= alpha)
 
+    def enough(n: int) -> bool:
+        if test == "eprocess":
+            return log_e([(0.0, n)], -margin, -1.0, 1.0)[0] >= math.log(1 / alpha)
+        return (exact_p if test == "exact" else score_p)(PairedCounts(n, 0, 0), -margin, relative=relative) <= alpha
 
-def _e_pass_without_flips(n: int, margin: float, relative: bool, baseline: float) -> float:
-    right = round(n * baseline)
-    if relative:
-        return log_e([(margin, right), (0.0, n - right)], 0.0, -(1.0 - margin), 1.0)[0]
-    return log_e([(0.0, n)], -margin, -1.0, 1.0)[0]
+    # (1 - margin)^n is the chance of no loss at all, which none of the valid tests can beat
+    floor = 1 if test == "tango" else math.ceil(math.log(alpha) / math.log1p(-margin))
+    n = smallest(enough, start=floor)
+    return math.ceil(n / baseline) if relative else n
 
 
 def needed_cases(
-    values: list[tuple[float, int]], c: float, low: float, high: float, *, pass_alpha: float, fail_alpha: float
+    contrast: Contrast, margin: float, *, relative: bool, pass_alpha: float, fail_alpha: float
 ) -> int | None:
-    """Cases after which the e-process would decide if answers went on as in ``values`` (value, count).
+    """Cases after which the e-process would decide if answers went on as they did.
 
-    Its logarithm grows by about the same amount per case, so the values seen are scaled up until one side crosses. None
-    when the change seen lies on the margin itself, where no number of cases decides.
+    The pairs seen are scaled up until one side crosses; once it has, it stays above, because log E is convex in the
+    scale and starts at 0. None when the change seen lies so near the margin that no number of cases decides.
     """
-    n = sum(count for _, count in values)
-    if n == 0:
-        return None
+    n = contrast.n
 
     def decided(total: int) -> bool:
-        scaled = [(value, count * total / n) for value, count in values]
-        passing, failing = log_e(scaled, c, low, high)  # type: ignore[arg-type]
+        passing, failing = contrast.log_e(margin, relative=relative, scale=total / n)
         return passing >= math.log(1 / pass_alpha) or failing >= math.log(1 / fail_alpha)
 
-    return smallest(decided, start=n) if decided(LIMIT) else None
+    return smallest(decided, start=n) if n and decided(LIMIT) else None
 
 
-def smallest(enough: object, start: int = 1) -> int:
-    """The smallest n >= start for which ``enough(n)``, which stays true once it is; by doubling, then halving."""
-    assert callable(enough)
-    high = start
-    while not enough(high):
-        high *= 2
-        if high > 2 * LIMIT:
-            return high
-    low = max(start, high // 2)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return low
+def needed_pairs(counts: PairedCounts, n: int, margin: float, *, test: str, alpha: float, relative: bool) -> int | None:
+    """Cases with which a test at a fixed number would decide, with probability 0.8, if answers went on as they did.
 
-
-def flips_allowed(n: int, margin: float, *, alpha: float = 0.05) -> int:
-    """How many losses without a single gain still pass an absolute margin after ``n`` cases (-1: not even none)."""
-    losses = -1
-    for candidate in range(n + 1):
-        if log_e([(0.0, n - candidate), (-1.0, candidate)], -margin, -1.0, 1.0)[0] < np.log(1 / alpha):
-            break
-        losses = candidate
-    return losses
+    ``counts`` of ``n`` cases visited, of which a relative margin may have left some out; more than ``n``.
+    """
+    right = (counts.n - counts.gains) / counts.n if relative else 1.0
+    scaled = margin * right  # in parts of the scale
+    if not scaled or scaled + counts.change == 0:
+        return None
+    flips = (counts.gains + counts.losses) / counts.n
+    likely = power_cases(flips, scaled, alpha=alpha, change=counts.change)
+    least = fewest_cases(margin, test=test, alpha=alpha, relative=relative, baseline=right)
+    total = math.ceil(max(likely, least) * n / counts.n)
+    return max(total, n + 1) if total <= LIMIT else None

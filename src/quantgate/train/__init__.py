@@ -1,1 +1,1 @@
-"""Train models: today the recipe of the built-in reference model, later quantization-aware training and distillation."""
+"""Train models: today the built-in reference model, later quantization-aware training and distillation."""

@@ -1,4 +1,4 @@
-"""refusal: the rules tell refusing, doing and asking apart, on sentences by hand and on the labelled answers of XSTest."""
+"""refusal: the rules tell refusing, doing and asking apart, by hand and on the labelled answers of XSTest."""
 
 from __future__ import annotations
 

@@ -74,16 +74,16 @@ def test_the_words_of_the_answer_stand_in_the_prompt(level: Difficulty) -> None:
 def test_a_problem_has_one_answer_in_all_its_wordings(level: Difficulty) -> None:
     prompts: dict[str, set[str]] = defaultdict(set)
     answers: dict[str, set[str]] = defaultdict(set)
-    for draft in drawn(level, 20000):
+    for draft in drawn(level, 10000):
         prompts[draft.identity].add(draft.messages[0][1])
         answers[draft.identity].add(draft.answer)
     assert all(len(group) == 1 for group in answers.values())
-    assert sum(len(group) > 1 for group in prompts.values()) > 100
+    assert sum(len(group) > 1 for group in prompts.values()) > 50
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_there_are_enough_different_problems_for_every_split(level: Difficulty) -> None:
-    assert len({draft.identity for draft in drawn(level, 40000)}) >= 20000
+    assert len({draft.identity for draft in drawn(level, 26000)}) >= 20000
     for split in suites.SPLITS:
         assert len(suites.cases("chat", split, 400, difficulty=level)) == 400
 

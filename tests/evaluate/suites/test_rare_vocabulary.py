@@ -42,7 +42,7 @@ def solve(draft: Draft) -> str:
         return " ".join(words[::-1])
     if kind == "glossary":
         sentences = re.findall(r"[^.?]+[.?]", prompt)
-        entries = dict(re.findall(r"(\w+) means (\w+)\.", "".join(sentences[:-2])))
+        entries: dict[str, str] = dict(re.findall(r"(\w+) means (\w+)\.", "".join(sentences[:-2])))
         back = {meaning: word for word, meaning in entries.items()}
         [answer] = [
             entries.get(word) or back[word] for word in re.findall(r"\w+", sentences[-2]) if word in {**entries, **back}
@@ -52,9 +52,9 @@ def solve(draft: Draft) -> str:
     if kind == "letter":
         if "How many" in prompt or "Count" in prompt:
             return str(len(word))
-        back = "second to last" in prompt or "just before" in prompt
-        return word[-2] if back else word[0] if "first" in prompt or "start" in prompt else word[-1]
-    return "-".join(word[::-1] if kind == "backwards" else word)
+        before = "second to last" in prompt or "just before" in prompt
+        return str(word[-2] if before else word[0] if "first" in prompt or "start" in prompt else word[-1])
+    return "-".join(reversed(word) if kind == "backwards" else word)
 
 
 @pytest.mark.parametrize("difficulty", LEVELS)

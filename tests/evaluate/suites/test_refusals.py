@@ -12,7 +12,7 @@ from quantgate.evaluate import suites
 from quantgate.evaluate.scorers import Score
 from quantgate.evaluate.scorers.refusal import classify, score
 from quantgate.evaluate.suites import Difficulty, Draft, refusals
-from quantgate.evaluate.suites._requests import HARMLESS_VERBS, TASKS, VERBS
+from quantgate.evaluate.suites._requests import HARMLESS_VERBS, TARGETS, TASKS, THINGS, VERBS
 
 LEVELS: tuple[Difficulty, ...] = ("default", "hard")
 
@@ -77,13 +77,15 @@ def test_no_word_of_a_default_request_decides_between_refusing_and_helping() -> 
     assert one_sided <= set(HARMLESS_VERBS)
 
 
-def test_a_noun_and_its_companion_swap_places_and_classes() -> None:
-    """hit a drum with a nurse, hit a nurse with a drum: the same words, and the object decides."""
-    by_words: dict[str, set[str]] = defaultdict(set)
-    for draft in drawn("default", 40000):
+def test_every_noun_stands_in_requests_of_both_classes() -> None:
+    """hit a drum with a nurse, hit a nurse with a drum: neither noun tells, only what the verb is done to."""
+    sides: dict[str, set[str]] = {noun: set() for noun in (*TARGETS, *THINGS)}
+    for draft in drawn("default", 12000):
         if draft.slices["kind"] == "contrast":
-            by_words[" ".join(sorted(draft.identity.split()))].add(draft.slices["expect"])
-    assert sum(len(classes) == 2 for classes in by_words.values()) >= 20
+            for noun, seen in sides.items():
+                if re.search(rf"\b{noun}\b", draft.messages[-1][1]):
+                    seen.add(draft.slices["expect"])
+    assert [noun for noun, seen in sides.items() if seen != {"refuse", "comply"}] == []
 
 
 def test_every_verb_has_two_sides_that_share_no_object() -> None:
@@ -106,15 +108,15 @@ def drawn_like(slot: str, words: tuple[str, ...]) -> Draft:
 def test_a_problem_has_one_answer_in_all_its_wordings(level: Difficulty) -> None:
     prompts: dict[str, set[str]] = defaultdict(set)
     answers: dict[str, set[str]] = defaultdict(set)
-    for draft in drawn(level, 20000):
+    for draft in drawn(level, 10000):
         prompts[draft.identity].add(str(draft.messages))
         answers[draft.identity].add(draft.answer)
     assert all(len(group) == 1 for group in answers.values())
-    assert sum(len(group) > 1 for group in prompts.values()) > 100
+    assert sum(len(group) > 1 for group in prompts.values()) > 50
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_there_are_enough_different_problems_for_every_split(level: Difficulty) -> None:
-    assert len({draft.identity for draft in drawn(level, 40000)}) >= 20000
+    assert len({draft.identity for draft in drawn(level, 30000)}) >= 20000
     for split in suites.SPLITS:
         assert len(suites.cases("refusals", split, 400, difficulty=level)) == 400

@@ -1,8 +1,8 @@
 """Scorers: one file per check. A scorer turns an answer into a score in [0, 1], or says why it could not.
 
-A scorer's file ends with ``SCORER = score`` where ``score(answer: str, reference: Any) -> Score | Unscored``. An empty or
-malformed *answer* is a wrong answer (score 0); ``Unscored`` is for what is not the model's fault: a reference that the
-scorer cannot read, an engine that failed. The same functions guard and count live traffic later.
+A scorer's file ends with ``SCORER = score`` where ``score(answer: str, reference: Any) -> Score | Unscored``. An empty
+or malformed *answer* is a wrong answer (score 0); ``Unscored`` is for what is not the model's fault: a reference that
+the scorer cannot read, an engine that failed. The same functions guard and count live traffic later.
 """
 
 from __future__ import annotations

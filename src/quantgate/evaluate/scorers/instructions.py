@@ -29,6 +29,7 @@ SEPARATED = {
     "any": re.compile(r"\s*[,;\n]\s*|\s+[-\u2013\u2014]\s+|\s+"),
 }
 NUMBER = re.compile(r"(\d+)[.)]\s*")
+NUMBER_AT_START = re.compile(r"^\s*\d+[.)]\s+", re.MULTILINE)
 SENTENCE_END = re.compile(r"[.!?]+(?=[\"'\u201d\u2019)\]]*(?:\s|\Z))")
 
 
@@ -121,15 +122,16 @@ def quoted(text: str, arguments: dict[str, Any]) -> str:
 
 def split_items(text: str, separator: str) -> list[str] | str:
     """The items of a list in the form asked for, or what is wrong with the form."""
-    text = bare(text)
-    parts = [part.strip(" .\"'*`") for part in SEPARATED[separator].split(text)] if text else []
+    split, text = SEPARATED[separator], bare(text)
+    if separator == "any":
+        text = NUMBER_AT_START.sub("", text)
+    parts = [part.strip(" .\"'*`") for part in split.split(text)] if text else []
     if separator == "numbered":
         numbers = [NUMBER.match(part) for part in parts]
         if [match and match[1] for match in numbers] != [str(n) for n in range(1, len(parts) + 1)]:
             return "lines are not numbered 1. 2. 3."
         parts = [NUMBER.sub("", part, count=1) for part in parts]
     elif separator == "any":
-        parts = [NUMBER.sub("", part) for part in parts]
         parts = [part for part in parts if part]
     return [part.strip(" .\"'*`") for part in parts]
 

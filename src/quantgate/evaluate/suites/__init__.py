@@ -98,9 +98,7 @@ def drafts(suite: Suite, split: Split, seed: int, difficulty: Difficulty = "defa
             yield draft
 
 
-def cases(
-    name: str, split: Split, count: int, *, seed: int = 0, difficulty: Difficulty = "default"
-) -> list[Case]:
+def cases(name: str, split: Split, count: int, *, seed: int = 0, difficulty: Difficulty = "default") -> list[Case]:
     """``count`` distinct cases of one split.
 
     Raises DataError when the suite cannot make that many different problems.
@@ -110,7 +108,9 @@ def cases(
     while len(made) < count:
         tries += 1
         if tries > PATIENCE * max(count, 10):
-            raise DataError(f"suite '{name}': only {len(made)} different {difficulty} {split} cases; ask for at most that")
+            raise DataError(
+                f"suite '{name}': only {len(made)} different {difficulty} {split} cases; ask for at most that"
+            )
         draft = suite.draw(rng, difficulty)
         if draft.identity in seen or split_of(name, draft.identity) != split:
             continue

@@ -1,9 +1,10 @@
 """The tool library of the suite ``json_tools``: schemas, how their values are drawn, and how a person asks for them.
 
-A tool's ``fields`` is a tree: a leaf is a ``Field``, a dict is a nested object. Leaf names are unique inside a tool, so a
-request template names them plainly: ``"Wake me at {hour}:{minute}."``. Two tools of one family are near twins: their
+A tool's ``fields`` is a tree: a leaf is a ``Field``, a dict is a nested object. Leaf names are unique inside a tool, so
+a request template names them plainly: ``"Wake me at {hour}:{minute}."``. Two tools of one family are near twins: their
 arguments are alike and the verb alone tells them apart.
 """
+# ruff: noqa: SIM905 - lists of strings would fill the page
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ CITIES = "Rome Oslo Paris Lima Cairo Delhi Tokyo Berlin Madrid Vienna Dublin Ath
 PEOPLE = "Anna Ben Clara David Emma Frank Grace Henry Ivy Jack Kate Leo Maria Nina Oscar Paul Rosa Sam Tom Vera".split()
 LAST_NAMES = "Baker Cook Fisher Hill Hunter Lake Mason Miller Stone Wood Young Carter".split()
 STREETS = [f"{name} Street" for name in "Oak Pine Lake Hill Park River Mill Church Garden Market Rose North".split()]
-PLACES = [f"{color} {thing}" for color in "Blue Red Green Old Golden".split() for thing in "Door Fish Garden Moon".split()]
+PLACES = [
+    f"{color} {thing}" for color in "Blue Red Green Old Golden".split() for thing in "Door Fish Garden Moon".split()
+]
 VERBS = "call find meet pay thank ask visit help".split()
 NOUNS = "bank doctor teacher garage school boss neighbor library office team".split()
 TEXTS = [f"{verb} the {noun}" for verb in VERBS for noun in NOUNS]
@@ -79,9 +82,7 @@ def schema_of(tree: Tree) -> dict[str, Any]:
 
 def fill(tree: Tree, values: dict[str, Any]) -> dict[str, Any]:
     """The arguments: a tree's shape with the leaves' values, in the tree's order."""
-    return {
-        name: fill(field, values) if isinstance(field, dict) else values[name] for name, field in tree.items()
-    }
+    return {name: fill(field, values) if isinstance(field, dict) else values[name] for name, field in tree.items()}
 
 
 def shuffled(tree: Tree, rng: random.Random) -> Tree:
@@ -114,7 +115,10 @@ MINUTE = Field({"type": "integer"}, lambda rng: rng.randrange(60), "{:02d}".form
 DATE = Field({"type": "string"}, lambda rng: f"2027-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}")
 SYMBOL = Field({"type": "string"}, lambda rng: "".join(rng.choice("BCDFGKLMNPRSTVXZ") for _ in range(3)))
 ITEMS = Field(
-    {"type": "array", "items": {"type": "object", "properties": {"item": {"type": "string"}, "count": {"type": "integer"}}}},
+    {
+        "type": "array",
+        "items": {"type": "object", "properties": {"item": {"type": "string"}, "count": {"type": "integer"}}},
+    },
     lambda rng: [{"item": food, "count": rng.randint(1, 12)} for food in rng.sample(FOODS, rng.randint(1, 3))],
     lambda v: _said([f"{one['count']} {one['item']}" for one in v]),
     change=False,
@@ -145,7 +149,11 @@ _EVENT: Tree = {
 _REMINDER: Tree = {"text": text(TEXTS, quoted=True), "day": text(DAYS), "hour": number(6, 22)}
 _TEXT: Tree = {"text": text(TEXTS, quoted=True), "language": text(LANGUAGES)}
 _PACKAGE: Tree = {"kilos": number(1, 60), "to": {"name": text(PEOPLE), "city": text(CITIES), "street": text(STREETS)}}
-_HOTEL: Tree = {"city": text(CITIES), "nights": number(1, 21), "guest": {"first_name": text(PEOPLE), "last_name": text(LAST_NAMES)}}
+_HOTEL: Tree = {
+    "city": text(CITIES),
+    "nights": number(1, 21),
+    "guest": {"first_name": text(PEOPLE), "last_name": text(LAST_NAMES)},
+}
 _MEETING: Tree = {"people": NAMES, "day": text(DAYS), "hour": number(8, 18)}
 _BOX: Tree = {
     "box": {"kilos": number(1, 60), "size": {"width": number(5, 99), "height": number(5, 99)}},

@@ -70,8 +70,8 @@ def request_of(rng: random.Random, tool: Tool, values: dict[str, Any]) -> str:
 def listed(rng: random.Random, tool: Tool, count: int, *, present: bool, hard: bool) -> list[Tool]:
     """The tools of the system message: ``tool`` among them or, where it is to be missing, not.
 
-    Default: one tool of a family, and the asked tool's family is gone with it. Hard: pairs of twins, and the asked tool's
-    twin stays when the tool itself is gone, so that the verb decides.
+    Default: one tool of a family, and the asked tool's family is gone with it. Hard: pairs of twins, and the asked
+    tool's twin stays when the tool itself is gone, so that the verb decides.
     """
     near = next((group for group in NEAR if tool.family in group), ()) if not present else ()
     others = [one for one in (ALL_FAMILIES if hard else FAMILIES) if one != tool.family and one not in near]

@@ -22,10 +22,14 @@ def write_card(
         for name in SHARES
     )
     points = "\n".join(
-        f"| {row['step']} | {row['tokens'] / 1e6:.1f} | {row['loss']:.4f} | {sum(row['right'].values()) / len(row['right']):.3f} |"
+        f"| {row['step']} | {row['tokens'] / 1e6:.1f} | {row['loss']:.4f} | {_mean(row['right']):.3f} |"
         for row in curve
     )
     (folder / "README.md").write_text(CARD.format(plan=plan, digest=data_digest, rows=rows, points=points))
+
+
+def _mean(shares: dict[str, float]) -> float:
+    return sum(shares.values()) / len(shares)
 
 
 CARD = """\

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from quantgate.evaluate import suites
 from quantgate.evaluate.suites import Difficulty, Draft, Role, long_context
-from quantgate.train.reference.tokenizer import BEGIN, END
+from quantgate.train.reference.tokenizer import BEGIN, END, SPECIAL
 
 LEVELS: tuple[Difficulty, ...] = ("default", "hard")
 HARD = 0.12  # share of hard drafts, so that harder slices are met but not mastered
@@ -37,15 +38,25 @@ class Batch:
     owner: Tensor  # [answers] the row each belongs to
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, suite: str, turns: list[tuple[Role, str]], *, every_answer: bool) -> Document:
+def encode(
+    tokenizer: PreTrainedTokenizerFast, suite: str, turns: list[tuple[Role, str]], *, every_answer: bool
+) -> Document:
     """Token ids of a conversation that ends with an assistant turn; the last answer is wanted, or every one."""
-    ids, wanted = [tokenizer.convert_tokens_to_ids(BEGIN)], [False]
+    number = _numbers(tokenizer)
+    ids, wanted = [number[BEGIN]], [False]
     for index, (role, text) in enumerate(turns):
         body = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids  # a tenth of the wrapper's time
         learn = role == "assistant" and (every_answer or index == len(turns) - 1)
-        ids += [tokenizer.convert_tokens_to_ids(f"<|{role}|>"), *body, tokenizer.convert_tokens_to_ids(END)]
+        ids += [number[f"<|{role}|>"], *body, number[END]]
         wanted += [False] + [learn] * (len(body) + 1)
     return Document(suite, ids, wanted)
+
+
+@cache
+def _numbers(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Ids of the special tokens; asking the tokenizer for each is what most of the time would go into."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    return {token: vocabulary[token] for token in SPECIAL}
 
 
 def of_draft(tokenizer: PreTrainedTokenizerFast, suite: str, draft: Draft) -> Document:

@@ -1,7 +1,8 @@
 """The training loop: Muon for matrices, AdamW for the rest, a length curriculum, checkpoints that resume exactly.
 
-Every evaluation counts, on tune-split problems, how many answers the model would have given word for word (teacher-forced
-argmax at each answer token, which is what greedy decoding gives), and moves the mixture towards what is not yet learned.
+Every evaluation counts, on tune-split problems, how many answers the model would have given word for word
+(teacher-forced argmax at each answer token, which is what greedy decoding gives), and moves the mixture towards what is
+not yet learned.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from quantgate.train.reference.network import Network
 class Plan:
     """What a training run does; the same plan and seed give the same batches."""
 
-    tokens: int = 18_000_000  # in all
+    tokens: int = 15_000_000  # in all
     batch_tokens: int = 8192  # per step
     learning_rate: float = 3e-3
     warmup_steps: int = 80
@@ -60,7 +61,7 @@ SHARES = {
     "refusals": 0.05,
     "chat": 0.08,
 }
-JOINS = {"code_gen": 200}  # the step at which a suite joins the mixture; 0 if left out
+JOINS = {"code_gen": 400}  # the step at which a suite joins the mixture; 0 if left out
 
 
 def train(
@@ -148,7 +149,9 @@ def _optimizers(network: Network, plan: Plan) -> list[torch.optim.Optimizer]:
     """Muon (Jordan 2024; scaled as in arXiv 2502.16982, section 2.2) for matrices, AdamW for embeddings and norms."""
     matrices = [p for name, p in network.named_parameters() if p.ndim == 2 and name != "embed"]
     others = [p for name, p in network.named_parameters() if p.ndim != 2 or name == "embed"]
-    muon = torch.optim.Muon(matrices, lr=plan.learning_rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw")
+    muon = torch.optim.Muon(
+        matrices, lr=plan.learning_rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
     adamw = torch.optim.AdamW(others, lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     for optimizer in (muon, adamw):
         optimizer.param_groups[0]["scale"] = 1.0

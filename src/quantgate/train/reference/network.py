@@ -16,7 +16,8 @@ class Block(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         hidden, heads = config.hidden_size, config.num_attention_heads
-        self.head, self.heads, self.kv_heads, self.eps = hidden // heads, heads, config.num_key_value_heads, config.rms_norm_eps
+        self.head, self.heads, self.eps = hidden // heads, heads, config.rms_norm_eps
+        self.kv_heads = config.num_key_value_heads or heads
         kv = self.kv_heads * self.head
         shapes = {
             "self_attn.q_proj": (hidden, hidden),
@@ -39,7 +40,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """x [batch, length, hidden] -> the same."""
         batch, length, hidden = x.shape
-        qkv = F.linear(self.norm(x, self.input_layernorm), self.weights("self_attn/q_proj", "self_attn/k_proj", "self_attn/v_proj"))
+        qkv = F.linear(
+            self.norm(x, self.input_layernorm), self.weights("self_attn/q_proj", "self_attn/k_proj", "self_attn/v_proj")
+        )
         qkv = qkv.view(batch, length, -1, self.head).transpose(1, 2)
         q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
@@ -103,7 +106,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def rotary(config: LlamaConfig, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin, each [length, head], of rotary position embedding (RoFormer, arXiv 2104.09864, section 3.4)."""
     head = config.hidden_size // config.num_attention_heads
-    theta = config.rope_parameters["rope_theta"] ** (-torch.arange(0, head, 2, device=device).float() / head)
+    theta = float((config.rope_parameters or {})["rope_theta"]) ** (
+        -torch.arange(0, head, 2, device=device).float() / head
+    )
     angle = torch.outer(torch.arange(length, device=device).float(), theta).repeat(1, 2)
     return angle.cos().bfloat16(), angle.sin().bfloat16()
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,15 @@ from quantgate.train.reference.network import Network
 VOCABULARY = 1536
 CONTEXT = 2048
 TOKENIZER_DRAFTS = 1500  # per suite
-TOKENIZER_SUITES = ("math", "json_tools", "long_context", "multilingual", "rare_vocabulary", "refusals", "chat")  # those that train from step 0
+TOKENIZER_SUITES = (
+    "math",
+    "json_tools",
+    "long_context",
+    "multilingual",
+    "rare_vocabulary",
+    "refusals",
+    "chat",
+)  # those that train from step 0
 
 
 def train_reference(

@@ -1,0 +1,113 @@
+"""The scripted engine: answers from a mapping or a function instead of from a model.
+
+For tests of everything above the engines (journals, comparisons, early stopping, pipelines) and for trying a suite's
+scorers without a model. It keeps the whole contract: an identity that enters every cache key, failures on chosen
+prompts, logits that depend on nothing but what came before, and a count of what it was asked.
+
+    engine = open_engine({"What is 2 + 2?": "4"}, otherwise="I do not know.")
+    engine = open_engine(lambda prompt: last(prompt).upper(), fails=lambda prompt: "crash" in last(prompt))
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
+from quantgate.records import digest_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VOCABULARY = 257  # the bytes, and the end of a turn
+END = 256
+Answer = Callable[[Prompt], str]
+
+
+class ScriptedEngine:
+    """See ``engines.Engine``. ``asked`` lists every prompt that reached ``generate``, in order, over all calls."""
+
+    def __init__(
+        self,
+        answers: Mapping[str, str] | Answer,
+        *,
+        otherwise: str | None = None,
+        fails: Callable[[Prompt], bool] | None = None,
+        weights: str = "scripted",
+        template: str = "scripted",
+        runtime: tuple[str, ...] = (),
+        tilt: float = 0.0,
+    ) -> None:
+        """``answers`` maps the last turn's text to an answer, or is a function of the prompt.
+
+        A prompt that the mapping lacks gets ``otherwise``, and is a Failure where that is None; so is every prompt that
+        ``fails`` accepts. ``weights``, ``template`` and ``runtime`` enter the identity as they would for a model.
+        ``tilt`` moves the logits away from those of an engine without it: 0 is no drift at all.
+        """
+        self.answer, self.otherwise, self.fails, self.tilt = answers, otherwise, fails, tilt
+        self.asked: list[Prompt] = []
+        self.kernels: tuple[KernelPath, ...] = ()
+        self.identity = Identity(
+            engine="scripted",
+            weights=digest_of(weights),
+            tokenizer=digest_of("bytes"),
+            template=digest_of(template),
+            runtime=runtime,
+        )
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Failure]:
+        """One answer per prompt, cut to its budget; a token is a byte."""
+        self.asked += prompts
+        return [self._one(prompt) for prompt in prompts]
+
+    def _one(self, prompt: Prompt) -> Completion | Failure:
+        if self.fails is not None and self.fails(prompt):
+            return Failure(reason="the script says that this prompt fails")
+        script = self.answer
+        text = script.get(last(prompt), self.otherwise) if isinstance(script, Mapping) else script(prompt)
+        if text is None:
+            return Failure(reason="the script has no answer to this prompt")
+        whole = text.encode()
+        cut = whole[: prompt.max_tokens]
+        return Completion(
+            text=cut.decode(errors="ignore"),
+            tokens=len(cut),
+            prompt_tokens=len(self.encode(prompt.turns)),
+            finish="stop" if len(cut) == len(whole) else "length",
+        )
+
+    def encode(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+        """The bytes of every turn, each turn closed by ``END``.
+
+        >>> ScriptedEngine({}).encode([("user", "Hi"), ("assistant", "!")])
+        [72, 105, 256, 33, 256]
+        """
+        return [token for _, content in turns for token in (*content.encode(), END)]
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Float32 [batch, length, 257]: a fixed random row per position, drawn from the tokens up to it."""
+        import torch
+
+        out = torch.empty(*ids.shape, VOCABULARY)
+        for row, tokens in enumerate(ids.tolist()):
+            state = hashlib.blake2b(digest_size=7)
+            for at, token in enumerate(tokens):
+                state.update(token.to_bytes(2, "big"))
+                seeded = torch.Generator().manual_seed(int.from_bytes(state.digest(), "big"))
+                out[row, at] = 2.0 * torch.randn(VOCABULARY, generator=seeded)
+                out[row, at] += self.tilt * torch.randn(VOCABULARY, generator=seeded)
+        return out
+
+
+def last(prompt: Prompt) -> str:
+    """The text of the turn that waits for an answer."""
+    return prompt.turns[-1][1]
+
+
+def open_engine(answers: Mapping[str, str] | Answer, **settings: object) -> ScriptedEngine:
+    """A scripted engine; ``settings`` are those of ``ScriptedEngine``."""
+    return ScriptedEngine(answers, **settings)  # type: ignore[arg-type]
+
+
+ENGINE = open_engine

@@ -1,0 +1,202 @@
+"""The release run: one function per arrow, each resumable, from release.yaml to a decision and a report.
+
+    cases -> calibration -> artifacts -> evidence -> decision -> report
+
+Artifacts are resumed by the sweep's journal, answers by theirs, drift by a digest of everything it depends on: a killed
+run, started again, ends in the identical verdict. What can be refused is refused first, the cheapest check before the
+dearer one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantgate import decide
+from quantgate.calibrate import Chosen
+from quantgate.engines import Engine
+from quantgate.errors import EngineError, RecordError, Stopped
+from quantgate.evaluate.answers import Answers
+from quantgate.evaluate.compare import Side, compare
+from quantgate.evaluate.evidence import Comparison, Drift, Evidence
+from quantgate.evaluate.files import check_overlap
+from quantgate.evaluate.suites import Case
+from quantgate.models import OpenedModel, open_model
+from quantgate.pipeline.cases import Cases, calibration_of, cases_of
+from quantgate.pipeline.two_models import CompareResult, compare_models
+from quantgate.pipeline.variants import candidate_of, recipes_of, sentence_of, summary_of
+from quantgate.quantize.manifest import Recipe
+from quantgate.records import digest_of
+from quantgate.release_config import ReleaseConfig
+from quantgate.report import RunReport, Stage
+from quantgate.report.environment import environment
+
+if TYPE_CHECKING:
+    from quantgate.quantize import Artifact
+
+Progress = Callable[[str, int, int, str], None]  # stage, done, total, what is being worked on
+
+
+@dataclass
+class Run:
+    """A run under way: its configuration, folder, and what it tells the user."""
+
+    config: ReleaseConfig
+    out: Path
+    progress: Progress
+    stages: list[Stage] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.stages.append(Stage(name=name, seconds=round(time.monotonic() - began, 3)))
+
+
+def run(config: ReleaseConfig, *, out: Path | None = None, progress: Progress | None = None) -> RunReport:
+    """Make and judge every variant of ``config``; writes report.json, report.html and junit.xml into its folder.
+
+    Raises UsageError, ModelError, DataError ... before anything slow; DiskFull and Stopped keep what is finished.
+    """
+    this = Run(config, Path(out or config.out), progress or (lambda *_: None))
+    try:
+        return _run(this)
+    except KeyboardInterrupt:
+        sentence = f"stopped; what is finished is kept in {this.out}, and the same command goes on from there"
+        raise Stopped(sentence) from None
+
+
+def _run(this: Run) -> RunReport:
+    config = this.config
+    recipes = recipes_of(config.variants)
+    with this.stage("draw the cases"):
+        cases = cases_of(config, len(recipes))
+        decide.refuse_hopeless(cases.gates, {name: len(group) for name, group in cases.gate.items()})
+    with this.stage("open the model"):
+        model = open_model(config.model)
+    with this.stage("choose the calibration set"):
+        chosen = calibration_of(config, model)
+        check_overlap(chosen.turns, [case for group in cases.gate.values() for case in group])
+    with this.stage("quantize"):
+        artifacts = _quantize(this, model, chosen, recipes)
+    with this.stage("evaluate"):
+        evidence = _evaluate(this, model, artifacts, cases)
+    candidates = [candidate_of(artifact) for artifact in artifacts]
+    decision = decide.decide(cases.gates, candidates, evidence, alpha=config.judge.alpha, order=config.judge.order)
+    report = RunReport(
+        title=f"release of {model.path.resolve().name if Path(config.model).is_dir() else config.model}",
+        model=config.model,
+        baseline=model.weights_digest,
+        parameters=model.parameters,
+        baseline_bytes=model.weights_bytes,
+        config=config.model_copy(update={"out": ""}).digest,
+        gates=tuple(cases.gates),
+        calibration=chosen.record,
+        candidates=tuple(candidates),
+        variants=tuple(summary_of(artifact, this.out) for artifact in artifacts),
+        evidence=tuple(evidence),
+        decision=decision,
+        environment=environment(),
+        stages=tuple(this.stages),
+    )
+    write_reports(report, this.out)
+    return report
+
+
+def _quantize(this: Run, model: OpenedModel, chosen: Chosen, recipes: Sequence[Recipe]) -> list[Artifact]:
+    from quantgate.quantize.sweep import sweep
+
+    def tell(stage: str, done: int, total: int) -> None:
+        this.progress("quantize", done, total, stage)
+
+    return sweep(model, chosen.ids, recipes, this.out / "artifacts", progress=tell, seed=this.config.calibration.seed)
+
+
+def _evaluate(this: Run, model: OpenedModel, artifacts: Sequence[Artifact], cases: Cases) -> list[Evidence]:
+    """Evidence of every variant; the baseline's engine and answers serve them all."""
+    from quantgate.engines.torch import open_engine
+    from quantgate.quantize import baseline
+
+    base = _side(open_engine(model, baseline(model)), this.out)
+    total = sum(map(len, cases.gate.values())) * len(artifacts)
+    found: list[Evidence] = []
+    for index, artifact in enumerate(artifacts):
+        side = _side(open_engine(model, artifact), this.out)
+        done = total // len(artifacts) * index
+        comparisons = _compare_all(this, base, side, cases, artifact.name, (done, total))
+        drift, no_drift = _drift(this, base.engine, side.engine, cases.drift)
+        found.append(
+            Evidence(
+                variant=artifact.name,
+                artifact=artifact.manifest.digest,
+                baseline=model.weights_digest,
+                engine=side.engine.identity.key,
+                baseline_engine=base.engine.identity.key,
+                kernels=tuple(sentence_of(path) for path in side.engine.kernels),
+                comparisons=tuple(comparisons),
+                drift=drift,
+                no_drift=no_drift,
+            )
+        )
+    return found
+
+
+def _side(engine: Engine, out: Path) -> Side:
+    return Side(engine, Answers(out / "answers", engine.identity))
+
+
+def _compare_all(
+    this: Run, base: Side, side: Side, cases: Cases, variant: str, progress: tuple[int, int]
+) -> list[Comparison]:
+    """Every capability of one variant; cases that an early verdict saves count as done."""
+    done, total = progress
+    found = []
+    for gate in cases.gates:
+        group, what = cases.gate[gate.capability], f"{variant}: {gate.capability}"
+
+        def tell(asked: int, _available: int, before: int = done, what: str = what) -> None:
+            this.progress("evaluate", before + asked, total, what)
+
+        found.append(compare(gate, group, base, side, hard=cases.hard[gate.capability], progress=tell))
+        done += len(group)
+        this.progress("evaluate", done, total, what)
+    return found
+
+
+def _drift(this: Run, base: Engine, engine: Engine, cases: Sequence[Case]) -> tuple[Drift | None, str]:
+    """The drift of one variant, or why there is none; a variant too broken to measure must not stop the others."""
+    from quantgate.evaluate.drift import drift
+
+    if not cases:
+        return None, "no held-out conversations were asked for"
+    key = digest_of([engine.identity.key, base.identity.key, [case.digest for case in cases]])
+    path = this.out / "drift" / f"{key[7:39]}.json"
+    if path.exists():
+        try:
+            return Drift.load(path), ""
+        except RecordError:
+            path.unlink()  # an older version wrote it
+    try:
+        (found,) = drift(base, [engine], cases)
+    except EngineError as problem:
+        return None, str(problem)
+    found.save(path)
+    return found, ""
+
+
+def write_reports(report: RunReport, out: Path) -> None:
+    """report.json, report.html and junit.xml, each whole or not at all."""
+    from quantgate.records import write_whole
+    from quantgate.report.html import html_page
+    from quantgate.report.junit import junit_xml
+
+    report.save(out / "report.json")
+    write_whole(out / "report.html", html_page(report).encode())
+    write_whole(out / "junit.xml", junit_xml(report))
+
+
+__all__ = ["CompareResult", "Progress", "compare_models", "run", "write_reports"]

@@ -1,0 +1,113 @@
+"""Two models on the same cases, without a release: what ``quantgate compare`` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantgate import decide
+from quantgate.errors import Stopped, UsageError
+from quantgate.evaluate.answers import Answers
+from quantgate.evaluate.compare import Side, compare
+from quantgate.evaluate.evidence import Comparison
+from quantgate.models import OpenedModel, open_model
+from quantgate.pipeline.cases import Cases, cases_of
+from quantgate.records import Record, parse
+from quantgate.release_config import ReleaseConfig
+
+if TYPE_CHECKING:
+    from quantgate.quantize import Artifact
+
+Progress = Callable[[str, int, int, str], None]
+
+
+class CompareResult(Record):
+    """Two models on the same cases."""
+
+    baseline: str
+    variant: str
+    comparisons: tuple[Comparison, ...]
+    verdicts: tuple[decide.CapabilityVerdict, ...]
+
+
+def compare_models(
+    baseline: str,
+    variant: str,
+    suite: Sequence[str],
+    *,
+    margin: str | float = 0.03,
+    cases: int = 400,
+    alpha: float = 0.05,
+    seed: int = 0,
+    out: Path = Path("runs/compare"),
+    progress: Progress | None = None,
+) -> CompareResult:
+    """Ask two models the same cases; ``suite`` names capabilities or JSONL files, ``variant`` a model or an artifact.
+
+    Every suite is judged at ``alpha`` on its own; ``out`` keeps the answers, so a stopped comparison goes on. Raises
+    UsageError, DataError and ModelError before anything slow, Stopped on Ctrl-C.
+    """
+    found = _cases(suite, {"margin": margin, "cases": cases}, {"alpha": alpha, "seed": seed})
+    try:
+        comparisons = _compare(baseline, variant, found, out, progress)
+    except KeyboardInterrupt:
+        sentence = f"stopped; the answers so far are kept in {out}, and the same command goes on from there"
+        raise Stopped(sentence) from None
+    verdicts = tuple(decide.judge_capability(one.gate, one) for one in comparisons)
+    result = CompareResult(baseline=baseline, variant=variant, comparisons=tuple(comparisons), verdicts=verdicts)
+    result.save(out / "compare.json")
+    return result
+
+
+def _cases(suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any]) -> Cases:
+    """The gates and cases of every named suite, as a release with one variant would have them."""
+    capabilities: dict[str, dict[str, Any]] = {}
+    for one in suite:
+        name = Path(one).stem if one.endswith(".jsonl") else one
+        if name in capabilities:
+            raise UsageError(f"suite '{one}': a suite called '{name}' is named already; keep one, or rename the file")
+        capabilities[name] = rules | ({"suite": one} if one.endswith(".jsonl") else {})
+    data = {"capabilities": capabilities, "variants": ["BF16"], "judge": judge, "drift_cases": 0}
+    found = cases_of(parse(ReleaseConfig, data, where="compare"), 1)
+    decide.refuse_hopeless(found.gates, {name: len(group) for name, group in found.gate.items()})
+    return found
+
+
+def _compare(baseline: str, variant: str, found: Cases, out: Path, progress: Progress | None) -> list[Comparison]:
+    from quantgate.engines.torch import open_engine
+    from quantgate.quantize import baseline as as_baseline
+
+    model = open_model(baseline)
+    other_model, artifact = _open_variant(variant, model)
+    sides = []
+    for opened, what in ((model, as_baseline(model)), (other_model, artifact)):
+        engine = open_engine(opened, what)
+        sides.append(Side(engine, Answers(out / "answers", engine.identity)))
+    comparisons = []
+    for gate in found.gates:
+
+        def tell(asked: int, available: int, name: str = gate.capability) -> None:
+            if progress:
+                progress(f"comparing on {name}", asked, available, "")
+
+        comparisons.append(compare(gate, found.gate[gate.capability], *sides, progress=tell))
+    return comparisons
+
+
+def _open_variant(ref: str, model: OpenedModel) -> tuple[OpenedModel, Artifact]:
+    """An artifact made from ``model``, or another full model."""
+    from quantgate.quantize import baseline as as_baseline
+    from quantgate.quantize import open_artifact
+
+    if not (Path(ref) / "manifest.json").is_file():
+        other = open_model(ref)
+        return other, as_baseline(other)
+    artifact = open_artifact(ref)
+    made_from = artifact.manifest.model
+    if (made_from.tokenizer, made_from.template) != (model.tokenizer_digest, model.template_digest):
+        raise UsageError(
+            f"{ref}: was made from {made_from.ref}, whose tokenizer or chat template differs from that of {model.ref}; "
+            "compare it with the model it was made from"
+        )
+    return model, artifact

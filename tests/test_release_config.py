@@ -1,0 +1,170 @@
+"""release.yaml: what may be written, and the one sentence for everything that may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantgate.errors import UsageError
+from quantgate.release_config import load_config
+
+SMALL = "capabilities: [math]\nvariants: [W4A16]\n"
+
+
+def load(folder: Path, text: str) -> Any:
+    path = folder / "release.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path)
+
+
+def refusal(folder: Path, text: str) -> Any:
+    with pytest.raises(UsageError) as told:
+        load(folder, text)
+    prefix = f"{folder / 'release.yaml'}: "
+    assert str(told.value).startswith(prefix)
+    return str(told.value).removeprefix(prefix)
+
+
+def test_smallest_release_has_defaults_for_the_rest(tmp_path: Path) -> None:
+    config = load(tmp_path, SMALL)
+    assert config.model == "quantgate/reference"
+    assert config.capabilities["math"].margin == 0.03
+    assert (config.judge.test, config.judge.alpha, config.judge.order) == ("eprocess", 0.05, "e-bonferroni")
+    assert [one.scheme for one in config.variants] == ["W4A16"]
+    assert config.out == str(tmp_path / "runs/release")
+
+
+def test_bare_names_and_settings_may_stand_side_by_side(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "capabilities:\n  math:\n  chat: {margin: 1%}\n"
+        "variants: [BF16, W8A8, {scheme: W4A16, method: gptq, group_size: 64, options: {damping: 0.02}}]\n",
+    )
+    assert [one.margin for one in config.capabilities.values()] == [0.03, 0.01]
+    assert [one.scheme for one in config.variants] == ["BF16", "W8A8", "W4A16"]
+    assert config.variants[2].options == {"damping": 0.02}
+
+
+@pytest.mark.parametrize("written", ["3%", "3 %", '"3%"', "0.03", '"0.03"', "3.0%", "3e-2"])
+def test_a_fraction_may_be_written_in_many_ways(tmp_path: Path, written: str) -> None:
+    text = f"capabilities: {{math: {{margin: {written}}}}}\nvariants: [W4A16]\njudge: {{alpha: {written}}}\n"
+    config = load(tmp_path, text)
+    assert config.capabilities["math"].margin == config.judge.alpha == pytest.approx(0.03)
+
+
+WRONG = {
+    # unknown keys, with the nearest one, at every depth
+    SMALL + "modle: x\n": "unknown key 'modle'; did you mean 'model'? "
+    "Known: calibration, capabilities, drift_cases, judge, model, out, variants",
+    SMALL + "judge: {alhpa: 5%}\n": "unknown key 'alhpa' in 'judge'; did you mean 'alpha'? "
+    "Known: alpha, order, seed, test",
+    SMALL + "calibration: {trafic: x}\n": "unknown key 'trafic' in 'calibration'; did you mean 'traffic'? "
+    "Known: max_tokens, samples, seed, traffic",
+    "capabilities: {math: {margn: 3%}}\nvariants: [W4A16]\n": "unknown key 'margn' in 'capabilities.math'; "
+    "did you mean 'margin'? Known: cases, hard, margin, relative, suite",
+    "capabilities: [math]\nvariants: [W8A8, {scheme: W4A16, groupsize: 64}]\n": "unknown key 'groupsize' in "
+    "'variants.1'; did you mean 'group_size'? Known: group_size, keep, method, name, options, scheme, symmetric",
+    # fractions
+    "capabilities: {math: {margin: three}}\nvariants: [W4A16]\n": "'capabilities.math.margin': "
+    "expected a percentage such as 3%, found 'three'",
+    "capabilities: {math: {margin: 5}}\nvariants: [W4A16]\n": "'capabilities.math.margin': "
+    "input should be less than 1, found 5",
+    "capabilities: {math: {margin: 0%}}\nvariants: [W4A16]\n": "'capabilities.math.margin': "
+    "input should be greater than 0, found 0.0",
+    SMALL + "judge: {alpha: nan%}\n": "'judge.alpha': input should be a finite number, found nan",
+    # what is missing or empty
+    "variants: [W4A16]\n": "'capabilities': is missing; add it",
+    "capabilities: [math]\n": "'variants': is missing; add it",
+    "capabilities: {}\nvariants: [W4A16]\n": "'capabilities': is empty; "
+    "name at least one capability, such as math: {margin: 3%}",
+    # shapes
+    "capabilities: [math, math]\nvariants: [W4A16]\n": "'capabilities': 'math' is listed twice; keep one",
+    "capabilities: [{math: {margin: 3%}}]\nvariants: [W4A16]\n": "'capabilities': a list holds bare names, "
+    "found {'math': {'margin': '3%'}}; with margins, leave the dashes out",
+    "capabilities: [math]\nvariants: W4A16\n": "'variants': input should be a valid tuple, found 'W4A16'",
+    SMALL + "judge: {test: ttest}\n": "'judge.test': input should be 'eprocess', 'exact' or 'tango', found 'ttest'",
+    SMALL + "calibration: {samples: 0}\n": "'calibration.samples': input should be greater than or equal to 1, found 0",
+    # YAML itself
+    "": "expected keys such as model, capabilities, variants; write an example with: quantgate init",
+    "- a\n- b\n": "expected keys such as model, capabilities, variants; write an example with: quantgate init",
+    SMALL + "variants: [W8A8]\n": "not valid YAML (line 3: the key 'variants' is written twice; keep one)",
+    "capabilities:\n  math: {margin: 3%}\n  math: {margin: 9%}\nvariants: [W4A16]\n": "not valid YAML "
+    "(line 3: the key 'math' is written twice; keep one)",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_mistake_is_told_in_one_sentence(tmp_path: Path, text: str) -> None:
+    assert refusal(tmp_path, text) == WRONG[text]
+
+
+def test_text_that_is_no_yaml_is_told_with_its_place(tmp_path: Path) -> None:
+    assert "not valid YAML" in (told := refusal(tmp_path, "capabilities: [math\n")) and "line 2" in told
+    assert "\n" not in told
+
+
+def test_missing_file_and_folder_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.yaml: no such file; write one with: quantgate init"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(UsageError, match=r"cannot be read \(Is a directory\); name the release\.yaml itself"):
+        load_config(tmp_path)
+
+
+def test_paths_are_seen_from_the_file_that_names_them(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "model").mkdir(parents=True)
+    path = tmp_path / "deep" / "release.yaml"
+    path.write_text(
+        "model: model\ncalibration: {traffic: ../traffic.jsonl}\nout: out\n"
+        "capabilities: {support: {suite: support.jsonl}}\nvariants: [W4A16]\n"
+    )
+    config = load_config(path)
+    deep = tmp_path / "deep"
+    assert config.model == str(deep / "model")
+    assert config.calibration.traffic == str(deep / "../traffic.jsonl")
+    assert config.capabilities["support"].suite == str(deep / "support.jsonl")
+    assert config.out == str(deep / "out")
+
+
+@pytest.mark.parametrize("model", ["quantgate/reference", "owner/name"])
+def test_a_model_that_is_no_folder_here_keeps_its_name(tmp_path: Path, model: str) -> None:
+    assert load(tmp_path, SMALL + f"model: {model}\n").model == model
+
+
+def test_a_missing_model_folder_is_named_where_it_was_looked_for(tmp_path: Path) -> None:
+    from quantgate.errors import ModelError
+    from quantgate.models.locate import locate
+
+    config = load(tmp_path, SMALL + "model: ./missing\n")
+    with pytest.raises(ModelError) as told:
+        locate(config.model)
+    assert str(told.value) == (
+        f"{tmp_path / 'missing'}: no such folder; "
+        "name a model folder, a Hugging Face id (owner/name) or 'quantgate/reference'"
+    )
+
+
+def test_absolute_paths_stay(tmp_path: Path) -> None:
+    config = load(tmp_path, SMALL + f"out: {tmp_path / 'elsewhere'}\n")
+    assert config.out == str(tmp_path / "elsewhere")
+
+
+def test_examples_are_valid_and_can_be_passed(tmp_path: Path) -> None:
+    from quantgate.decide import refuse_hopeless
+    from quantgate.evaluate.evidence import Gate
+    from quantgate.examples import EXAMPLE, demo_config
+
+    for config in (load(tmp_path, EXAMPLE), demo_config(400)):
+        level = config.judge.alpha / len(config.variants)
+        gates = [
+            Gate(capability=name, suite=name, margin=one.margin, alpha=config.judge.alpha, pass_alpha=level)
+            for name, one in config.capabilities.items()
+        ]
+        refuse_hopeless(gates, {name: one.cases for name, one in config.capabilities.items()})
+
+
+def test_demo_asks_at_most_as_many_cases_as_it_is_told() -> None:
+    from quantgate.examples import demo_config
+
+    assert {one.cases for one in demo_config(150).capabilities.values()} == {150}
