@@ -1,20 +1,22 @@
 """Every error a user can meet, each one sentence: what, where, expected, do.
 
-QuantgateError                 exit 4  could not run
-|-- UsageError                 exit 2  the command line or a configuration file is wrong
-|   |-- UnknownName            a name that no plug-in, key or option has; says the nearest known one
-|   `-- MissingExtra           an optional package is not installed; names the extra
-|-- ModelError                 a model cannot be opened: path, architecture, weights
-|   |-- PickleRefused          weights that are not safetensors
-|   `-- BadTensor              NaN or Inf, or a wrong shape or type, in a named tensor
-|-- FormatError                numbers that a format cannot hold, a group that does not divide
-|-- DataError                  traffic and suite files: a broken line, an empty suite, duplicate ids
-|   `-- Overlap                a calibration sample is also a gate case
-|-- RecordError                a saved record is broken, foreign, or of another version
-|-- ArtifactError              an artifact is incomplete, or its bytes do not match its manifest
-|-- EngineError                an engine could not answer
-|-- DiskFull                   no room left; nothing half-written stays behind
-`-- Stopped                    exit 130  Ctrl-C; what was finished is kept
+Each class with the exit code it stands for, where it is not its parent's:
+
+    QuantgateError                 exit 4  could not run
+    |-- UsageError                 exit 2  the command line or a configuration file is wrong
+    |   |-- UnknownName            a name that no plug-in, key or option has; says the nearest known one
+    |   `-- MissingExtra           an optional package is not installed; names the extra
+    |-- ModelError                 a model cannot be opened: path, architecture, weights
+    |   |-- PickleRefused          weights that are not safetensors
+    |   `-- BadTensor              NaN or Inf, or a wrong shape or type, in a named tensor
+    |-- FormatError                numbers that a format cannot hold, a group that does not divide
+    |-- DataError                  traffic and suite files: a broken line, an empty suite, duplicate ids
+    |   `-- Overlap                a calibration sample is also a gate case
+    |-- RecordError                a saved record is broken, foreign, or of another version
+    |-- ArtifactError              an artifact is incomplete, or its bytes do not match its manifest
+    |-- EngineError                an engine could not answer
+    |-- DiskFull                   no room left; nothing half-written stays behind
+    `-- Stopped                    exit 130  Ctrl-C; what was finished is kept
 """
 
 from __future__ import annotations

@@ -47,15 +47,17 @@ def test_fixed_sequence_chooses_nothing_behind_the_first_that_did_not_pass(
     make: Any, cases: int, lost: int, verdict: str
 ) -> None:
     gate = make.gate()
-    candidates, evidence = make.run(gate, large=(900, 200, 0), middle=(600, cases, lost), small=(300, 200, 0))
+    candidates, evidence = make.run(
+        gate, large=(900, 200, 0), middle=(600, cases, lost), small=(300, 200, 0), least=(1, 200, 0)
+    )
     strict = decide([gate], candidates, evidence, alpha=0.05, order="fixed-sequence")
-    assert verdicts(strict) == {"large": "pass", "middle": verdict, "small": "pass"}
-    assert [one.eligible for one in strict.verdicts] == [True, False, False]
+    assert verdicts(strict) == {"large": "pass", "middle": verdict, "small": "pass", "least": "pass"}
+    assert [one.eligible for one in strict.verdicts] == [True, False, False, False]
     assert strict.chosen == "large"
     blocked = "keeps every capability, but a larger variant did not pass before it in the fixed sequence"
     assert strict.verdicts[2].sentence == blocked
     free = decide([gate], candidates, evidence, alpha=0.05, order="e-bonferroni")
-    assert free.chosen == "small"
+    assert free.chosen == "least"
 
 
 def test_many_variants_share_alpha_only_under_e_bonferroni() -> None:
@@ -119,8 +121,7 @@ def test_zero_cases_are_inconclusive(make: Any) -> None:
     assert judge_capability(gate, none).sentence == (
         "math: no case could be scored, so nothing is proven (1 of 1 unscored, first: math-1: baseline: too long)"
     )
-    passed = make.comparison(gate, 200)
-    forged = none.model_copy(update={"finding": passed.finding})
+    forged = make.comparison(gate, 200).model_copy(update={"n": 0})
     assert judge_capability(gate, forged).verdict == "inconclusive"
 
 

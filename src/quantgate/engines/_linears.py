@@ -8,7 +8,7 @@ On a CPU torch multiplies low-bit weights directly:
     int8, A8      _int_mm                       symmetric, one scale per output channel
     anything else dequantized weights, matmul   nothing; recorded as a fallback with its reason
 
-2- and 3-bit codes are also 4-bit codes with the same scales, and a scale of 768 columns is three equal scales of 256, so
+2- and 3-bit codes are also 4-bit codes with the same scales, and a scale of 768 columns is three equal ones of 256, so
 these run on the int4 kernel exactly. With other widths ``_weight_int8pack_mm`` of torch 2.13 reads past its buffers
 (width 40 gave infinities, then a crash), so they are refused here.
 
@@ -18,6 +18,8 @@ is prompts, decode the weight and multiply it, as GPU runtimes do; ``got`` says 
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,8 +85,7 @@ class Int4Linear(WeightOnlyLinear):
 
     def __init__(self, stored: StoredLinear, dtype: torch.dtype) -> None:
         super().__init__(stored, dtype)
-        out, columns = stored.codes.shape
-        group = columns // self.scales.shape[1]
+        group = stored.codes.shape[1] // self.scales.shape[1]
         self.group = kernel_group(group) or group
         unsigned = stored.codes.to(torch.int32) + 8  # the kernel computes (code - 8) * scale + zero
         self.packed = nn.Buffer(torch.ops.aten._convert_weight_to_int4pack_for_cpu(unsigned, 1))
@@ -106,7 +107,7 @@ class Int8Linear(WeightOnlyLinear):
 
 
 class Int8DynamicLinear(nn.Module):
-    """8-bit weights and activations: integers are multiplied exactly, one scale per token and one per output channel."""
+    """8-bit weights and activations, multiplied exactly as integers; one scale per token and one per output channel."""
 
     got = "int8 x int8 kernel"
 
@@ -124,7 +125,7 @@ class Int8DynamicLinear(nn.Module):
 
 
 def token_codes(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 codes [tokens, in] and float32 scales [tokens, 1] of activations, in the steps of ``quantize_activations``."""
+    """int8 codes [tokens, in] and float32 scales [tokens, 1], rounded as ``quantize_activations`` does."""
     scale = rows.abs().amax(dim=-1, keepdim=True) / 127.5
     scale = torch.where(scale == 0, torch.finfo(scale.dtype).eps, scale)
     return (rows / scale).clamp_(-128, 127).round_().to(torch.int8), scale.float()
@@ -148,17 +149,18 @@ def _bias(stored: StoredLinear, dtype: torch.dtype) -> nn.Buffer | None:
     return None if stored.bias is None else nn.Buffer(stored.bias.to(dtype))
 
 
-def build(stored: StoredLinear, dtype: torch.dtype, device: torch.device, kernels: str) -> tuple[nn.Module, str, str]:
-    """The module that runs ``stored``, the path that was wanted, and why it is another one (or "")."""
+def build(
+    stored: StoredLinear, dtype: torch.dtype, device: torch.device, kernels: str
+) -> tuple[nn.Module, str, str, str]:
+    """The module that runs ``stored``, the path that was asked for, the one it got, and why they differ (or "")."""
     kind, refusal = wanted(stored, dtype, device)
     if kernels == "dequantize" and kind is not DequantizedLinear:
         refusal = "kernels: dequantize was asked for"
-    module = (DequantizedLinear if refusal else kind)(stored, dtype)
-    return module, path_of(kind, stored), refusal
+    used = DequantizedLinear if refusal else kind
+    return used(stored, dtype), _path(kind, stored), _path(used, stored), refusal
 
 
-def path_of(kind: type[nn.Module], stored: StoredLinear) -> str:
-    """The path of a module in words."""
+def _path(kind: Any, stored: StoredLinear) -> str:
     emulated = kind is DequantizedLinear and stored.activations is not None
     return f"{kind.got}, activations emulated" if emulated else str(kind.got)
 

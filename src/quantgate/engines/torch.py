@@ -1,34 +1,37 @@
 """The in-process engine: baseline and variants side by side, batched greedy generation over a static KV cache.
 
-Prompts are sorted by length and cut into batches, padded on the left; the cache is allocated once per batch for prompt
-and answer. Low-bit layers run on torch's own low-bit kernels where there is one (see ``_linears``), and what ran is in
-``kernels``, one row per scheme, shape and path.
+Prompts are sorted by length and cut into batches; a batch is decoded by ``_greedy``. Low-bit layers run on torch's own
+low-bit kernels where there is one (see ``_linears``), and what ran is in ``kernels``, one row per shape and path.
 """
 
 from __future__ import annotations
 
-import time
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
-from transformers import StaticCache
+from jinja2 import TemplateError
+from torch import Tensor
 
 from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
-from quantgate.engines._linears import DequantizedLinear, build
-from quantgate.errors import EngineError
+from quantgate.engines._greedy import Decoder
+from quantgate.engines._linears import build
+from quantgate.errors import EngineError, UnknownName
 from quantgate.models import OpenedModel
 from quantgate.quantize import Artifact, load_dequantized
 
 BATCH_TOKENS = 16384  # positions of prompt and answer that one batch may hold
 BATCH_ROWS = 64
+DTYPES = ("bfloat16", "float16", "float32")
+KERNELS = ("auto", "dequantize")
+Row = tuple[int, list[int]]  # the prompt's place in the question, its token ids
 
 
 class TorchEngine:
-    """See ``engines.Engine``. Raises EngineError when the model cannot be built."""
+    """See ``engines.Engine``. Raises EngineError when the model cannot be run, UnknownName for a wrong setting."""
 
     def __init__(
         self,
@@ -39,13 +42,18 @@ class TorchEngine:
         kernels: str = "auto",
         device: str = "auto",
     ) -> None:
-        self.device = torch.device(
-            "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-        )
-        self.dtype: torch.dtype = getattr(torch, dtype)
+        """``kernels`` "dequantize" decodes every weight on load; ``device`` "auto" takes a GPU where torch sees one."""
+        if dtype not in DTYPES:
+            raise UnknownName("dtype", dtype, DTYPES)
+        if kernels not in KERNELS:
+            raise UnknownName("kernels", kernels, KERNELS)
+        self.device, self.dtype = _device(device), getattr(torch, dtype)
         self.source, self.tokenizer = model, model.tokenizer
-        self.network = load_dequantized(artifact, self.dtype).to(self.device).eval()
+        self.network = load_dequantized(artifact, self.dtype)
         self.kernels = () if artifact.is_baseline else self._swap(artifact, kernels)
+        self.network.to(self.device)
+        self.stops = _stop_ids(model)
+        self.decoder = Decoder(self.network, sorted(self.stops), self.device)
         self.identity = Identity(
             engine="torch",
             weights=model.weights_digest if artifact.is_baseline else artifact.manifest.digest,
@@ -55,23 +63,25 @@ class TorchEngine:
                 f"dtype={dtype}",
                 f"kernels={kernels}",
                 f"device={self.device.type}",
+                f"cpu={torch.backends.cpu.get_cpu_capability()}",
+                f"threads={torch.get_num_threads()}",  # sums are split among threads
                 f"torch={torch.__version__}",
                 f"transformers={transformers.__version__}",
-                f"batch={BATCH_ROWS}x{BATCH_TOKENS}",
+                f"stops={sorted(self.stops)}",
+                f"batch={BATCH_ROWS}x{BATCH_TOKENS}/{self.decoder.slice_tokens}",
             ),
         )
-        self.stop = _stop_ids(self.network, self.tokenizer)
 
     def _swap(self, artifact: Artifact, kernels: str) -> tuple[KernelPath, ...]:
         """Put a module that computes from codes in the place of every quantized linear; tell what runs."""
         counts: Counter[tuple[tuple[int, int], str, str, str]] = Counter()
         for name in artifact.quantized:
             stored = artifact.linear(name)
-            module, asked, because = build(stored, self.dtype, self.device, kernels)
+            module, asked, got, because = build(stored, self.dtype, self.device, kernels)
             parent, _, leaf = name.rpartition(".")
-            setattr(self.network.get_submodule(parent), leaf, module.to(self.device))
+            setattr(self.network.get_submodule(parent), leaf, module)
             out, columns = stored.codes.shape
-            counts[(out, columns), asked, _got(module), because] += 1
+            counts[(out, columns), asked, got, because] += 1
         label = artifact.scheme.label
         return tuple(
             KernelPath(scheme=label, shape=shape, asked=asked, got=got, because=because, linears=count)
@@ -79,14 +89,16 @@ class TorchEngine:
         )
 
     def encode(self, turns: Sequence[tuple[str, str]]) -> list[int]:
-        """Token ids of a conversation; one that ends with an assistant turn is closed, any other waits for the answer."""
+        """Token ids of a conversation: closed if it ends with an assistant turn, else ready for the answer."""
         messages = [{"role": role, "content": content} for role, content in turns]
         if turns[-1][0] != "assistant":
             return self.source.encode(messages)
-        return self.source.encode(messages[:-1]) + self._answer_ids(turns[-1][1])
+        closed = self.tokenizer.eos_token_id
+        end = min(self.stops) if closed is None else int(closed)
+        return [*self.source.encode(messages[:-1]), *self._plain(turns[-1][1]), end]
 
-    def _answer_ids(self, answer: str) -> list[int]:
-        return [*self.tokenizer.encode(answer, add_special_tokens=False), min(self.stop)]
+    def _plain(self, text: str) -> list[int]:
+        return [int(one) for one in self.tokenizer.encode(text, add_special_tokens=False)]
 
     @torch.inference_mode()
     def logits(self, ids: Tensor) -> Tensor:
@@ -97,12 +109,11 @@ class TorchEngine:
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Failure]:
         """Greedy answers, in the order asked. A prompt that does not fit the context is a Failure."""
         answers: dict[int, Completion | Failure] = {}
-        rows: list[tuple[int, list[int]]] = []
+        rows: list[Row] = []
         for index, prompt in enumerate(prompts):
-            ids = self.encode(prompt.turns)
-            if len(ids) + prompt.max_tokens > self.source.context:
-                reason = f"prompt of {len(ids)} tokens and answer of {prompt.max_tokens} exceed the context of {self.source.context}"
-                answers[index] = Failure(reason=reason)
+            ids = self._prompt_ids(prompt)
+            if isinstance(ids, Failure):
+                answers[index] = ids
             else:
                 rows.append((index, ids))
         rows.sort(key=lambda row: (len(row[1]), row[0]))
@@ -110,92 +121,77 @@ class TorchEngine:
             answers |= self._batch(batch, prompts)
         return [answers[index] for index in range(len(prompts))]
 
-    @torch.inference_mode()
-    def _batch(self, batch: list[tuple[int, list[int]]], prompts: Sequence[Prompt]) -> dict[int, Completion | Failure]:
-        began = time.perf_counter()
-        budgets = [prompts[index].max_tokens for index, _ in batch]
-        longest, answer = max(len(ids) for _, ids in batch), max(budgets)
-        ids, mask = _left_padded([ids for _, ids in batch], longest, answer)
-        ids, mask = ids.to(self.device), mask.to(self.device)
-        positions = (mask[:, :longest].cumsum(1) - 1).clamp_min(0)
-        cache = StaticCache(config=self.network.config, max_cache_len=longest + answer)
-        out = self.network(
-            input_ids=ids,
-            attention_mask=mask[:, :longest],
-            position_ids=positions,
-            past_key_values=cache,
-            logits_to_keep=1,
-        )
-        token, at = out.logits[:, -1].argmax(-1), positions[:, -1]
-        prefilled = time.perf_counter()
-        made = torch.full((len(batch), answer), -1, device=self.device)
-        stops = torch.tensor(sorted(self.stop), device=self.device)
-        limit = torch.tensor(budgets, device=self.device)
-        running = torch.ones(len(batch), dtype=torch.bool, device=self.device)
-        for step in range(answer):
-            made[running, step] = token[running]
-            running &= ~torch.isin(token, stops) & (limit > step + 1)
-            if step + 1 == answer or not running.any():
-                break
-            at = at + 1
-            out = self.network(
-                input_ids=token[:, None],
-                attention_mask=mask[:, : longest + step + 1],
-                position_ids=at[:, None],
-                past_key_values=cache,
-            )
-            token = out.logits[:, -1].argmax(-1)
-        shares = ((prefilled - began) / len(batch), (time.perf_counter() - prefilled) / len(batch))
-        return {index: self._completion(made[row], len(ids), shares) for row, (index, ids) in enumerate(batch)}
+    def _prompt_ids(self, prompt: Prompt) -> list[int] | Failure:
+        try:
+            ids = self.encode(prompt.turns)
+        except TemplateError as refused:  # a template may refuse roles, or their order
+            return Failure(reason=f"the chat template refuses the conversation: {refused}")
+        room = self.source.context
+        if not ids or len(ids) + prompt.max_tokens > room:
+            asked = f"prompt of {len(ids)} tokens and answer of {prompt.max_tokens}"
+            return Failure(reason=f"{asked} exceed the context of {room}" if ids else "the prompt has no tokens")
+        return ids
 
-    def _completion(self, made: Tensor, prompt_tokens: int, shares: tuple[float, float]) -> Completion:
-        tokens = [int(one) for one in made[made >= 0]]
-        stopped = bool(tokens) and tokens[-1] in self.stop
-        body = tokens[:-1] if stopped else tokens
+    def _batch(self, batch: Sequence[Row], prompts: Sequence[Prompt]) -> dict[int, Completion]:
+        budgets = [prompts[index].max_tokens for index, _ in batch]
+        made, prefill_s, decode_s = self.decoder.answer([ids for _, ids in batch], budgets)
+        shares = prefill_s / len(batch), decode_s / len(batch)
+        return {
+            index: self._completion(tokens, len(ids), *shares) for (index, ids), tokens in zip(batch, made, strict=True)
+        }
+
+    def _completion(self, made: list[int], prompt_tokens: int, prefill_s: float, decode_s: float) -> Completion:
+        stopped = bool(made) and made[-1] in self.stops
+        body = made[:-1] if stopped else made
         return Completion(
             text=self.tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False),
             tokens=len(body),
             prompt_tokens=prompt_tokens,
             finish="stop" if stopped else "length",
-            prefill_s=shares[0],
-            decode_s=shares[1],
+            prefill_s=prefill_s,
+            decode_s=decode_s,
         )
 
 
-def _got(module: nn.Module) -> str:
-    if isinstance(module, DequantizedLinear) and module.activations is not None:
-        return "dequantized matmul, activations emulated"
-    return str(module.got)
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as problem:  # torch asserts that it was built with CUDA
+        first = str(problem).strip().splitlines()[0]
+        raise EngineError(f"device '{name}' cannot be used ({first[:120]}); choose cpu or auto") from None
+    return device
 
 
-def _cut(rows: list[tuple[int, list[int]]], prompts: Sequence[Prompt]) -> list[list[tuple[int, list[int]]]]:
-    """Batches of neighbours in length, within BATCH_ROWS and BATCH_TOKENS."""
-    batches: list[list[tuple[int, list[int]]]] = [[]]
+def _cut(rows: Sequence[Row], prompts: Sequence[Prompt]) -> list[list[Row]]:
+    """Batches of neighbours in length, within BATCH_ROWS and BATCH_TOKENS of cache."""
+    batches: list[list[Row]] = [[]]
+    steps = 0  # the longest answer of the batch; every row holds a place for it
     for row in rows:
-        size = (len(row[1]) + prompts[row[0]].max_tokens) * (len(batches[-1]) + 1)
-        if batches[-1] and (size > BATCH_TOKENS or len(batches[-1]) == BATCH_ROWS):
+        steps = max(steps, prompts[row[0]].max_tokens)
+        full = len(batches[-1]) == BATCH_ROWS or (len(row[1]) + steps) * (len(batches[-1]) + 1) > BATCH_TOKENS
+        if batches[-1] and full:
             batches.append([])
+            steps = prompts[row[0]].max_tokens
         batches[-1].append(row)
     return [batch for batch in batches if batch]
 
 
-def _left_padded(rows: Sequence[list[int]], longest: int, answer: int) -> tuple[Tensor, Tensor]:
-    """ids [rows, longest] and mask [rows, longest + answer], 1 where attention may look."""
-    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
-    mask = torch.ones(len(rows), longest + answer, dtype=torch.long)
-    for index, row in enumerate(rows):
-        mask[index, : longest - len(row)] = 0
-    return ids, mask
-
-
-def _stop_ids(network: Any, tokenizer: Any) -> set[int]:
-    """Every token that ends an answer: the generation configuration's and the tokenizer's."""
-    found = network.generation_config.eos_token_id
-    stops = set(found if isinstance(found, list) else [found]) | {tokenizer.eos_token_id}
-    stops.discard(None)
+def _stop_ids(model: OpenedModel) -> set[int]:
+    """Every token that ends an answer: the model's, its generation settings and the tokenizer's. Raises EngineError."""
+    file = model.path / "generation_config.json"
+    try:
+        settings = json.loads(file.read_bytes()) if file.is_file() else {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as broken:
+        raise EngineError(f"{file}: not valid JSON ({broken}); download it again, or delete it") from None
+    stops: set[int] = set()
+    for found in (model.config.eos_token_id, settings.get("eos_token_id"), model.tokenizer.eos_token_id):
+        stops |= {int(one) for one in (found if isinstance(found, list) else [found]) if one is not None}
     if not stops:
-        raise EngineError("the model names no end-of-answer token; set eos_token_id in generation_config.json")
-    return {int(one) for one in stops}
+        raise EngineError(f"{model.path}: no token ends an answer; set eos_token_id in generation_config.json")
+    return stops
 
 
 def open_engine(model: OpenedModel, artifact: Artifact, **settings: Any) -> TorchEngine:

@@ -31,7 +31,7 @@ from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import candidate_of, recipes_of, sentence_of, summary_of
 from quantgate.quantize.manifest import Recipe
 from quantgate.records import digest_of
-from quantgate.release_config import ReleaseConfig
+from quantgate.release_config import ReleaseConfig, load_config
 from quantgate.report import RunReport, Stage
 from quantgate.report.environment import environment
 
@@ -57,11 +57,15 @@ class Run:
         self.stages.append(Stage(name=name, seconds=round(time.monotonic() - began, 3)))
 
 
-def run(config: ReleaseConfig, *, out: Path | None = None, progress: Progress | None = None) -> RunReport:
-    """Make and judge every variant of ``config``; writes report.json, report.html and junit.xml into its folder.
+def run(config: ReleaseConfig | Path | str, *, out: Path | None = None, progress: Progress | None = None) -> RunReport:
+    """Make and judge every variant of ``config``, or of the release.yaml of that path.
+
+    Writes report.json, report.html and junit.xml into the release's folder, or into ``out``.
 
     Raises UsageError, ModelError, DataError ... before anything slow; DiskFull and Stopped keep what is finished.
     """
+    if not isinstance(config, ReleaseConfig):
+        config = load_config(Path(config))
     this = Run(config, Path(out or config.out), progress or (lambda *_: None))
     try:
         return _run(this)

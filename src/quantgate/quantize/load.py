@@ -5,6 +5,8 @@ This is the reference that engines and other people's runtimes are held against.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from quantgate.errors import ModelError
@@ -36,9 +38,10 @@ def load_dequantized(artifact: Artifact, dtype: torch.dtype | None = None) -> An
         else:
             state |= {tensor: artifact.files.read(tensor) for tensor in fate.tensors}
     make: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    model, told = make.from_pretrained(
-        None, config=config, state_dict=state, dtype=dtype or stored, output_loading_info=True
-    )
+    with _quietly():
+        model, told = make.from_pretrained(
+            None, config=config, state_dict=state, dtype=dtype or stored, output_loading_info=True
+        )
     if told["missing_keys"]:
         raise ModelError(
             f"{artifact.path}: no tensor '{sorted(told['missing_keys'])[0]}' for its architecture; make it again"
@@ -47,6 +50,20 @@ def load_dequantized(artifact: Artifact, dtype: torch.dtype | None = None) -> An
         for name in artifact.quantized:
             round_input(model.get_submodule(name), artifact.scheme.activations)
     return model.eval()
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' own progress bar: the weights are in memory already."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def round_input(layer: nn.Module, grid: Grid) -> None:

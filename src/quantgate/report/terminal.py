@@ -1,11 +1,12 @@
-"""The final table: variants x capabilities with verdicts, size, bits per weight, drift, and the chosen one."""
+"""The final tables: size, bits per weight, drift and verdict of every variant, then variants x capabilities."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -24,24 +25,21 @@ SHORT = {
 
 
 def show(report: RunReport, console: Console) -> None:
-    """Print the decision of a run: a table, then one sentence for every variant."""
+    """Print the decision of a run: what each variant is, what each capability became, one sentence per variant."""
     evidence = {one.variant: one for one in report.evidence}
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1))
-    table.add_column("variant", no_wrap=True)
-    table.add_column("MB", justify="right")
-    table.add_column("bits", justify="right")
-    table.add_column("KL", justify="right")
-    table.add_column("ppl x", justify="right")
-    for gate in report.gates:
-        table.add_column(SHORT.get(gate.capability, gate.capability), justify="center")
-    table.add_column("verdict", justify="left")
-    table.add_row(*baseline_row(report), style="dim")
+    facts = _table("variant", ("MB", "bits", "KL", "ppl ratio"), "right")
+    facts.add_column("verdict")
+    scores = _table("variant", [SHORT.get(gate.capability, gate.capability) for gate in report.gates], "center")
+    facts.add_row("  baseline", megabytes(report.baseline_bytes), "16", "", "", "", style="dim")
+    scores.add_row("  baseline", *baseline_cells(report), style="dim")
     for verdict in report.decision.verdicts:
-        table.add_row(*variant_row(report, verdict, evidence.get(verdict.variant)))
-    console.print(table)
+        name = _name(report, verdict)
+        facts.add_row(name, *fact_cells(report, verdict, evidence.get(verdict.variant)))
+        scores.add_row(name, *score_cells(verdict, evidence.get(verdict.variant)))
+    console.print(facts)
+    console.print(scores)
     console.print(
-        "cells: score of the variant; green = proven within its margin, red = loss proven, yellow = not decided",
-        style="dim",
+        "score in percent; green: proven within its margin, red: loss proven, yellow: not decided", style="dim"
     )
     for verdict in report.decision.verdicts:
         mark, style = MARKS[verdict.verdict]
@@ -51,31 +49,46 @@ def show(report: RunReport, console: Console) -> None:
     console.print(Text(spent(report), style="dim"))
 
 
-def baseline_row(report: RunReport) -> list[Any]:
-    scores: dict[str, float | None] = {}
-    for one in report.evidence[:1]:
-        scores = {row.gate.capability: row.baseline_score for row in one.comparisons}
-    cells = [score_text(scores.get(gate.capability)) for gate in report.gates]
-    return ["baseline", megabytes(report.baseline_bytes), "16", "", "", *cells, ""]
+def _table(first: str, others: Sequence[str], justify: JustifyMethod) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify=justify, no_wrap=True)
+    return table
 
 
-def variant_row(report: RunReport, verdict: VariantVerdict, evidence: Evidence | None) -> list[Any]:
+def _name(report: RunReport, verdict: VariantVerdict) -> Text:
+    chosen = verdict.variant == report.decision.chosen
+    return Text(("> " if chosen else "  ") + verdict.variant, style="bold green" if chosen else "")
+
+
+def baseline_cells(report: RunReport) -> list[str]:
+    """The baseline's score on the most cases that any variant needed."""
+    best: dict[str, Comparison] = {}
+    for one in report.evidence:
+        for row in one.comparisons:
+            if row.gate.capability not in best or row.n > best[row.gate.capability].n:
+                best[row.gate.capability] = row
+    found = [best.get(gate.capability) for gate in report.gates]
+    return [score_text(row.baseline_score if row else None) for row in found]
+
+
+def fact_cells(report: RunReport, verdict: VariantVerdict, evidence: Evidence | None) -> list[str | Text]:
     candidate = next(one for one in report.candidates if one.name == verdict.variant)
     drift = evidence.drift if evidence else None
-    rows = {one.gate.capability: one for one in evidence.comparisons} if evidence else {}
-    cells = [cell(one, rows.get(one.capability)) for one in verdict.capabilities]
-    chosen = verdict.variant == report.decision.chosen
     mark, style = MARKS[verdict.verdict]
-    name = Text(("> " if chosen else "  ") + verdict.variant, style="bold green" if chosen else "")
     return [
-        name,
         megabytes(candidate.stored_bytes),
         f"{candidate.bits_per_weight:.2f}",
         f"{drift.kl_mean:.4f}" if drift else "-",
         f"{drift.ppl_ratio:.3f}" if drift else "-",
-        *cells,
-        Text("chosen" if chosen else mark, style=style),
+        Text("chosen" if verdict.variant == report.decision.chosen else mark, style=style),
     ]
+
+
+def score_cells(verdict: VariantVerdict, evidence: Evidence | None) -> list[Text]:
+    rows = {one.gate.capability: one for one in evidence.comparisons} if evidence else {}
+    return [cell(one, rows.get(one.capability)) for one in verdict.capabilities]
 
 
 def cell(verdict: CapabilityVerdict, comparison: Comparison | None) -> Text:

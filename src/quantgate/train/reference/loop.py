@@ -29,12 +29,17 @@ from quantgate.train.reference.network import Network
 class Plan:
     """What a training run does; the same plan and seed give the same batches."""
 
-    tokens: int = 15_000_000  # in all
+    tokens: int = 36_000_000  # in all
     batch_tokens: int = 8192  # per step
     learning_rate: float = 3e-3
     warmup_steps: int = 80
     weight_decay: float = 0.01
     seed: int = 17
+    copying: tuple[tuple[int, float], ...] = (
+        (0, 0.4),
+        (150, 0.1),
+        (1200, 0.02),
+    )  # from this step on, share of copy drills
     lengths: tuple[tuple[float, int], ...] = ((0.0, 256), (0.10, 512), (0.35, 1024), (0.65, 2048))
     evaluate_every: int = 200  # steps
     evaluate_cases: int = 48  # per suite
@@ -45,6 +50,9 @@ class Plan:
 
     def length(self, step: int) -> int:
         return [length for start, length in self.lengths if step >= start * self.steps][-1]
+
+    def copy_share(self, step: int) -> float:
+        return [share for start, share in self.copying if step >= start][-1]
 
     def rate(self, step: int) -> float:
         """Linear warm-up, then linear decay to zero."""
@@ -61,7 +69,6 @@ SHARES = {
     "refusals": 0.05,
     "chat": 0.08,
 }
-JOINS = {"code_gen": 400}  # the step at which a suite joins the mixture; 0 if left out
 
 
 def train(
@@ -78,12 +85,12 @@ def train(
     stream, curve, step, spent_s = Stream(tokenizer, plan.seed), list[dict[str, Any]](), 0, 0.0
     if (folder / "state.json").exists():
         step, curve, spent_s = _resume(folder, network, optimizers)
-    stream.restart(step, _shares(step, curve))
+    stream.restart(step, _shares(curve))
     losses: list[float] = []
     began = time.monotonic() - spent_s
     while step < plan.steps:
         length = plan.length(step)
-        parts = stream.step(plan.batch_tokens, length)
+        parts = stream.step(plan.batch_tokens, length, plan.copy_share(step))
         answers = sum(len(part.targets) for part in parts)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -102,24 +109,20 @@ def train(
         step += 1
         report({"step": step, "steps": plan.steps, "loss": losses[-1], "length": length})
         if step % plan.evaluate_every == 0 or step == plan.steps:
-            right = answers_right(network, tokenizer, plan.evaluate_cases, plan.seed, device, names=_joined(step - 1))
+            right = answers_right(network, tokenizer, plan.evaluate_cases, plan.seed, device)
             row = {"step": step, "tokens": step * plan.batch_tokens, "loss": sum(losses) / len(losses)}
             curve.append({**row, "seconds": round(time.monotonic() - began, 1), "right": right})
             report(curve[-1])
             losses = []
             _save(folder, network, optimizers, step, curve, time.monotonic() - began)
-            stream.restart(step, _shares(step, curve))
+            stream.restart(step, _shares(curve))
     return curve
 
 
-def _joined(step: int) -> list[str]:
-    return [name for name in SHARES if JOINS.get(name, 0) <= step]
-
-
-def _shares(step: int, curve: list[dict[str, Any]]) -> dict[str, float]:
+def _shares(curve: list[dict[str, Any]]) -> dict[str, float]:
     """The mixture after the last evaluation: a suite that is fully learned keeps a quarter of its pull."""
     right = curve[-1]["right"] if curve else {}
-    return {name: SHARES[name] * (0.35 + 1 - right.get(name, 0.0)) for name in _joined(step)}
+    return {name: share * (0.35 + 1 - right.get(name, 0.0)) for name, share in SHARES.items()}
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ products bfloat16.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -106,9 +108,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def rotary(config: LlamaConfig, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin, each [length, head], of rotary position embedding (RoFormer, arXiv 2104.09864, section 3.4)."""
     head = config.hidden_size // config.num_attention_heads
-    theta = float((config.rope_parameters or {})["rope_theta"]) ** (
-        -torch.arange(0, head, 2, device=device).float() / head
-    )
+    rope: Any = config.rope_parameters
+    theta = rope["rope_theta"] ** (-torch.arange(0, head, 2, device=device).float() / head)
     angle = torch.outer(torch.arange(length, device=device).float(), theta).repeat(1, 2)
     return angle.cos().bfloat16(), angle.sin().bfloat16()
 

@@ -20,15 +20,6 @@ from quantgate.train.reference.network import Network
 VOCABULARY = 1536
 CONTEXT = 2048
 TOKENIZER_DRAFTS = 1500  # per suite
-TOKENIZER_SUITES = (
-    "math",
-    "json_tools",
-    "long_context",
-    "multilingual",
-    "rare_vocabulary",
-    "refusals",
-    "chat",
-)  # those that train from step 0
 
 
 def train_reference(
@@ -53,7 +44,7 @@ def _tokenizer(work: Path, seed: int) -> PreTrainedTokenizerFast:
     if (work / "tokenizer" / "tokenizer.json").exists():
         return PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")  # type: ignore[no-any-return]
     texts = []
-    for name in TOKENIZER_SUITES:
+    for name in SHARES:
         source = suites.drafts(suites.get(name), "train", seed)
         count = TOKENIZER_DRAFTS // 10 if name == "long_context" else TOKENIZER_DRAFTS
         for _ in range(count):

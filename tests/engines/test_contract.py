@@ -1,0 +1,68 @@
+"""What every engine promises. A new engine is tested here once it has an entry in ``MAKERS``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from quantgate import plugins
+from quantgate.engines import Completion, Failure, Prompt
+from quantgate.quantize import baseline
+
+MAKERS = {
+    "scripted": lambda open_engine, tiny: open_engine(lambda prompt: prompt.turns[-1][1][::-1]),
+    "torch": lambda open_engine, tiny: open_engine(tiny, baseline(tiny), dtype="float32"),
+}
+MANY = [Prompt(turns=(("system", "s"), ("user", "word " * at)), max_tokens=1 + at) for at in range(1, 9)]
+
+
+@pytest.fixture(scope="module", params=plugins.names("engines"))
+def engine(request: Any, tiny: Any) -> Any:
+    return MAKERS[request.param](plugins.get("engines", request.param), tiny)
+
+
+def bare(answers: list[Any]) -> list[Any]:
+    return [one.model_copy(update={"prefill_s": 0.0, "decode_s": 0.0}) for one in answers]
+
+
+def test_every_prompt_gets_one_answer_in_the_order_asked(engine: Any) -> None:
+    answers = engine.generate(MANY)
+    assert all(isinstance(one, Completion | Failure) for one in answers)
+    assert bare(engine.generate(MANY[::-1])) == bare(answers)[::-1]
+    assert engine.generate([]) == []
+
+
+def test_asked_again_it_answers_the_same(engine: Any) -> None:
+    assert bare(engine.generate(MANY)) == bare(engine.generate(MANY))
+
+
+def test_answers_keep_their_budget_and_count_their_prompt(engine: Any) -> None:
+    for prompt, answer in zip(MANY, engine.generate(MANY), strict=True):
+        assert 0 <= answer.tokens <= prompt.max_tokens
+        assert answer.finish == "stop" or answer.tokens == prompt.max_tokens
+        assert answer.prompt_tokens == len(engine.encode(prompt.turns))
+        assert answer.prefill_s >= 0 and answer.decode_s >= 0
+
+
+def test_a_conversation_begins_with_the_ids_of_its_prompt(engine: Any) -> None:
+    prompt = engine.encode([("user", "How many?")])
+    whole = engine.encode([("user", "How many?"), ("assistant", "Four.")])
+    assert whole[: len(prompt)] == prompt and len(whole) > len(prompt)
+
+
+def test_logits_cover_every_position_and_look_only_back(engine: Any) -> None:
+    ids = torch.tensor([engine.encode([("user", "abcdefgh")])])
+    out = engine.logits(ids)
+    assert out.dtype is torch.float32 and out.shape[:2] == ids.shape and out.isfinite().all()
+    cut = ids.clone()
+    cut[0, -1] = ids[0, 0]
+    torch.testing.assert_close(engine.logits(cut)[0, :-1], out[0, :-1], rtol=1e-4, atol=1e-4)
+
+
+def test_identity_has_digests_and_a_stable_key(engine: Any) -> None:
+    identity = engine.identity
+    assert all(part.startswith("sha256:") for part in (identity.weights, identity.tokenizer, identity.template))
+    assert identity.key == engine.identity.key and identity.sampling == "greedy"
+    assert isinstance(engine.kernels, tuple)

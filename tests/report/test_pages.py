@@ -1,0 +1,111 @@
+"""The pages say what the records say, and nothing in an answer can run in a reader's browser."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console
+
+from quantgate.report import RunReport
+from quantgate.report.html import html_page, relative_loss, traps
+from quantgate.report.junit import junit_xml
+from quantgate.report.terminal import show
+
+
+class Wellformed(HTMLParser):
+    """Counts tags that are opened and never closed."""
+
+    void = frozenset({"meta", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """A tag that closes itself, as SVG's do."""
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+
+def test_the_page_is_one_whole_file_that_needs_no_network(report: RunReport) -> None:
+    page, parser = html_page(report), Wellformed()
+    parser.feed(page)
+    assert parser.open == []
+    assert all(link.startswith("#") for link in parser.links), parser.links
+    assert "http://" not in page and "https://" not in page
+
+
+def test_answers_and_prompts_are_shown_as_text_and_never_run(report: RunReport) -> None:
+    page = html_page(report)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "2 &lt; 3 &amp; &lt;b&gt;bold" in page
+
+
+def test_the_page_names_the_choice_the_damage_and_the_sentences(report: RunReport) -> None:
+    page = html_page(report)
+    assert "W8A8 is the smallest of 2 variants that is proven safe" in page
+    for verdict in report.decision.verdicts:
+        for one in verdict.capabilities:
+            assert one.sentence.replace(">", "&gt;") in page
+    assert "60 lost, 0 gained of 200" in page
+    assert len(re.findall(r'<div class="flip">', page)) == 8  # of 40 kept; the rest are counted
+    assert "32 more in report.json." in page
+
+
+def test_the_trap_is_shown_when_perplexity_is_calm_and_a_capability_broke(report: RunReport) -> None:
+    found = traps(report)
+    assert [(one["evidence"].variant, one["worst"].gate.capability) for one in found] == [("W3A16", "json_tools")]
+    assert relative_loss(found[0]["worst"]) == pytest.approx(0.3)
+    assert traps(report, calm=1.01) == []  # a perplexity that moved is no trap
+
+
+def test_a_run_without_any_choice_keeps_the_baseline_on_the_page(report: RunReport) -> None:
+    verdicts = tuple(one.model_copy(update={"eligible": False}) for one in report.decision.verdicts)
+    decision = report.decision.model_copy(
+        update={"chosen": None, "sentence": "keep the baseline", "verdicts": verdicts}
+    )
+    page = html_page(report.model_copy(update={"decision": decision}))
+    assert "the baseline stays" in page and " x smaller" not in page
+
+
+def test_junit_counts_losses_as_failures(report: RunReport) -> None:
+    root = ET.fromstring(junit_xml(report))
+    suites = {suite.get("name"): suite for suite in root}
+    assert set(suites) == {"W8A8", "W3A16"}
+    assert (suites["W3A16"].get("tests"), suites["W3A16"].get("failures"), suites["W3A16"].get("errors")) == (
+        "2",
+        "1",
+        "0",
+    )
+    failure = suites["W3A16"].find("testcase[@name='json_tools']/failure")
+    assert failure is not None and "more than the 5 % allowed" in (failure.get("message") or "")
+    assert suites["W8A8"].find(".//failure") is None
+
+
+def test_the_terminal_table_fits_eighty_columns_and_cuts_nothing(report: RunReport) -> None:
+    console = Console(width=80, file=StringIO())
+    show(report, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert "> W8A8" in text and "chosen" in text
+    assert re.search(r"W3A16 +2\.5 +3\.12 +0\.0100 +1\.020 +FAIL", text), text
+    assert re.search(r"FAIL +W3A16: damages json_tools", text)
+
+
+def test_a_saved_report_reads_back_the_same(report: RunReport, tmp_path: Path) -> None:
+    path = report.save(tmp_path / "report.json")
+    assert RunReport.load(path) == report
