@@ -268,23 +268,19 @@ def test_baseline_has_no_kernel_paths(plain: TorchEngine) -> None:
     assert plain.kernels == ()
 
 
-# share of 1152 positions whose likeliest next token is the same (a random model's logits lie close together), and by how
-# much the logits differ; W8A8's dequantized weights are rounded to bfloat16, half a step of int8, and the integers are not
-AGREE = {
-    "W4A16-rtn": (0.99, 0.01),
-}
-
-
-@pytest.mark.parametrize("name", sorted(AGREE))
+@pytest.mark.parametrize("name", ["W4A16-rtn", "W4A16-channel-rtn", "W3A16-g64-rtn", "W8A16-rtn", "W8A8-rtn"])
 def test_kernels_and_dequantized_weights_agree_on_nearly_all_tokens(name: str, tiny: Any, swept: Any) -> None:
+    """Measured: the same likeliest token at 98.5 to 99.7 % of 1152 positions (a random model's logits lie close
+    together), logits 0.5 % apart; 0.9 % for W8A8, whose dequantized weights lose half a step to bfloat16."""
     ids = torch.randint(0, 256, (24, 48), generator=torch.Generator().manual_seed(3))
     fast = open_engine(tiny, swept[name])
     slow = open_engine(tiny, swept[name], kernels="dequantize")
     assert fast.identity.key != slow.identity.key
-    first, second = (torch.cat([engine.logits(row[None]) for row in ids]) for engine in (fast, slow))  # 48 rows: kernels
-    same, apart = AGREE[name]
-    assert (first.argmax(-1) == second.argmax(-1)).double().mean() >= same
-    assert (first - second).norm() / second.norm() <= apart
+    first, second = (
+        torch.cat([engine.logits(row[None]) for row in ids]) for engine in (fast, slow)
+    )  # 48 rows: kernels
+    assert (first.argmax(-1) == second.argmax(-1)).double().mean() >= 0.98
+    assert 0 < (first - second).norm() / second.norm() <= 0.015
 
 
 def test_identity_names_the_bytes_and_the_way_they_run(tiny: Any, swept: Any, plain: TorchEngine) -> None:

@@ -45,7 +45,7 @@ def main() -> None:
     try:
         app()
     except QuantgateError as problem:
-        errors.print(f"[bold red]quantgate:[/] {_escaped(str(problem))}")
+        errors.print(f"[bold red]quantgate:[/] {_escaped(str(problem))}", soft_wrap=True)
         sys.exit(problem.exit_code)
     except KeyboardInterrupt:
         errors.print("[bold red]quantgate:[/] stopped")

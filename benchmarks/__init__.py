@@ -1,0 +1,1 @@
+"""The speed table: ``make bench``. Ratios, because machines differ and timings are noisy; nothing here is a test."""
