@@ -86,18 +86,18 @@ def whole(tiny, samples, tmp_path_factory):
     return tree(out)
 
 
-def stop_at(number):
+class StopAt:
     """A progress callback that presses Ctrl-C at the ``number``-th layer group of the walk; ``seen`` lists them."""
-    seen = []
 
-    def progress(stage, done, total):
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.seen: list[int] = []
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
         if stage == "quantize":
-            seen.append(done)
-            if len(seen) == number:
+            self.seen.append(done)
+            if len(self.seen) == self.number:
                 os.kill(os.getpid(), signal.SIGINT)
-
-    progress.seen = seen
-    return progress
 
 
 def test_kill_9_at_any_point_resumes_to_the_same_bytes(tmp_path):
@@ -115,11 +115,11 @@ def test_kill_9_at_any_point_resumes_to_the_same_bytes(tmp_path):
 
 
 def test_ctrl_c_keeps_the_finished_blocks(tiny, samples, whole, tmp_path):
-    progress = stop_at(6)  # in the second block
+    progress = StopAt(6)  # in the second block
     with pytest.raises(Stopped, match="the finished blocks are kept, the same sweep goes on from there"):
         sweep(tiny, samples, RECIPES, tmp_path, progress=progress)
     assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".partial")] == []
-    again = stop_at(0)
+    again = StopAt(0)
     sweep(tiny, samples, RECIPES, tmp_path, progress=again)
     assert min(again.seen) == 5  # the first block's four groups were not solved again
     assert tree(tmp_path) == whole
@@ -127,19 +127,19 @@ def test_ctrl_c_keeps_the_finished_blocks(tiny, samples, whole, tmp_path):
 
 def test_a_torn_block_is_made_again(tiny, samples, whole, tmp_path):
     with pytest.raises(Stopped):
-        sweep(tiny, samples, RECIPES, tmp_path, progress=stop_at(6))
+        sweep(tiny, samples, RECIPES, tmp_path, progress=StopAt(6))
     (journal,) = tmp_path.glob(".sweep-*.partial")
     file = journal / "block-00000" / "W4A16.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\0")
-    sweep(tiny, samples, RECIPES, tmp_path, progress=(again := stop_at(0)))
+    sweep(tiny, samples, RECIPES, tmp_path, progress=(again := StopAt(0)))
     assert min(again.seen) == 1
     assert tree(tmp_path) == whole
 
 
 def test_other_samples_never_meet_the_blocks_of_a_killed_sweep(tiny, samples, tmp_path):
     with pytest.raises(Stopped):
-        sweep(tiny, samples, RECIPES, tmp_path / "out", progress=stop_at(6))
-    sweep(tiny, samples[:5], RECIPES, tmp_path / "out", progress=(again := stop_at(0)))
+        sweep(tiny, samples, RECIPES, tmp_path / "out", progress=StopAt(6))
+    sweep(tiny, samples[:5], RECIPES, tmp_path / "out", progress=(again := StopAt(0)))
     assert min(again.seen) == 1
     sweep(tiny, samples[:5], RECIPES, tmp_path / "fresh")
     for recipe in RECIPES:
@@ -148,7 +148,7 @@ def test_other_samples_never_meet_the_blocks_of_a_killed_sweep(tiny, samples, tm
 
 def test_a_full_disk_leaves_nothing_half_written_and_is_resumable(tiny, samples, whole, tmp_path):
     with pytest.raises(Stopped):
-        sweep(tiny, samples, RECIPES, tmp_path, progress=stop_at(6))
+        sweep(tiny, samples, RECIPES, tmp_path, progress=StopAt(6))
     (journal,) = tmp_path.glob(".sweep-*.partial")
     file = journal / "block-00001" / "W4A16.safetensors"
     file.with_name(f"{file.name}.partial").symlink_to("/dev/full")  # every write there fails with ENOSPC

@@ -49,9 +49,7 @@ def save_random(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            made, dtype=getattr(torch, dtype)
-        )
+        model = AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype))
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2:  # larger than the usual start, so that logits differ and damage is measurable
                 torch.nn.init.normal_(parameter, std=0.6 / parameter.shape[1] ** 0.5 if "embed" not in name else 0.5)
