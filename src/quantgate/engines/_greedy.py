@@ -18,7 +18,7 @@ from transformers import Cache, StaticLayer
 
 from quantgate.errors import EngineError
 
-SLICE_TOKENS = {"cpu": 512}  # prompt positions that go through the model at once
+SLICE_TOKENS = {"cpu": 1024}  # prompt positions that go through the model at once; 512 and 4096 took 4 % longer
 SLICE_TOKENS_ELSEWHERE = 8192
 
 
