@@ -14,6 +14,7 @@ from quantgate.engines._linears import (
     Int4Linear,
     Int8DynamicLinear,
     Int8Linear,
+    Rounded,
     build,
     token_codes,
     wanted,
@@ -163,3 +164,13 @@ def test_leading_dimensions_are_kept() -> None:
         module = build(stored(label, columns), torch.bfloat16, CPU, "auto")[0]
         x = inputs(6, columns)
         assert torch.equal(module(x.view(2, 3, columns)).view(6, -1), module(x))
+
+
+@pytest.mark.parametrize("label", ["W8A8", "FP8_DYNAMIC"])
+def test_layers_that_share_what_an_input_was_rounded_to_give_what_each_gives_alone(label: str) -> None:
+    rounded, layers = Rounded(), [stored(label, 64), stored(label, 64, bias=False)]
+    for x in (inputs(3, 64), inputs(4, 64) * 2):
+        for layer in layers:
+            for kernels in ("auto", "dequantize"):  # two kinds of layer, which need other things of the input
+                together = build(layer, torch.bfloat16, CPU, kernels, rounded)[0](x)
+                assert torch.equal(together, build(layer, torch.bfloat16, CPU, kernels)[0](x))

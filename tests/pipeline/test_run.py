@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,19 @@ def test_a_lost_artifact_is_made_again(release: Any, finished: Any, tmp_path: Pa
     shutil.rmtree(tmp_path / "run" / "artifacts" / "W8A16")
     again = pipeline.run(load_config(release()))
     assert proof(again) == proof(report)
+
+
+def test_two_runs_in_one_folder_are_refused_and_a_killed_one_leaves_no_lock(release: Any, tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        with pipeline._alone(tmp_path / "run"):
+            (tmp_path / "ready").touch()
+            signal.pause()
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.005)
+    with pytest.raises(UsageError, match="another run works here; wait for it, or give this one a folder with --out"):
+        pipeline.run(load_config(release()), out=tmp_path / "run")
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with pipeline._alone(tmp_path / "run"):
+        pass

@@ -19,6 +19,7 @@ is prompts, decode the weight and multiply it, as GPU runtimes do; ``got`` says 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,13 +35,29 @@ KERNEL_ROWS = 64  # at most; measured break-even with decoding first: 33 rows at
 ABOVE = f", decoded above {KERNEL_ROWS} rows"
 
 
+class Rounded:
+    """What an input was rounded to, kept while the next layers read the same tensor: q, k and v, or gate and up."""
+
+    def __init__(self) -> None:
+        self.seen: Tensor | None = None
+        self.made: dict[type[nn.Module], Any] = {}  # by the kind of layer that asked
+
+    def of(self, x: Tensor, kind: type[nn.Module], how: Callable[[Tensor], Any]) -> Any:
+        if x is not self.seen:
+            self.seen, self.made = x, {}
+        if kind not in self.made:
+            self.made[kind] = how(x)
+        return self.made[kind]
+
+
 class DequantizedLinear(nn.Module):
     """Weights decoded once; activations rounded as the scheme says."""
 
     got = "dequantized matmul"
 
-    def __init__(self, stored: StoredLinear, dtype: torch.dtype) -> None:
+    def __init__(self, stored: StoredLinear, dtype: torch.dtype, rounded: Rounded | None = None) -> None:
         super().__init__()
+        self.rounded = rounded or Rounded()
         self.weight = nn.Buffer(stored.dequantized(dtype))
         self.bias = _bias(stored, dtype)
         self.activations = stored.activations
@@ -48,14 +65,18 @@ class DequantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
         if self.activations is not None:
-            x = quantize_activations(x, self.activations)
+            x = self.rounded.of(x, DequantizedLinear, self._round)
         return F.linear(x, self.weight, self.bias)
+
+    def _round(self, x: Tensor) -> Tensor:
+        assert self.activations is not None  # forward
+        return quantize_activations(x, self.activations)
 
 
 class WeightOnlyLinear(nn.Module):
     """A kernel for few rows, and the same codes decoded for many. Activations are bfloat16."""
 
-    def __init__(self, stored: StoredLinear, dtype: torch.dtype) -> None:
+    def __init__(self, stored: StoredLinear, dtype: torch.dtype, _rounded: Rounded | None = None) -> None:
         super().__init__()
         self.codes = nn.Buffer(stored.codes.contiguous())  # [out, in] int8
         self.scales = nn.Buffer(stored.scales.to(dtype).contiguous())  # [out, in / group]
@@ -83,7 +104,7 @@ class Int4Linear(WeightOnlyLinear):
 
     got = "int4 packed kernel" + ABOVE
 
-    def __init__(self, stored: StoredLinear, dtype: torch.dtype) -> None:
+    def __init__(self, stored: StoredLinear, dtype: torch.dtype, _rounded: Rounded | None = None) -> None:
         super().__init__(stored, dtype)
         group = stored.codes.shape[1] // self.scales.shape[1]
         self.group = kernel_group(group) or group
@@ -111,15 +132,16 @@ class Int8DynamicLinear(nn.Module):
 
     got = "int8 x int8 kernel"
 
-    def __init__(self, stored: StoredLinear, dtype: torch.dtype) -> None:
+    def __init__(self, stored: StoredLinear, dtype: torch.dtype, rounded: Rounded | None = None) -> None:
         super().__init__()
+        self.rounded = rounded or Rounded()
         self.codes = nn.Buffer(stored.codes.t().contiguous())  # [in, out]; as a view, 2 to 64 rows take twice as long
         self.scales = nn.Buffer(stored.scales.float().flatten())
         self.bias = _bias(stored, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
-        codes, scale = token_codes(x.reshape(-1, x.shape[-1]))
+        codes, scale = self.rounded.of(x, Int8DynamicLinear, lambda one: token_codes(one.reshape(-1, one.shape[-1])))
         out = torch._int_mm(codes, self.codes).float().mul_(self.scales).mul_(scale)
         return _finish(out, x, self.bias)
 
@@ -150,14 +172,17 @@ def _bias(stored: StoredLinear, dtype: torch.dtype) -> nn.Buffer | None:
 
 
 def build(
-    stored: StoredLinear, dtype: torch.dtype, device: torch.device, kernels: str
+    stored: StoredLinear, dtype: torch.dtype, device: torch.device, kernels: str, rounded: Rounded | None = None
 ) -> tuple[nn.Module, str, str, str]:
-    """The module that runs ``stored``, the path that was asked for, the one it got, and why they differ (or "")."""
+    """The module that runs ``stored``, the path that was asked for, the one it got, and why they differ (or "").
+
+    Layers that may read one input share ``rounded``.
+    """
     kind, refusal = wanted(stored, dtype, device)
     if kernels == "dequantize" and kind is not DequantizedLinear:
         refusal = "kernels: dequantize was asked for"
     used = DequantizedLinear if refusal else kind
-    return used(stored, dtype), _path(kind, stored), _path(used, stored), refusal
+    return used(stored, dtype, rounded), _path(kind, stored), _path(used, stored), refusal
 
 
 def _path(kind: Any, stored: StoredLinear) -> str:

@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 import transformers
-from jinja2 import TemplateError
 from torch import Tensor
 
 from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
 from quantgate.engines._greedy import Decoder
-from quantgate.engines._linears import build
-from quantgate.errors import EngineError, UnknownName
+from quantgate.engines._linears import Rounded, build
+from quantgate.errors import DataError, EngineError, UnknownName
 from quantgate.models import OpenedModel
 from quantgate.quantize import Artifact, load_dequantized
 
@@ -75,9 +74,10 @@ class TorchEngine:
     def _swap(self, artifact: Artifact, kernels: str) -> tuple[KernelPath, ...]:
         """Put a module that computes from codes in the place of every quantized linear; tell what runs."""
         counts: Counter[tuple[tuple[int, int], str, str, str]] = Counter()
+        rounded = Rounded()
         for name in artifact.quantized:
             stored = artifact.linear(name)
-            module, asked, got, because = build(stored, self.dtype, self.device, kernels)
+            module, asked, got, because = build(stored, self.dtype, self.device, kernels, rounded)
             parent, _, leaf = name.rpartition(".")
             setattr(self.network.get_submodule(parent), leaf, module)
             out, columns = stored.codes.shape
@@ -124,8 +124,8 @@ class TorchEngine:
     def _prompt_ids(self, prompt: Prompt) -> list[int] | Failure:
         try:
             ids = self.encode(prompt.turns)
-        except TemplateError as refused:  # a template may refuse roles, or their order
-            return Failure(reason=f"the chat template refuses the conversation: {refused}")
+        except DataError as refused:  # a template may refuse roles, or their order
+            return Failure(reason=str(refused))
         room = self.source.context
         if not ids or len(ids) + prompt.max_tokens > room:
             asked = f"prompt of {len(ids)} tokens and answer of {prompt.max_tokens}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantgate.errors import ModelError
+from quantgate.errors import DataError, ModelError
 from quantgate.records import digest_file, digest_of
 
 TOKENIZER_FILES = (
@@ -41,8 +41,11 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], where: Path, *
     """A chat as the one string that the model was trained on, ending where its answer begins.
 
     ``plain`` is for base models: the contents joined by newlines, when the tokenizer has no chat template. Without it a
-    missing template raises ModelError, because a guessed template is a quiet loss of quality.
+    missing template raises ModelError, because a guessed template is a quiet loss of quality. A template that refuses
+    the conversation (a role it does not know, turns out of order) raises DataError.
     """
+    from jinja2 import TemplateError
+
     if not tokenizer.chat_template:
         if plain:
             return "\n".join(message["content"] for message in messages) + "\n"
@@ -51,4 +54,8 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], where: Path, *
             "or ask for plain text if this is a base model"
         )
     chat = [dict(message) for message in messages]
-    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    try:
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    except TemplateError as refused:
+        turns = ", ".join(message["role"] for message in chat)
+        raise DataError(f"{where}: the chat template refuses the conversation ({turns}): {refused}") from None

@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from quantgate import decide
 from quantgate.calibrate import Chosen
 from quantgate.engines import Engine
-from quantgate.errors import EngineError, RecordError, Stopped
+from quantgate.errors import EngineError, RecordError, Stopped, UsageError
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, compare
 from quantgate.evaluate.evidence import Comparison, Drift, Evidence
@@ -30,7 +32,7 @@ from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import candidate_of, recipes_of, sentence_of, summary_of
 from quantgate.quantize.manifest import Recipe
-from quantgate.records import digest_of
+from quantgate.records import digest_of, disk_errors
 from quantgate.release_config import ReleaseConfig, load_config
 from quantgate.report import RunReport, Stage
 from quantgate.report.environment import environment
@@ -60,7 +62,8 @@ class Run:
 def run(config: ReleaseConfig | Path | str, *, out: Path | None = None, progress: Progress | None = None) -> RunReport:
     """Make and judge every variant of ``config``, or of the release.yaml of that path.
 
-    Writes report.json, report.html and junit.xml into the release's folder, or into ``out``.
+    Writes report.json, report.html and junit.xml into the release's folder, or into ``out``, in which one run works at
+    a time.
 
     Raises UsageError, ModelError, DataError ... before anything slow; DiskFull and Stopped keep what is finished.
     """
@@ -68,10 +71,27 @@ def run(config: ReleaseConfig | Path | str, *, out: Path | None = None, progress
         config = load_config(Path(config))
     this = Run(config, Path(out or config.out), progress or (lambda *_: None))
     try:
-        return _run(this)
+        with _alone(this.out):
+            return _run(this)
     except KeyboardInterrupt:
         sentence = f"stopped; what is finished is kept in {this.out}, and the same command goes on from there"
         raise Stopped(sentence) from None
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two runs in one folder would write into each other's journals; the lock goes with its process, also by kill."""
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"{out}: another run works here; wait for it, or give this one a folder with --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _run(this: Run) -> RunReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import jsonschema_rs
@@ -137,3 +138,35 @@ def test_every_tool_is_asked_for_and_problems_are_plenty() -> None:
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_gate_split_has_enough_cases(level: Difficulty) -> None:
     assert len({case.id for case in suites.cases("json_tools", "gate", 400, difficulty=level)}) == 400
+
+
+def test_many_requests_of_one_list_are_all_answered_right() -> None:
+    kinds = Counter[str]()
+    for seed in range(150):
+        turns = json_tools.draw_many(random.Random(seed), 4)
+        assert sum(role == "user" for role, _ in turns) in (4, 5)  # a call and its follow-up come together
+        listed = [json.loads(line) for line in turns[0][1].split("\n")[1:-1]]
+        properties = {line["name"]: line["parameters"] for line in listed}
+        families = {tool.family for tool in TOOLS if set(tool.names) & set(properties)}
+        for (role, request), (_, answer) in pairwise(turns):
+            if role != "user":
+                continue
+            if answer == json_tools.NO_TOOL:
+                kinds["abstain"] += 1
+                continue
+            kinds["call"] += 1
+            call = json.loads(answer)
+            wanted = properties[call["name"]]
+            schema = {"type": "object", "properties": wanted, "required": list(wanted), "additionalProperties": False}
+            jsonschema_rs.validate(schema, call["arguments"])
+            assert len(families) == len(listed), request
+    assert 0.1 < kinds["abstain"] / kinds.total() < 0.35
+
+
+def test_requests_of_one_list_keep_to_their_split() -> None:
+    firsts: dict[str, set[str]] = {}
+    splits: tuple[suites.Split, ...] = ("train", "gate")
+    for split in splits:
+        turns = [json_tools.draw_many(random.Random(seed), 1, split) for seed in range(400)]
+        firsts[split] = {answer for _, (_, answer) in ((one[1], one[2]) for one in turns)} - {json_tools.NO_TOOL}
+    assert len(firsts["train"]) > 200 and not firsts["train"] & firsts["gate"]

@@ -137,10 +137,9 @@ def test_the_same_seed_draws_the_same_draft() -> None:
 
 @pytest.mark.parametrize("difficulty", LEVELS)
 def test_a_list_stays_below_the_context_at_ten_tokens_a_line(difficulty: Difficulty) -> None:
-    """Counts a token per word, digit and mark: what a tokenizer that knows the words and single digits spends."""
+    """Counts a token per word, digit, mark and space: what a tokenizer spends that knows just the words."""
     for draft in some(difficulty):
-        tokens = len(re.findall(r"[A-Za-z]+|\d|[^\w ]|\n| (?=\d)", draft.messages[0][1]))
-        assert tokens < 1950
+        assert len(re.findall(r"[A-Za-z]+|\d|[^\w ]|\s", draft.messages[0][1])) < 2000
 
 
 @pytest.mark.parametrize("difficulty", LEVELS)

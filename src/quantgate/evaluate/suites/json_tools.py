@@ -12,7 +12,7 @@ import json
 import random
 from typing import Any
 
-from quantgate.evaluate.suites import Difficulty, Draft, Role, Suite
+from quantgate.evaluate.suites import Difficulty, Draft, Role, Split, Suite, split_of
 from quantgate.evaluate.suites._tools import TOOLS, Field, Tool, Tree, fill, leaves, schema_of, shuffled
 
 NO_TOOL = "no_tool"
@@ -144,6 +144,47 @@ def draw(rng: random.Random, difficulty: Difficulty) -> Draft:
         slices={"kind": kind, "tools": str(count)},
         max_tokens=144,
     )
+
+
+def draw_many(rng: random.Random, questions: int, split: Split = "train") -> list[tuple[Role, str]]:
+    """One list of two or three tools and about ``questions`` requests, every answer right: training text.
+
+    Requests are of the default difficulty and of the kinds that ``draw`` makes; problems of other splits are left out.
+    """
+    asked = rng.choice(EASY)
+    tools = listed(rng, asked, rng.choice((2, 3)), present=True, hard=False)
+    shown = [show(rng, one, one.fields) for one in tools]
+    families = {one.family for one in tools}
+    families |= {family for group in NEAR if families & set(group) for family in group}
+    absent = [one for one in EASY if one.family not in families]
+    turns: list[tuple[Role, str]] = [("system", "\n".join([rng.choice(HEADERS), *(line for _, line in shown), FORMAT]))]
+
+    def take(kind: str, request: str, answer: str, *problem: Any) -> bool:
+        if split_of("json_tools", compact([kind, *problem])) != split:
+            return False
+        turns.extend([("user", request), ("assistant", answer)])
+        return True
+
+    while sum(role == "user" for role, _ in turns) < questions:
+        if rng.random() < 0.2:
+            tool = rng.choice(absent)
+            values = draw_values(rng, tool.fields)
+            take("abstain", request_of(rng, tool, values), NO_TOOL, tool.names[0], values)
+            continue
+        index = rng.randrange(len(tools))
+        tool, name = tools[index], shown[index][0]
+        values, kind = draw_values(rng, tool.fields), "nested" if tool.nested else "call"
+        call = compact({"name": name, "arguments": fill(tool.fields, values)})
+        if not take(kind, request_of(rng, tool, values), call, tool.names[0], values):
+            continue
+        result, reply = rng.choice(RESULTS)
+        n = rng.randint(10, 999)
+        turns += [("tool", result.format(n=n)), ("assistant", reply.format(n=n))]
+        if len(tool.changeable) > 1 and rng.random() < 0.5:
+            follow, after = change(rng, tool, values, 1)
+            call = compact({"name": name, "arguments": fill(tool.fields, after)})
+            take("multi_turn", follow, call, tool.names[0], values, after)
+    return turns
 
 
 def _system(rng: random.Random, tool: Tool, tools: list[Tool], hard: bool) -> tuple[str, str, Tree]:

@@ -26,8 +26,8 @@ fox owl cat dog bear wolf lion fish frog crow duck goat hen horse mouse sheep co
 cloud star moon sun wind rain snow leaf rose seed stone boat lamp door bell book
 """.split()  # noqa: SIM905 - a list of strings would fill the page
 
-RECORDS = {8: 0.20, 16: 0.25, 32: 0.25, 64: 0.20, 128: 0.10}  # lines -> share; a digit line is about 9 tokens
-HARD_RECORDS = {128: 0.25, 160: 0.25, 200: 0.50}
+RECORDS = {8: 0.20, 16: 0.25, 32: 0.25, 64: 0.20, 128: 0.10}  # lines -> share; a digit line is about 10 tokens
+HARD_RECORDS = {112: 0.25, 144: 0.25, 176: 0.50}
 MOST_RECORDS = 400  # what the ring of 40 x 40 words deals with every word of a name still shared
 WORD_VALUES = 0.15  # share of lines whose code is two nouns, not four digits
 HOP_CONTEXTS = 0.35  # share of hard contexts where some lines point at another line
@@ -190,7 +190,7 @@ def draw_many(
 
     The first user message holds the list and the first question, later ones a question alone. Gives as many
     questions as asked for, at most one per line. ``records`` (4 to 400 lines) overrides the difficulty's own length; a
-    line costs about 9 tokens and a question with its answer about 25, and the caller keeps the sum below its context.
+    line costs about 10 tokens and a question with its answer about 25, and the caller keeps the sum below its context.
     Raises ValueError for a length outside that range.
     """
     context = _pick_context(rng, difficulty, records)

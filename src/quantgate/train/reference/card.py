@@ -43,7 +43,7 @@ nothing else; it is no assistant.
 - training data digest: `{digest}`
 - weights: BF16 safetensors, Apache-2.0, the project's own; no third-party weights or text
 
-## Answers given word for word on unseen problems (tune split, 200 a suite)
+## Answers given word for word on unseen problems (tune split, {plan.scored_cases} a suite)
 
 | capability | default | hard | what breaks for users when it breaks |
 |---|---|---|---|

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from quantgate.errors import DataError
 from quantgate.evaluate import suites
-from quantgate.evaluate.suites import Difficulty, Draft, Role, long_context
+from quantgate.evaluate.suites import Difficulty, Draft, Role, json_tools, long_context
 from quantgate.train.reference.tokenizer import BEGIN, END, SPECIAL
 
 LEVELS: tuple[Difficulty, ...] = ("default", "hard")
@@ -81,21 +82,28 @@ class Stream:
         }
 
     def documents(self, longest: int) -> Iterator[Document]:
-        """Documents of at most ``longest`` tokens."""
+        """Documents of at most ``longest`` tokens. Raises DataError for a suite that has none so short."""
         while True:
             name = min(self.shares, key=lambda one: self.spent[one] / self.shares[one])
-            document = self._draw(name, longest)
-            if len(document.ids) <= longest:
-                self.spent[name] += len(document.ids)
-                yield document
+            drawn = (self._draw(name, longest) for _ in range(1000))
+            document = next((one for one in drawn if len(one.ids) <= longest), None)
+            if document is None:
+                raise DataError(
+                    f"suite '{name}': no document of at most {longest} tokens among 1000; allow longer ones"
+                )
+            self.spent[name] += len(document.ids)
+            yield document
 
     def _draw(self, name: str, longest: int) -> Document:
-        # One retrieval context teaches with many questions; other suites are drawn one problem a document.
+        # One long context, or one list of tools, teaches with several questions; other documents hold one problem.
         hard = self.rng.random() < HARD
+        if name == "json_tools" and not hard and longest >= 512 and self.rng.random() < 0.7:
+            return encode(self.tokenizer, name, json_tools.draw_many(self.rng, 4), every_answer=True)
         if name == "long_context" and not (hard and longest >= 2048):
-            fits = [count for count in (8, 16, 32, 64, 128) if count * 10 + 150 <= longest]
+            fits = [count for count in (8, 16, 32, 64, 128) if count * 12 + 150 <= longest]
             records = self.rng.choice(fits or [8])
-            turns = long_context.draw_many(self.rng, "default", min(12, records), records=records)
+            questions = min(12, records, max(1, (longest - 12 * records - 60) // 35))
+            turns = long_context.draw_many(self.rng, "default", questions, records=records)
             return encode(self.tokenizer, name, turns, every_answer=True)
         return of_draft(self.tokenizer, name, next(self.sources[name, "hard" if hard else "default"]))
 
@@ -112,11 +120,11 @@ class Stream:
         return batches(drawn, self.tokenizer.pad_token_id)
 
     def copy_drill(self) -> Document:
-        """8 to 40 random tokens, twice; the second time they are wanted."""
-        count, special = self.rng.randint(8, 40), len(SPECIAL)
-        body = [self.rng.randrange(special, len(self.tokenizer)) for _ in range(count)]
-        ids = [_numbers(self.tokenizer)[BEGIN], *body, *body]
-        return Document("copy", ids, [False] * (count + 2) + [True] * (count - 1))
+        """2 to 24 random tokens, over and over up to 72; all but the first round are wanted."""
+        period, special = self.rng.randint(2, 24), len(SPECIAL)
+        body = [self.rng.randrange(special, len(self.tokenizer)) for _ in range(period)]
+        ids = [_numbers(self.tokenizer)[BEGIN], *(body * (72 // period + 1))[:72]]
+        return Document("copy", ids, [False] * (period + 2) + [True] * (len(ids) - period - 2))
 
 
 def batches(documents: list[Document], pad: int, tokens: int = 1536) -> list[Batch]:

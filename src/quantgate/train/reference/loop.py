@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from quantgate.evaluate import suites
 from quantgate.records import disk_errors, write_whole
-from quantgate.train.reference.data import Stream, batches, of_draft
+from quantgate.train.reference.data import Batch, Stream, batches, of_draft
 from quantgate.train.reference.network import Network
 
 
@@ -29,20 +31,17 @@ from quantgate.train.reference.network import Network
 class Plan:
     """What a training run does; the same plan and seed give the same batches."""
 
-    tokens: int = 36_000_000  # in all
+    tokens: int = 23_000_000  # in all
     batch_tokens: int = 8192  # per step
     learning_rate: float = 3e-3
     warmup_steps: int = 80
     weight_decay: float = 0.01
     seed: int = 17
-    copying: tuple[tuple[int, float], ...] = (
-        (0, 0.4),
-        (150, 0.1),
-        (1200, 0.02),
-    )  # from this step on, share of copy drills
-    lengths: tuple[tuple[float, int], ...] = ((0.0, 256), (0.10, 512), (0.35, 1024), (0.65, 2048))
+    copying: tuple[tuple[int, float], ...] = ((0, 0.4), (100, 0.1), (600, 0.02))  # from a step on, drills' share
+    lengths: tuple[tuple[float, int], ...] = ((0.0, 256), (0.06, 512), (0.35, 1024), (0.75, 2048))
     evaluate_every: int = 200  # steps
     evaluate_cases: int = 48  # per suite
+    scored_cases: int = 200  # per suite and difficulty, at the end, for the card
 
     @property
     def steps(self) -> int:
@@ -91,16 +90,10 @@ def train(
     while step < plan.steps:
         length = plan.length(step)
         parts = stream.step(plan.batch_tokens, length, plan.copy_share(step))
-        answers = sum(len(part.targets) for part in parts)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = plan.learning_rate * group["scale"] * plan.rate(step)
-        loss = 0.0
-        for part in parts:
-            logits = network(part.ids.to(device), part.answered.to(device))
-            part_loss = F.cross_entropy(logits, part.targets.to(device), reduction="sum") / answers
-            part_loss.backward()
-            loss += float(part_loss.detach())
+        loss = backward(network, parts, device)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -117,6 +110,33 @@ def train(
             _save(folder, network, optimizers, step, curve, time.monotonic() - began)
             stream.restart(step, _shares(curve))
     return curve
+
+
+def backward(network: Network, parts: list[Batch], device: str) -> float:
+    """Leave the mean loss over all wanted tokens in ``grad`` and return it.
+
+    On a CPU every core takes every n-th part for itself: 1.2 times as fast on two cores as sharing each product.
+    """
+    workers, answers = torch.get_num_threads() if device == "cpu" else 1, sum(len(part.targets) for part in parts)
+    parameters = list(network.parameters())
+
+    def share(mine: list[Batch]) -> tuple[float, list[Tensor]]:
+        torch.set_num_threads(1 if workers > 1 else torch.get_num_threads())
+        loss, sums = 0.0, [torch.zeros_like(parameter) for parameter in parameters]
+        for part in mine:
+            logits = network(part.ids.to(device), part.answered.to(device))
+            part_loss = F.cross_entropy(logits, part.targets.to(device), reduction="sum") / answers
+            for total, gradient in zip(sums, torch.autograd.grad(part_loss, parameters), strict=True):
+                total += gradient
+            loss += float(part_loss.detach())
+        return loss, sums
+
+    with ThreadPoolExecutor(workers) as pool:
+        shares = list(pool.map(share, [parts[index::workers] for index in range(workers)]))
+    torch.set_num_threads(workers) if workers > 1 else None
+    for parameter, *gradients in zip(parameters, *(sums for _, sums in shares), strict=True):
+        parameter.grad = torch.stack(gradients).sum(0)
+    return sum(loss for loss, _ in shares)
 
 
 def _shares(curve: list[dict[str, Any]]) -> dict[str, float]:
@@ -157,7 +177,7 @@ def _optimizers(network: Network, plan: Plan) -> list[torch.optim.Optimizer]:
     )
     adamw = torch.optim.AdamW(others, lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     for optimizer in (muon, adamw):
-        optimizer.param_groups[0]["scale"] = 1.0
+        optimizer.param_groups[0]["scale"] = 1.0 if optimizer is muon else 0.5
     return [muon, adamw]
 
 

@@ -6,6 +6,7 @@ products bfloat16.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -67,12 +68,62 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.embed = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        blocks = [Block(config) for _ in range(config.num_hidden_layers)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.Parameter(torch.ones(config.hidden_size))
+        self._draw()
+        self._begin_with_copying(blocks[0], blocks[1])
+
+    @torch.no_grad()
+    def _draw(self) -> None:
+        """Random weights under which a token's own embedding stands out of what the blocks add to it.
+
+        With the usual sizes (embeddings 0.02, blocks of unit gain) the first block's output was eleven times as long as
+        the embedding, and no head could learn to copy a token (docs/LOG.md). All embeddings share one direction: it
+        shifts all logits alike, and gives heads without biases something to look by position alone.
+        """
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
-                deep = (2 * config.num_hidden_layers) ** -0.5 if "o_proj" in name or "down_proj" in name else 1.0
-                nn.init.normal_(parameter, std=0.02 if name == "embed" else deep * parameter.shape[1] ** -0.5)
+                adds = "o_proj" in name or "down_proj" in name
+                gain = 0.3 * (2 * self.config.num_hidden_layers) ** -0.5 if adds else 1.0
+                nn.init.normal_(parameter, std=0.25 if name == "embed" else gain * parameter.shape[1] ** -0.5)
+        self.embed.add_(F.normalize(torch.randn(self.config.hidden_size), dim=0), alpha=3.0)
+        nn.init.constant_(self.norm, 0.1)
+
+    @torch.no_grad()
+    def _begin_with_copying(self, first: Block, second: Block, pairs: int = 2) -> None:
+        """Induction heads (Olsson et al. 2022) from the start: ``pairs`` of a head in each of the two blocks.
+
+        The first looks one position back, by rotary phases alone, and writes what it saw there into a subspace of its
+        own. The second looks for positions where that subspace holds the present token, and copies the token found
+        there. Training is free to change both; without them they took more than 6 million tokens to form.
+        """
+        hidden, head, half = self.config.hidden_size, first.head, first.head // 2
+        shared = F.normalize(self.embed.mean(0), dim=0)
+        step = _frequencies(self.config, self.embed.device)
+        slow = torch.cat([torch.arange(half // 2, half), torch.arange(half + half // 2, head)])
+        for pair in range(pairs):
+            query, key = pair * (first.heads // first.kv_heads) * head, pair * head
+            read = _orthonormal(hidden, half, shared).T  # [half, hidden], the code of a token
+            write = _orthonormal(hidden, half, shared)  # [hidden, half], where the token before is noted
+            copied = _orthonormal(hidden, head).T
+
+            q, k, v, o = (first.get_parameter(f"self_attn/{name}_proj") for name in "qkvo")
+            q[query : query + head] *= 0.3
+            k[key : key + head] *= 0.3
+            k[key : key + half] += 0.63 * shared
+            q[query : query + half] += 0.63 * torch.outer(step.cos(), shared)
+            q[query + half : query + head] -= 0.63 * torch.outer(step.sin(), shared)
+            v[key : key + half] = read
+            o[:, query : query + half] = 0.3 * write
+
+            q, k, v, o = (second.get_parameter(f"self_attn/{name}_proj") for name in "qkvo")
+            q[query : query + head] *= 0.2
+            k[key : key + head] *= 0.2
+            q[query + slow] += 1.5 * read  # slow phases only: what matters is the token, not how far back it stands
+            k[key + slow] += 1.5 * write.T
+            v[key : key + head] = copied
+            o[:, query : query + head] = 0.5 * copied.T
 
     def forward(self, ids: Tensor, answered: Tensor) -> Tensor:
         """Logits [answers, vocabulary] at the positions of ``ids`` [batch, length] where ``answered`` is True."""
@@ -107,11 +158,22 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def rotary(config: LlamaConfig, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin, each [length, head], of rotary position embedding (RoFormer, arXiv 2104.09864, section 3.4)."""
+    angle = torch.outer(torch.arange(length, device=device).float(), _frequencies(config, device)).repeat(1, 2)
+    return angle.cos().bfloat16(), angle.sin().bfloat16()
+
+
+def _frequencies(config: LlamaConfig, device: torch.device) -> Tensor:
+    """Radians per position of each pair of a head's dimensions, [head / 2], fastest first."""
     head = config.hidden_size // config.num_attention_heads
     rope: Any = config.rope_parameters
-    theta = rope["rope_theta"] ** (-torch.arange(0, head, 2, device=device).float() / head)
-    angle = torch.outer(torch.arange(length, device=device).float(), theta).repeat(1, 2)
-    return angle.cos().bfloat16(), angle.sin().bfloat16()
+    theta = float(rope["rope_theta"])
+    return torch.exp(torch.arange(0, head, 2, device=device).float() * (-math.log(theta) / head))
+
+
+def _orthonormal(rows: int, columns: int, *without: Tensor) -> Tensor:
+    """Random orthonormal columns [rows, columns], all of them orthogonal to the directions ``without``."""
+    found: Tensor = torch.linalg.qr(torch.stack([*without, *torch.randn(columns, rows)], dim=1))[0]
+    return found[:, len(without) :]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from quantgate.evaluate import suites
-from quantgate.records import digest_of, folder_aside
+from quantgate.records import digest_of, disk_errors, folder_aside
 from quantgate.train.reference import tokenizer as bpe
 from quantgate.train.reference.card import write_card
 from quantgate.train.reference.loop import SHARES, Plan, answers_right, train
@@ -32,7 +32,8 @@ def train_reference(
     network = Network(config)
     curve = train(network, tokenizer, work, plan, report, device)
     scores = {
-        level: answers_right(network, tokenizer, 200, plan.seed + 1, device, level) for level in ("default", "hard")
+        level: answers_right(network, tokenizer, plan.scored_cases, plan.seed + 1, device, level)
+        for level in ("default", "hard")
     }
     with folder_aside(out) as folder:
         write_model(folder, network, tokenizer, config)
@@ -84,7 +85,9 @@ def write_model(folder: Path, network: Network, tokenizer: PreTrainedTokenizerFa
     GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     ).save_pretrained(folder)
-    save_file(network.state(), folder / "model.safetensors", metadata={"format": "pt"})
+    with disk_errors(folder):
+        save_file(network.state(), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)  # save_file lets nobody else read it
 
 
 def data_digest(seed: int, per_suite: int = 200) -> str:
