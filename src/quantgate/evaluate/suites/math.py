@@ -1,4 +1,4 @@
-"""math: sums and differences answered at once, products worked in steps, and word problems of two steps.
+"""math: two-digit sums answered at once, longer sums and products worked in steps, and word problems of two steps.
 
 Arithmetic is what low-bit models lose first: a wrong digit costs the perplexity of a text almost nothing. Short answers
 test the arithmetic itself, worked answers test whether an error in the middle spoils the end.
@@ -113,6 +113,24 @@ def three_terms(rng: random.Random, digits: int) -> Draft:
     return _draft("add", digits, identity, prompt, str(sum(terms)), sum(terms), 16)
 
 
+def by_place(rng: random.Random, digits: int) -> Draft:
+    """``a + b`` or ``a - b`` worked in steps: the second number goes in digit by digit, the largest place first."""
+    a, b, sign = number_of(rng, digits), number_of(rng, digits), rng.choice("+-")
+    low, high = sorted((a, b))
+    if sign == "-":
+        a, b = high, low
+    total, steps = a, list[str]()
+    for place in reversed(range(digits)):
+        part = b // 10**place % 10 * 10**place
+        if part:
+            after = APPLY[sign](total, part)
+            steps.append(f"{total} {sign} {part} = {after}")
+            total = after
+    prompt = rng.choice(STEPS).format(sum=f"{a} {sign} {b}")
+    identity = f"add {low} {high}" if sign == "+" else f"sub {a} {b}"
+    return _draft(SLICE[sign], digits, identity, prompt, f"{', '.join(steps)}. Answer: {total}", total, 96)
+
+
 def product(rng: random.Random, digits: int, times: int) -> Draft:
     """A product worked in steps: the longer factor taken apart, or the second one if both have two digits."""
     a, b = number_of(rng, digits), number_of(rng, times)
@@ -160,15 +178,18 @@ def story(rng: random.Random, count: int) -> Draft:
 
 
 def draw(rng: random.Random, difficulty: Difficulty) -> Draft:
-    """One problem: 60 % direct, 15 % products, 25 % stories; hard ones are longer and may fall below zero."""
+    """One problem: a third of two digits at once, a quarter of three in steps, the rest products and stories.
+
+    Hard ones are answered at once with three or four digits, are longer, and may fall below zero.
+    """
     kind = rng.random()
     if difficulty == "default":
         if kind < 0.60:
-            return direct(rng, 2 if kind < 0.30 else 3)
+            return direct(rng, 2) if kind < 0.33 else by_place(rng, 3)
         return product(rng, 2, 1) if kind < 0.75 else story(rng, 2)
     if kind < 0.45:
         if kind < 0.20:
-            return direct(rng, 4)
+            return direct(rng, rng.choice((3, 4)))
         return direct(rng, rng.choice((2, 3)), negative=True) if kind < 0.32 else three_terms(rng, rng.choice((2, 3)))
     if kind < 0.75:
         return product(rng, 3, 1) if kind < 0.60 else product(rng, 2, 2)

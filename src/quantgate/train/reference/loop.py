@@ -31,7 +31,7 @@ from quantgate.train.reference.network import Network
 class Plan:
     """What a training run does; the same plan and seed give the same batches."""
 
-    tokens: int = 23_000_000  # in all
+    tokens: int = 21_000_000  # in all
     batch_tokens: int = 8192  # per step
     learning_rate: float = 3e-3
     warmup_steps: int = 80
@@ -40,7 +40,7 @@ class Plan:
     copying: tuple[tuple[int, float], ...] = ((0, 0.4), (100, 0.1), (600, 0.02))  # from a step on, drills' share
     lengths: tuple[tuple[float, int], ...] = ((0.0, 256), (0.06, 512), (0.35, 1024), (0.75, 2048))
     evaluate_every: int = 200  # steps
-    evaluate_cases: int = 48  # per suite
+    evaluate_cases: int = 32  # per suite
     scored_cases: int = 200  # per suite and difficulty, at the end, for the card
 
     @property
