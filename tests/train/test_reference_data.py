@@ -47,6 +47,16 @@ def test_training_sees_what_the_chat_template_writes(tokenizer: PreTrainedTokeni
         assert document.ids[len(prompt) :] == wanted
 
 
+def test_prompts_count_as_much_as_is_asked_for(tokenizer: PreTrainedTokenizerFast) -> None:
+    turns: list[tuple[suites.Role, str]] = [("user", "one plus two"), ("assistant", "three")]
+    document = encode(tokenizer, "x", turns, every_answer=True, prompts=0.25)
+    (part,) = batches([document], tokenizer.pad_token_id)
+    assert part.targets.tolist() == document.ids[1:]
+    assert set(part.weights.tolist()) == {0.25, 1.0}
+    answer = part.targets[part.weights == 1].tolist()
+    assert tokenizer.decode(answer) == f"three{bpe.END}"
+
+
 def test_every_answer_of_a_conversation_can_be_wanted(tokenizer: PreTrainedTokenizerFast) -> None:
     turns: list[tuple[suites.Role, str]] = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
     every = encode(tokenizer, "x", turns, every_answer=True)
@@ -59,7 +69,7 @@ def test_every_answer_of_a_conversation_can_be_wanted(tokenizer: PreTrainedToken
 
 documents = st.lists(
     st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=2, max_size=40).map(
-        lambda pairs: Document("x", [token for token, _ in pairs], [False, *(want for _, want in pairs[1:])])
+        lambda pairs: Document("x", [token for token, _ in pairs], [0.0, *(float(want) for _, want in pairs[1:])])
     ),
     min_size=1,
     max_size=20,

@@ -22,11 +22,11 @@ HARD = 0.12  # share of hard drafts, so that harder slices are met but not maste
 
 @dataclass(frozen=True)
 class Document:
-    """One conversation: token ids, and which of them the model must produce."""
+    """One conversation: token ids, and how much each of them counts when the model is to produce it."""
 
     suite: str
     ids: list[int]
-    wanted: list[bool]
+    wanted: list[float]  # 1 in answers that are learned, 0 where nothing is asked
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,29 @@ class Batch:
     ids: Tensor  # [rows, length]
     answered: Tensor  # [rows, length], True where the *next* token is wanted
     targets: Tensor  # [answers] those next tokens
+    weights: Tensor  # [answers] how much each of them counts
     owner: Tensor  # [answers] the row each belongs to
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerFast, suite: str, turns: list[tuple[Role, str]], *, every_answer: bool
+    tokenizer: PreTrainedTokenizerFast,
+    suite: str,
+    turns: list[tuple[Role, str]],
+    *,
+    every_answer: bool,
+    prompts: float = 0.0,
 ) -> Document:
-    """Token ids of a conversation that ends with an assistant turn; the last answer is wanted, or every one."""
+    """Token ids of a conversation that ends with an assistant turn; the last answer is wanted, or every one.
+
+    All other text counts ``prompts`` as much.
+    """
     number = _numbers(tokenizer)
-    ids, wanted = [number[BEGIN]], [False]
+    ids, wanted = [number[BEGIN]], [0.0]
     for index, (role, text) in enumerate(turns):
         body = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids  # a tenth of the wrapper's time
         learn = role == "assistant" and (every_answer or index == len(turns) - 1)
         ids += [number[f"<|{role}|>"], *body, number[END]]
-        wanted += [False] + [learn] * (len(body) + 1)
+        wanted += [prompts] + [1.0 if learn else prompts] * (len(body) + 1)
     return Document(suite, ids, wanted)
 
 
@@ -60,15 +69,16 @@ def _numbers(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     return {token: vocabulary[token] for token in SPECIAL}
 
 
-def of_draft(tokenizer: PreTrainedTokenizerFast, suite: str, draft: Draft) -> Document:
-    return encode(tokenizer, suite, [*draft.messages, ("assistant", draft.answer)], every_answer=False)
+def of_draft(tokenizer: PreTrainedTokenizerFast, suite: str, draft: Draft, prompts: float = 0.0) -> Document:
+    turns: list[tuple[Role, str]] = [*draft.messages, ("assistant", draft.answer)]
+    return encode(tokenizer, suite, turns, every_answer=False, prompts=prompts)
 
 
 class Stream:
     """Endless training documents: each step takes the suite that is furthest below its share of tokens."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
-        self.tokenizer, self.seed = tokenizer, seed
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, prompts: float = 0.0) -> None:
+        self.tokenizer, self.seed, self.prompts = tokenizer, seed, prompts
 
     def restart(self, step: int, shares: dict[str, float]) -> None:
         """Draw anew from a seed of this step's own: what follows depends on step and shares, not on the past."""
@@ -98,14 +108,17 @@ class Stream:
         # One long context, or one list of tools, teaches with several questions; other documents hold one problem.
         hard = self.rng.random() < HARD
         if name == "json_tools" and not hard and longest >= 512 and self.rng.random() < 0.7:
-            return encode(self.tokenizer, name, json_tools.draw_many(self.rng, 4), every_answer=True)
+            return encode(
+                self.tokenizer, name, json_tools.draw_many(self.rng, 4), every_answer=True, prompts=self.prompts
+            )
         if name == "long_context" and not (hard and longest >= 2048):
             fits = [count for count in (8, 16, 32, 64, 128) if count * 12 + 150 <= longest]
             records = self.rng.choice(fits or [8])
             questions = min(12, records, max(1, (longest - 12 * records - 60) // 35))
             turns = long_context.draw_many(self.rng, "default", questions, records=records)
-            return encode(self.tokenizer, name, turns, every_answer=True)
-        return of_draft(self.tokenizer, name, next(self.sources[name, "hard" if hard else "default"]))
+            return encode(self.tokenizer, name, turns, every_answer=True, prompts=self.prompts)
+        draft = next(self.sources[name, "hard" if hard else "default"])
+        return of_draft(self.tokenizer, name, draft, self.prompts)
 
     def step(self, tokens: int, longest: int, copying: float) -> list[Batch]:
         """About ``tokens`` tokens of documents no longer than ``longest``, as batches of like length.
@@ -117,14 +130,14 @@ class Stream:
         while held < tokens:
             drawn.append(self.copy_drill() if self.rng.random() < copying else next(source))
             held += len(drawn[-1].ids)
-        return batches(drawn, self.tokenizer.pad_token_id)
+        return batches(drawn, self.tokenizer.pad_token_id, min(1536, tokens // 4))
 
     def copy_drill(self) -> Document:
         """2 to 24 random tokens, over and over up to 72; all but the first round are wanted."""
         period, special = self.rng.randint(2, 24), len(SPECIAL)
         body = [self.rng.randrange(special, len(self.tokenizer)) for _ in range(period)]
         ids = [_numbers(self.tokenizer)[BEGIN], *(body * (72 // period + 1))[:72]]
-        return Document("copy", ids, [False] * (period + 2) + [True] * (len(ids) - period - 2))
+        return Document("copy", ids, [0.0] * (period + 2) + [1.0] * (len(ids) - period - 2))
 
 
 def batches(documents: list[Document], pad: int, tokens: int = 1536) -> list[Batch]:
@@ -140,8 +153,7 @@ def batches(documents: list[Document], pad: int, tokens: int = 1536) -> list[Bat
 def _batch(part: list[Document], pad: int) -> Batch:
     length = max(len(one.ids) for one in part)
     ids = torch.tensor([one.ids + [pad] * (length - len(one.ids)) for one in part])
-    wanted = torch.tensor([one.wanted + [False] * (length - len(one.ids)) for one in part])
-    answered = torch.zeros_like(wanted)
-    answered[:, :-1] = wanted[:, 1:]
+    weights = torch.tensor([one.wanted[1:] + [0.0] * (length - len(one.ids) + 1) for one in part])
+    answered = weights > 0
     owner = torch.arange(len(part))[:, None].expand_as(ids)
-    return Batch(ids, answered, ids.roll(-1, dims=1)[answered], owner[answered])
+    return Batch(ids, answered, ids.roll(-1, dims=1)[answered], weights[answered], owner[answered])

@@ -72,7 +72,7 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.Parameter(torch.ones(config.hidden_size))
         self._draw()
-        self._begin_with_copying(blocks[0], blocks[1])
+        self._begin_with_induction(blocks[0], blocks[1])
 
     @torch.no_grad()
     def _draw(self) -> None:
@@ -91,7 +91,7 @@ class Network(nn.Module):
         nn.init.constant_(self.norm, 0.1)
 
     @torch.no_grad()
-    def _begin_with_copying(self, first: Block, second: Block, pairs: int = 2) -> None:
+    def _begin_with_induction(self, first: Block, second: Block, pairs: int = 2) -> None:
         """Induction heads (Olsson et al. 2022) from the start: ``pairs`` of a head in each of the two blocks.
 
         The first looks one position back, by rotary phases alone, and writes what it saw there into a subspace of its
