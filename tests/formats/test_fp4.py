@@ -12,6 +12,7 @@ from compressed_tensors.quantization.utils import compute_dynamic_scales_and_zp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quantgate.errors import FormatError
 from quantgate.formats import Fp4Grid, scheme, stored_bytes
 from quantgate.formats.codec import (
     FP8,
@@ -114,6 +115,11 @@ def test_activations_are_rounded_as_compressed_tensors_does(seed: int, dtype: to
     )  # fmt: skip
     scale, zero = compute_dynamic_scales_and_zp(value=x, args=args, module=torch.nn.Linear(64, 64))
     assert torch.equal(quantize_activations(x, MXFP4), fake_quantize(x, scale, zero, args))
+
+
+def test_activations_under_fp8_scales_are_refused() -> None:
+    with pytest.raises(FormatError, match="fp4 with fp8 scales needs a calibrated global scale"):
+        quantize_activations(weight_of(0), NVFP4)
 
 
 def test_bytes_are_counted_as_they_are_stored() -> None:

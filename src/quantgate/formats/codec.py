@@ -148,7 +148,7 @@ def quantize_activations(x: Tensor, grid: Grid) -> Tensor:
     ``_quantize_dequantize``), so bfloat16 inputs see bfloat16 rounding of scale, quotient and product. For inputs of
     two dimensions that package takes one scale for the whole tensor; here a token keeps its own.
     """
-    if isinstance(grid, Fp4Grid) and grid.scales == "e8m0":
+    if isinstance(grid, Fp4Grid):
         return _mxfp4_activations(x, grid)
     if grid.strategy != "token" or not grid.symmetric:
         raise FormatError(
@@ -167,6 +167,8 @@ def _mxfp4_activations(x: Tensor, grid: Fp4Grid) -> Tensor:
 
     Source: OCP MX v1.0, section 6.3; the rounding is that of compressed-tensors (``round_to_power_2``).
     """
+    if grid.scales != "e8m0":
+        raise FormatError("activations: fp4 with fp8 scales needs a calibrated global scale; only powers of two run")
     lines = x.reshape(*x.shape[:-1], -1, grid.group_size or 32)
     largest = lines.float().abs().amax(dim=-1, keepdim=True)
     split = torch.frexp(largest)
