@@ -25,6 +25,9 @@ RECIPES = [
     Recipe(scheme="W8A16", group_size=128),
     Recipe(scheme="W8A8"),
     Recipe(scheme="FP8_DYNAMIC"),
+    Recipe(scheme="NVFP4A16"),
+    Recipe(scheme="MXFP4A16"),
+    Recipe(scheme="MXFP4"),
     Recipe(scheme="W4A16", method="rtn", keep=("layers.0", "k_proj"), label="mixed"),
 ]
 

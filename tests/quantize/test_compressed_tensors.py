@@ -31,6 +31,10 @@ def theirs(artifact, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @torch.no_grad()
 def test_transformers_computes_the_same_logits(each, dtype, quiet):
+    if each.scheme.weights.type == "fp4" and dtype == torch.float32:
+        pytest.skip(
+            "compressed-tensors 0.20 decodes fp4 to bfloat16 whatever is asked for, and stops in a float32 model"
+        )
     # the path for zero points decodes in the type that is stored, bfloat16, whatever type is asked for
     ours = load_dequantized(each, dtype if each.scheme.weights.symmetric else torch.bfloat16)
     if dtype == torch.float32:
@@ -122,6 +126,15 @@ def test_the_config_says_what_a_runtime_must_know(swept):
         ),
         ("W8A8", {"weight": ("I8", (256, 128)), "weight_scale": ("BF16", (256, 1))}),
         ("FP8_DYNAMIC", {"weight": ("F8_E4M3", (256, 128)), "weight_scale": ("BF16", (256, 1))}),
+        (
+            "NVFP4A16",
+            {
+                "weight_packed": ("U8", (256, 64)),
+                "weight_scale": ("F8_E4M3", (256, 8)),
+                "weight_global_scale": ("F32", (1,)),
+            },
+        ),
+        ("MXFP4", {"weight_packed": ("U8", (256, 64)), "weight_scale": ("U8", (256, 4))}),
     ],
 )  # fmt: skip
 def test_the_tensors_have_the_documented_names_types_and_shapes(swept, name, stored):
@@ -133,7 +146,7 @@ def test_the_tensors_have_the_documented_names_types_and_shapes(swept, name, sto
     assert found == stored
 
 
-@pytest.mark.parametrize("name", ["W4A16", "W3A16-g32-asym-rtn", "W8A8", "FP8_DYNAMIC"])
+@pytest.mark.parametrize("name", ["W4A16", "W3A16-g32-asym-rtn", "W8A8", "FP8_DYNAMIC", "NVFP4A16", "MXFP4A16"])
 def test_reading_back_gives_what_was_packed(swept, name):
     layer = swept[name].linear("model.layers.0.self_attn.v_proj")
     again = CHECKPOINT.pack(layer)

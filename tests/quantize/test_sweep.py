@@ -284,3 +284,13 @@ def test_activations_that_overflow_are_named(tiny, samples, tmp_path):
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(BadTensor, match=r"q_proj: its input holds NaN or Inf on the calibration samples"):
         sweep(open_model(folder), samples, [Recipe(scheme="W4A16")], tmp_path / "out")
+
+
+def test_layers_that_runtimes_fuse_share_nvfp4s_global_scale(swept):
+    files = swept["NVFP4A16"].files
+    shared = {
+        name: float(files.read(f"model.layers.0.{name}.weight_global_scale"))
+        for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
+    }
+    assert len({shared[f"self_attn.{one}_proj"] for one in "qkv"}) == 1
+    assert shared["mlp.gate_proj"] == shared["mlp.up_proj"] != shared["self_attn.q_proj"]

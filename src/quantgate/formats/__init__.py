@@ -10,8 +10,8 @@
 A new format is one record in ``grids.py`` and its branch in ``codec.py``; methods and containers read those.
 """
 
-from quantgate.formats.grids import FloatGrid, Grid, IntGrid
+from quantgate.formats.grids import FloatGrid, Fp4Grid, Grid, IntGrid
 from quantgate.formats.schemes import Scheme, scheme, scheme_names
 from quantgate.formats.size import StoredBytes, stored_bytes
 
-__all__ = ["FloatGrid", "Grid", "IntGrid", "Scheme", "StoredBytes", "scheme", "scheme_names", "stored_bytes"]
+__all__ = ["FloatGrid", "Fp4Grid", "Grid", "IntGrid", "Scheme", "StoredBytes", "scheme", "scheme_names", "stored_bytes"]

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from quantgate.errors import FormatError
-from quantgate.formats.grids import FP8_MAX, FloatGrid, Grid
+from quantgate.formats.grids import FP4_MAX, FP8_MAX, FloatGrid, Fp4Grid, Grid
 
 FP8 = torch.float8_e4m3fn
+SMALLEST_FP8 = 2.0**-9  # the smallest e4m3 number above zero
 
 
 def grouped(weight: Tensor, grid: Grid) -> Tensor:
@@ -33,12 +34,14 @@ def scales_for(
     *,
     dtype: torch.dtype = torch.bfloat16,
     name: str = "weight",
+    reach: float | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Min-max scales and zero points of ``weight`` [out, in].
 
-    ``clip``: the fraction of the range to cover, a number or one per scale. Scales come in ``dtype``, shaped as the
-    grid says; zero points int8 of the same shape, None when symmetric. A group of zeros gets scale 1. Raises
-    FormatError when groups do not divide, or when a scale overflows ``dtype``.
+    ``clip``: the fraction of the range to cover, a number or one per scale. Scales come in ``dtype``, or as float32
+    from an Fp4Grid, shaped as the grid says; zero points int8 of the same shape, None when symmetric. A group of zeros
+    gets scale 1. ``reach`` is the largest magnitude of all tensors that share NVFP4's global scale; None: of this one.
+    Raises FormatError when groups do not divide, or when a scale overflows ``dtype``.
     """
     grid.check_columns(weight.shape[1], name)
     shape = grid.scales_shape(*weight.shape)
@@ -46,7 +49,8 @@ def scales_for(
     low, high = low.reshape(shape), high.reshape(shape)
     if clip is not None:
         low, high = low * clip, high * clip
-    scales, zeros = scales_of_range(low, high, grid, dtype)
+    reach = float(weight.abs().max()) if reach is None else reach
+    scales, zeros = scales_of_range(low, high, grid, dtype, reach)
     if not scales.isfinite().all():
         raise FormatError(
             f"{name}: weights up to {float(weight.abs().max()):.3g} need scales that {dtype} cannot hold; keep it"
@@ -54,9 +58,13 @@ def scales_for(
     return scales, zeros
 
 
-def scales_of_range(low: Tensor, high: Tensor, grid: Grid, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+def scales_of_range(
+    low: Tensor, high: Tensor, grid: Grid, dtype: torch.dtype, reach: float = 1.0
+) -> tuple[Tensor, Tensor | None]:
     """Scales in ``dtype`` and int8 zero points for ``low..high`` (any shape, elementwise); 0 is always covered."""
     low, high = low.clamp(max=0), high.clamp(min=0)
+    if isinstance(grid, Fp4Grid):
+        return fp4_scales(torch.maximum(-low, high), grid, reach), None
     if isinstance(grid, FloatGrid):
         return _nonzero((torch.maximum(-low, high) / FP8_MAX).to(dtype)), None
     steps = 2**grid.bits - 1
@@ -67,9 +75,41 @@ def scales_of_range(low: Tensor, high: Tensor, grid: Grid, dtype: torch.dtype) -
     return scales, zeros.to(torch.int8)
 
 
+def fp4_scales(largest: Tensor, grid: Fp4Grid, reach: float) -> Tensor:
+    """float32 scales under which ``largest`` is within the grid (any shape), as numbers that the grid's scales can be.
+
+    Powers of two are rounded up, so nothing is cut off; e4m3 numbers are rounded to the nearest.
+    """
+    wanted = largest.float() / FP4_MAX
+    if grid.scales == "e8m0":
+        exponent = torch.frexp(wanted)  # wanted = mantissa * 2^exponent, mantissa in [0.5, 1)
+        power = torch.where(exponent.mantissa == 0.5, exponent.exponent - 1, exponent.exponent)
+        return torch.where(wanted > 0, torch.ldexp(torch.ones_like(wanted), power.clamp(-127, 127)), 1.0)
+    shared = global_scale(reach)
+    stored = (wanted * shared).clamp(max=FP8_MAX).to(FP8).float().clamp(min=SMALLEST_FP8)
+    return stored / shared
+
+
+def global_scale(reach: float) -> float:
+    """NVFP4's divisor of all scales of a tensor: the largest magnitude ``reach`` becomes the largest scale times 6.
+
+    A float32 number, as the file holds it.
+    """
+    return float(torch.tensor(FP8_MAX * FP4_MAX / reach if reach > 0 else 1.0, dtype=torch.float32))
+
+
+def nearest_fp4(doubled: Tensor) -> Tensor:
+    """Numbers of twice the e2m1 values: 0, 1, 2, 3, 4, 6, 8, 12 of either sign; ties go to the even code."""
+    size = doubled.abs()
+    near = torch.where(size < 4, size.round(), torch.where(size < 8, (size / 2).round() * 2, (size / 4).round() * 4))
+    return near.clamp(max=2 * FP4_MAX).copysign(doubled)
+
+
 def to_codes(x: Tensor, scales: Tensor, zeros: Tensor | None, grid: Grid) -> Tensor:
     """Nearest codes of ``x``, with scales and zeros that broadcast against it; int8, or float8_e4m3fn."""
     scaled = x / scales
+    if isinstance(grid, Fp4Grid):
+        return nearest_fp4(scaled * 2).to(torch.int8)
     if isinstance(grid, FloatGrid):
         return scaled.clamp(-FP8_MAX, FP8_MAX).to(FP8)
     if zeros is not None:
@@ -90,6 +130,8 @@ def encode(weight: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None = No
 
 def decode(codes: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None = None) -> Tensor:
     """float32 [out, in]: the numbers that a runtime computes with."""
+    if isinstance(grid, Fp4Grid):
+        scales = scales / 2  # codes hold twice the number
     return to_values(grouped(codes, grid), *_spread(scales, zeros, grid)).reshape(codes.shape)
 
 
@@ -100,12 +142,14 @@ def roundtrip(weight: Tensor, grid: Grid, *, dtype: torch.dtype = torch.bfloat16
 
 
 def quantize_activations(x: Tensor, grid: Grid) -> Tensor:
-    """``x`` [..., features] rounded to a dynamic grid with one scale per token, in ``x``'s own dtype.
+    """``x`` [..., features] rounded to a dynamic grid with one scale per token (MXFP4: per group), in its own dtype.
 
     Every step runs in the dtype of ``x`` as in compressed-tensors' emulation (``compute_dynamic_scales_and_zp``, then
     ``_quantize_dequantize``), so bfloat16 inputs see bfloat16 rounding of scale, quotient and product. For inputs of
     two dimensions that package takes one scale for the whole tensor; here a token keeps its own.
     """
+    if isinstance(grid, Fp4Grid):
+        return _mxfp4_activations(x, grid)
     if grid.strategy != "token" or not grid.symmetric:
         raise FormatError(
             f"activations: strategy '{grid.strategy}', symmetric={grid.symmetric}; only symmetric 'token' runs"
@@ -116,6 +160,21 @@ def quantize_activations(x: Tensor, grid: Grid) -> Tensor:
     if isinstance(grid, FloatGrid):
         return (x / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8).to(x.dtype) * scale
     return (x / scale).clamp(grid.low, grid.high).round() * scale
+
+
+def _mxfp4_activations(x: Tensor, grid: Fp4Grid) -> Tensor:
+    """Groups of 32 features under a power of two: floor(log2(largest)) - 2 with the largest rounded to two bits first.
+
+    Source: OCP MX v1.0, section 6.3; the rounding is that of compressed-tensors (``round_to_power_2``).
+    """
+    if grid.scales != "e8m0":
+        raise FormatError("activations: fp4 with fp8 scales needs a calibrated global scale; only powers of two run")
+    lines = x.reshape(*x.shape[:-1], -1, grid.group_size or 32)
+    largest = lines.float().abs().amax(dim=-1, keepdim=True)
+    split = torch.frexp(largest)
+    power = split.exponent - 1 + (split.mantissa >= 0.875)  # 1.75 and more round up to the next power of two
+    scale = torch.ldexp(torch.ones_like(largest), (power - 2).clamp(-127, 127))
+    return (nearest_fp4(lines.float() / scale * 2) / 2 * scale).reshape(x.shape).to(x.dtype)
 
 
 def _spread(scales: Tensor, zeros: Tensor | None, grid: Grid) -> tuple[Tensor, Tensor | None]:

@@ -20,6 +20,7 @@ from quantgate.records import Record
 
 Strategy = Literal["tensor", "channel", "group", "token"]
 FP8_MAX = 448.0  # the largest finite e4m3fn number
+FP4_MAX = 6.0  # the largest e2m1 number
 
 
 class _Grid(Record):
@@ -78,4 +79,19 @@ class FloatGrid(_Grid):
     symmetric: Literal[True] = True
 
 
-Grid = Annotated[IntGrid | FloatGrid, Field(discriminator="type")]
+class Fp4Grid(_Grid):
+    """``value = code / 2 * scale`` with fp4 e2m1 numbers 0, 0.5, 1, 1.5, 2, 3, 4, 6 of either sign, and small scales.
+
+    ``scales`` "fp8": e4m3 numbers, all of them divided by one float32 number of the tensor (NVFP4, groups of 16).
+    "e8m0": powers of two (MXFP4, groups of 32). Codes are int8 and hold twice the number, so that they are whole.
+    Source: OCP Microscaling Formats (MX) v1.0, sections 5.3.3 and 5.4.1; NVIDIA's NVFP4 as compressed-tensors has it.
+    """
+
+    type: Literal["fp4"] = "fp4"
+    bits: Literal[4] = 4
+    symmetric: Literal[True] = True
+    strategy: Strategy = "group"
+    scales: Literal["fp8", "e8m0"]
+
+
+Grid = Annotated[IntGrid | FloatGrid | Fp4Grid, Field(discriminator="type")]

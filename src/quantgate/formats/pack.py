@@ -16,6 +16,7 @@ from torch import Tensor
 from quantgate.errors import FormatError
 from quantgate.formats.size import words
 
+FP4_DOUBLED = torch.tensor([0, 1, 2, 3, 4, 6, 8, 12], dtype=torch.int8)  # twice the e2m1 numbers, by index
 SPAN = 32  # codes that fill a whole number of words at every width
 
 
@@ -65,6 +66,23 @@ def unpack(packed: Tensor, bits: int, shape: tuple[int, int], *, dim: Literal[0,
         stored[:, :, i] = part
     codes = (stored.view(rows, spans * SPAN)[:, :columns] - (1 << (bits - 1))).to(torch.int8)
     return (codes.T if dim == 0 else codes).contiguous()
+
+
+def pack_fp4(codes: Tensor) -> Tensor:
+    """Doubled e2m1 numbers, int8 [rows, columns] -> uint8 [rows, columns / 2]: sign and index, the even column low.
+
+    Source: compressed-tensors 0.20, compressors/nvfp4/helpers.py.
+    """
+    index = torch.searchsorted(FP4_DOUBLED.to(codes.device), codes.abs().to(torch.int8), out_int32=True)
+    nibbles = (index | torch.where(codes < 0, 8, 0)).to(torch.uint8)
+    return (nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)).contiguous()
+
+
+def unpack_fp4(packed: Tensor) -> Tensor:
+    """The int8 codes that ``pack_fp4`` was given; a negative zero comes back as 0."""
+    nibbles = torch.stack([packed & 15, packed >> 4], dim=-1).reshape(len(packed), -1).long()
+    size = FP4_DOUBLED.to(packed.device)[nibbles & 7]
+    return torch.where(nibbles >= 8, -size, size)
 
 
 def _places(bits: int) -> list[tuple[int, int, int]]:

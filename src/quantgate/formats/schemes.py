@@ -6,7 +6,7 @@ import re
 from typing import Literal
 
 from quantgate.errors import UnknownName, UsageError
-from quantgate.formats.grids import FloatGrid, Grid, IntGrid
+from quantgate.formats.grids import FloatGrid, Fp4Grid, Grid, IntGrid
 from quantgate.records import Record
 
 DEFAULT_GROUP = 128
@@ -15,6 +15,9 @@ _FIXED: dict[str, tuple[Grid | None, Grid | None]] = {  # name -> weights, activ
     "BF16": (None, None),
     "W8A8": (IntGrid(bits=8), IntGrid(bits=8, strategy="token")),
     "FP8_DYNAMIC": (FloatGrid(), FloatGrid(strategy="token")),
+    "NVFP4A16": (Fp4Grid(group_size=16, scales="fp8"), None),
+    "MXFP4A16": (Fp4Grid(group_size=32, scales="e8m0"), None),
+    "MXFP4": (Fp4Grid(group_size=32, scales="e8m0"), Fp4Grid(group_size=32, scales="e8m0")),
 }
 _LABEL = re.compile(r"(?P<name>.+?)(?:-(?:g(?P<group>\d+)|(?P<channel>channel)))?(?P<asym>-asym)?", re.IGNORECASE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from quantgate.formats.grids import Grid, IntGrid
+from quantgate.formats.grids import Fp4Grid, Grid, IntGrid
 from quantgate.records import Record
 
 
@@ -43,6 +43,9 @@ def stored_bytes(
     if grid is None:
         return StoredBytes(weights=weights, codes_bytes=weights * scale_bytes, scales_bytes=0)
     scales = math.prod(grid.scales_shape(out, columns))
+    if isinstance(grid, Fp4Grid):  # two codes a byte, a byte a scale, and NVFP4's float32 number for all scales
+        shared = 4 if grid.scales == "fp8" else 0
+        return StoredBytes(weights=weights, codes_bytes=weights // 2, scales_bytes=scales + shared)
     dense = packed and isinstance(grid, IntGrid)
     zeros = 0
     if not grid.symmetric:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from quantgate.errors import FormatError, UsageError, hint
-from quantgate.formats import Grid, Scheme, scheme
+from quantgate.formats import Fp4Grid, Grid, Scheme, scheme
 from quantgate.models import OpenedModel
 from quantgate.models.tensors import torch_dtype
 from quantgate.quantize import checkpoints, methods
@@ -38,9 +38,12 @@ class Variant:
     def format(self) -> str:
         return format_name(self.grid)
 
-    def job(self, layer: str, weight: torch.Tensor, stored: str) -> methods.Job:
-        """``stored`` is safetensors' word for the type the model has the weight in; scales get the same."""
-        return methods.Job(weight, self.grid, self.options, layer, torch_dtype(stored))
+    def job(self, layer: str, weight: torch.Tensor, stored: str, reach: float) -> methods.Job:
+        """``stored`` is safetensors' word for the type the model has the weight in; scales get the same.
+
+        ``reach``: the largest magnitude among the layers that runtimes fuse with this one.
+        """
+        return methods.Job(weight, self.grid, self.options, layer, torch_dtype(stored), reach)
 
     def notes(self) -> tuple[Note, ...]:
         """The ledger's lines that are known before the start."""
@@ -70,11 +73,13 @@ def plan(model: OpenedModel, recipes: Sequence[Recipe], checkpoint: str, *, cali
 def usual_method(found: Scheme) -> str:
     """GPTQ where rounding hurts, at four bits and fewer; round-to-nearest above."""
     grid = found.weights
-    return "gptq" if grid is not None and grid.type == "int" and grid.bits <= 4 else "rtn"
+    return "gptq" if grid is not None and grid.bits <= 4 else "rtn"
 
 
 def format_name(grid: Grid) -> str:
     """A format in words: ``int4 g128``, ``int8 per channel``, ``fp8 per channel``, ``int4 g64 asymmetric``."""
+    if isinstance(grid, Fp4Grid):
+        return f"fp4 g{grid.group_size}, scales {'fp8' if grid.scales == 'fp8' else 'powers of two'}"
     reach = f"g{grid.group_size}" if grid.strategy == "group" else f"per {grid.strategy}"
     kind = "fp" if grid.type == "float" else "int"
     return f"{kind}{grid.bits} {reach}{'' if grid.symmetric else ' asymmetric'}"

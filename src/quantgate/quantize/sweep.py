@@ -151,10 +151,10 @@ class Pieces:
         self.fates: dict[str, list[Fate]] = {variant.name: [] for variant in variants}
         self.ledger: dict[str, list[Note]] = {variant.name: [] for variant in variants}
 
-    def add(self, variant: Variant, layer: str, weight: Tensor, solved: Solved) -> None:
+    def add(self, variant: Variant, layer: str, weight: Tensor, solved: Solved, reach: float) -> None:
         zeros = None if solved.zeros is None else solved.zeros.cpu()
         stored = StoredLinear(
-            layer, solved.codes.cpu(), solved.scales.cpu(), zeros, solved.grid, variant.scheme.activations
+            layer, solved.codes.cpu(), solved.scales.cpu(), zeros, solved.grid, variant.scheme.activations, None, reach
         )
         tensors = self.container.pack(stored)
         lost = float((solved.weight() - weight).square().sum() / weight.square().sum().clamp(min=1e-30))
@@ -181,6 +181,7 @@ class Pieces:
 def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | None) -> None:
     """All layers of one input for all variants, the jobs of one method together so that they share what they can."""
     weights = {layer: block.linear(layer).weight for layer in group}
+    reach = max(float(weight.abs().max()) for weight in weights.values())
     for method in dict.fromkeys(variant.method_name for variant in pieces.variants):
         todo = [
             (variant, layer)
@@ -189,11 +190,11 @@ def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | N
             if variant.method_name == method and layer not in variant.kept
         ]
         entries = pieces.run.model.files.entries
-        jobs = [variant.job(layer, weights[layer], entries[f"{layer}.weight"].dtype) for variant, layer in todo]
+        jobs = [variant.job(layer, weights[layer], entries[f"{layer}.weight"].dtype, reach) for variant, layer in todo]
         if not jobs:
             continue
         for (variant, layer), solved in zip(todo, todo[0][0].method.solve_many(jobs, stats), strict=True):
-            pieces.add(variant, layer, weights[layer], solved)
+            pieces.add(variant, layer, weights[layer], solved, reach)
 
 
 def _notes(layer: str, solved: Solved) -> Iterator[Note]:

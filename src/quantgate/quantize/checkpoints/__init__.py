@@ -26,19 +26,23 @@ class StoredLinear:
 
     name: str
     codes: Tensor  # [out, in] int8, signed; or float8_e4m3fn
-    scales: Tensor  # [out, in / group], [out, 1] or [1], in the model's dtype
+    scales: Tensor  # [out, in / group], [out, 1] or [1], in the model's dtype; float32 for fp4
     zeros: Tensor | None  # int8, shaped like scales; None when symmetric
     grid: Grid  # how codes, scales and zeros make a weight
     activations: Grid | None  # what the layer's input is rounded to at run time
     bias: Tensor | None = None  # [out]
+    reach: float | None = None  # NVFP4: the largest magnitude of all tensors that share the global scale
 
     def dequantized(self, dtype: torch.dtype | None = None) -> Tensor:
         """[out, in]: ``(code - zero) * scale`` as a runtime that works in ``dtype`` computes it, rounded once to it.
 
         None means the type that the scales are stored in.
         """
+        from quantgate.formats import Fp4Grid
         from quantgate.formats.codec import decode
 
+        if isinstance(self.grid, Fp4Grid):
+            return decode(self.codes, self.grid, self.scales).to(dtype or self.scales.dtype)
         scales = self.scales.to(dtype or self.scales.dtype)
         return decode(self.codes, self.grid, scales, self.zeros).to(scales.dtype)
 

@@ -6,6 +6,11 @@
                                                  weight_zero_point int32 [ceil(out*bits/32), in/group]
     int-quantized     W8A8                       weight int8 [out, in], weight_scale [out, 1]
     float-quantized   FP8_DYNAMIC                weight float8_e4m3fn [out, in], weight_scale [out, 1]
+    nvfp4-pack-...    NVFP4A16                   weight_packed uint8 [out, in/2], two codes a byte
+                                                 weight_scale float8_e4m3fn [out, in/16]
+                                                 weight_global_scale float32 [1], a divisor of the scales
+    mxfp4-pack-...    MXFP4A16 MXFP4             weight_packed uint8 [out, in/2]
+                                                 weight_scale uint8 [out, in/32], powers of two, 127 for 1
 
 Codes of 3 bits are packed densely, as compressed-tensors 0.20 does (32 codes in 3 words); old readers expected ten
 codes a word and would misread them. Zero points (asymmetric schemes) are packed along the output dimension. What writes
@@ -23,8 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantgate.formats import FloatGrid, Grid, IntGrid, Scheme
-from quantgate.formats.pack import pack, unpack
+from quantgate.formats import FloatGrid, Fp4Grid, Grid, IntGrid, Scheme
+from quantgate.formats.codec import FP8, global_scale
+from quantgate.formats.grids import FP4_MAX, FP8_MAX
+from quantgate.formats.pack import pack, pack_fp4, unpack, unpack_fp4
 from quantgate.quantize.checkpoints import StoredLinear
 
 LAYOUT_VERSION = "0.20.0"  # the compressed-tensors release that these layouts were proven with
@@ -46,6 +53,8 @@ class CompressedTensors:
 
     def pack(self, layer: StoredLinear) -> dict[str, Tensor]:
         at, grid = layer.name, layer.grid
+        if isinstance(grid, Fp4Grid):
+            return _pack_fp4(layer, grid)
         if layer.activations is not None or not isinstance(grid, IntGrid):
             return {f"{at}.weight": layer.codes, f"{at}.weight_scale": layer.scales}
         tensors = {
@@ -60,6 +69,8 @@ class CompressedTensors:
     def unpack(self, name: str, read: Callable[[str], Tensor], scheme: Scheme, bias: Tensor | None) -> StoredLinear:
         grid = scheme.weights
         assert grid is not None  # a stored layer has a weight format
+        if isinstance(grid, Fp4Grid):
+            return _unpack_fp4(name, read, grid, scheme, bias)
         scales, zeros = read(f"{name}.weight_scale"), None
         if scheme.packed and isinstance(grid, IntGrid):
             out, columns = (int(side) for side in read(f"{name}.weight_shape"))
@@ -75,7 +86,7 @@ class CompressedTensors:
         group = {
             "targets": ["Linear"],
             "weights": _arguments(scheme.weights),
-            "input_activations": _arguments(scheme.activations),
+            "input_activations": _arguments(scheme.activations, activations=True),
             "output_activations": None,
             "format": layout,
         }
@@ -93,15 +104,19 @@ class CompressedTensors:
         }
 
     def layout(self, scheme: Scheme) -> str:
+        if isinstance(scheme.weights, Fp4Grid):
+            return "nvfp4-pack-quantized" if scheme.weights.scales == "fp8" else "mxfp4-pack-quantized"
         if isinstance(scheme.weights, FloatGrid):
             return "float-quantized"
         return "pack-quantized" if scheme.packed else "int-quantized"
 
 
-def _arguments(grid: Grid | None) -> dict[str, Any] | None:
+def _arguments(grid: Grid | None, *, activations: bool = False) -> dict[str, Any] | None:
     """compressed-tensors' ``QuantizationArgs`` for a grid."""
     if grid is None:
         return None
+    if isinstance(grid, Fp4Grid):
+        return _fp4_arguments(grid, dynamic=activations)
     dynamic = grid.strategy == "token"
     return {
         "num_bits": grid.bits,
@@ -112,6 +127,46 @@ def _arguments(grid: Grid | None) -> dict[str, Any] | None:
         "dynamic": dynamic,
         "observer": None if dynamic else "minmax",
     }
+
+
+def _fp4_arguments(grid: Fp4Grid, *, dynamic: bool) -> dict[str, Any]:
+    scale = "torch.float8_e4m3fn" if grid.scales == "fp8" else "torch.uint8"
+    return {
+        "num_bits": 4,
+        "type": "float",
+        "symmetric": True,
+        "strategy": "tensor_group" if grid.scales == "fp8" else "group",
+        "group_size": grid.group_size,
+        "dynamic": dynamic,
+        "observer": None if dynamic else "minmax",
+        "scale_dtype": scale,
+        "zp_dtype": scale,
+    }
+
+
+def _pack_fp4(layer: StoredLinear, grid: Fp4Grid) -> dict[str, Tensor]:
+    packed = {f"{layer.name}.weight_packed": pack_fp4(layer.codes)}
+    if grid.scales == "e8m0":
+        exponents = torch.frexp(layer.scales).exponent - 1
+        return packed | {f"{layer.name}.weight_scale": (exponents + 127).to(torch.uint8)}
+    assert layer.reach is not None  # the sweep knows it for every layer
+    shared = torch.tensor([global_scale(layer.reach)])
+    return packed | {
+        f"{layer.name}.weight_scale": (layer.scales * shared).to(FP8),
+        f"{layer.name}.weight_global_scale": shared,
+    }
+
+
+def _unpack_fp4(
+    name: str, read: Callable[[str], Tensor], grid: Fp4Grid, scheme: Scheme, bias: Tensor | None
+) -> StoredLinear:
+    codes, stored, reach = unpack_fp4(read(f"{name}.weight_packed")), read(f"{name}.weight_scale"), None
+    if grid.scales == "e8m0":
+        scales = torch.ldexp(torch.ones(stored.shape), stored.int() - 127)
+    else:
+        shared = read(f"{name}.weight_global_scale").float()
+        scales, reach = stored.float() / shared, FP8_MAX * FP4_MAX / float(shared)
+    return StoredLinear(name, codes, scales, None, grid, scheme.activations, bias, reach)
 
 
 CHECKPOINT = CompressedTensors()

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quantgate.formats import FloatGrid, Grid, IntGrid
-from quantgate.formats.codec import FP8
+from quantgate.formats import FloatGrid, Fp4Grid, Grid, IntGrid
+from quantgate.formats.codec import FP8, nearest_fp4
 from quantgate.formats.grids import FP8_MAX
 
 
@@ -37,7 +37,7 @@ class Levels:
 
 
 class Rows:
-    """The stack. ``parts`` come integers first, floats last; all with scales of one dtype."""
+    """The stack. ``parts`` come integers first, floats last, fp4 alone; all with scales of one dtype."""
 
     def __init__(self, parts: list[Part]) -> None:
         assert [isinstance(part.grid, FloatGrid) for part in parts] == sorted(
@@ -50,6 +50,7 @@ class Rows:
         self.count = int(ends[-1])
         self.device = parts[0].weight.device
         self._dtype = parts[0].scales.dtype
+        self._fp4 = isinstance(parts[0].grid, Fp4Grid)
         limits = [(p.grid.low, p.grid.high) if isinstance(p.grid, IntGrid) else (-FP8_MAX, FP8_MAX) for p in parts]
         sizes = torch.tensor([len(part.weight) for part in parts])
         self._low, self._high = (
@@ -57,7 +58,8 @@ class Rows:
             for side in zip(*limits, strict=True)
         )
         self._floats = sum(len(part.weight) for part in parts if isinstance(part.grid, FloatGrid))
-        self._scales = [_by_group(part.scales.float(), part) for part in parts]
+        unit = 0.5 if self._fp4 else 1.0  # fp4 codes hold twice the number
+        self._scales = [_by_group(part.scales.float() * unit, part) for part in parts]
         self._zeros = [None if part.zeros is None else _by_group(part.zeros.float(), part) for part in parts]
         # Codes in their own types, [in, rows of the part]
         self._codes = [
@@ -84,7 +86,9 @@ class Rows:
         codes = x / levels.scales[at]
         if levels.zeros is not None:
             codes += levels.zeros[at]
-        if self._floats:
+        if self._fp4:
+            codes = nearest_fp4(codes)
+        elif self._floats:
             tail = codes[-self._floats :]
             tail.copy_(tail.clamp(-FP8_MAX, FP8_MAX).to(FP8))
             head = codes[: -self._floats]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from quantgate.errors import BadTensor, FormatError
-from quantgate.formats import FloatGrid, Grid, IntGrid
-from quantgate.formats.codec import grouped, scales_for, scales_of_range
+from quantgate.formats import FloatGrid, Fp4Grid, Grid, IntGrid
+from quantgate.formats.codec import fp4_scales, grouped, scales_for, scales_of_range, to_codes, to_values
 from quantgate.quantize.methods import Job, LayerStats
 
 Clip = Literal["minmax", "mse", "hessian"]
@@ -49,11 +49,14 @@ def choose_scales(job: Job, weight: Tensor, clip: Clip, stats: LayerStats | None
     """
     dtype = job.scale_dtype or torch.bfloat16
     if clip == "minmax" or isinstance(job.grid, FloatGrid):  # its steps are relative: clipping gains nothing
-        return *scales_for(weight, job.grid, dtype=dtype, name=job.name), "minmax"
+        return *scales_for(weight, job.grid, dtype=dtype, name=job.name, reach=job.reach), "minmax"
     importance = None
     if clip == "hessian" and stats is not None:
         diagonal = stats.hessian.diagonal().clamp(min=0).float()
         importance = diagonal + 0.01 * diagonal.mean() + torch.finfo(torch.float32).tiny
+    if isinstance(job.grid, Fp4Grid):
+        reach = float(weight.abs().max()) if job.reach is None else job.reach
+        return best_fp4_scales(weight, job.grid, reach, importance), None, clip
     factors = best_clip(weight, job.grid, dtype, importance)
     return *scales_for(weight, job.grid, factors, dtype=dtype, name=job.name), clip
 
@@ -113,9 +116,34 @@ def _search(lines: Tensor, grid: IntGrid, dtype: torch.dtype, importance: Tensor
     return best.squeeze(-1)
 
 
+FP4_FACTORS = {  # of the range that min-max covers; at 2/3 the largest number of a group is its 4, not its 6
+    "fp8": (1.0, *(1 - 0.02 * step for step in range(1, 20)), 1.5, 1.25),
+    "e8m0": (1.0, 0.5, 0.25),
+}
+
+
+def best_fp4_scales(weight: Tensor, grid: Fp4Grid, reach: float, importance: Tensor | None = None) -> Tensor:
+    """Of all scales near the min-max one, those with the smallest (weighted) squared error; float32 [out, in / group].
+
+    ``importance`` [in] weighs the columns.
+    """
+    lines = grouped(weight, grid)
+    heavy = None if importance is None else grouped(importance.expand_as(weight), grid)
+    largest = lines.abs().amax(dim=-1)
+    best, least = torch.empty_like(largest), torch.full_like(largest, torch.inf)
+    for factor in FP4_FACTORS[grid.scales]:
+        scales = fp4_scales(largest * factor, grid, reach)
+        wide = scales.unsqueeze(-1)
+        lost = (to_values(to_codes(lines, wide, None, grid), wide / 2, None) - lines).square()
+        loss = (lost if heavy is None else lost * heavy).sum(dim=-1)
+        better = loss < least
+        best, least = torch.where(better, scales, best), torch.where(better, loss, least)
+    return best
+
+
 def clipped_fraction(weight: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None) -> float:
     """The fraction of weights that lie more than a whole step beyond the last code of their scale."""
-    if isinstance(grid, FloatGrid):
+    if not isinstance(grid, IntGrid):
         return 0.0
     lines = grouped(weight, grid)
     wide = scales.float().reshape(*lines.shape[:2], 1)

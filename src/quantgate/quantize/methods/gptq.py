@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from quantgate.errors import FormatError
-from quantgate.formats import FloatGrid
+from quantgate.formats import FloatGrid, Fp4Grid
 from quantgate.formats.codec import decode
 from quantgate.quantize.methods import Facts, Job, LayerStats, Order, Solved
 from quantgate.quantize.methods._factor import Factor, relative_error
@@ -97,7 +97,8 @@ def _stacks(tasks: list[_Task]) -> list[list[_Task]]:
     by_kind: dict[tuple[object, ...], list[_Task]] = {}
     for task in sorted(tasks, key=lambda one: isinstance(one.job.grid, FloatGrid)):
         options = task.options
-        key = (options.damping, options.order, options.descent, options.leaf, task.scales.dtype)
+        fp4 = isinstance(task.job.grid, Fp4Grid)
+        key = (options.damping, options.order, options.descent, options.leaf, task.scales.dtype, fp4)
         by_kind.setdefault(key, []).append(task)
     stacks: list[list[_Task]] = []
     for kind in by_kind.values():
