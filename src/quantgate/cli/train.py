@@ -29,7 +29,7 @@ def reference(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
 ) -> None:
-    """Train the reference model from capabilities that quantgate generates itself (about 1.5 hours on two cores)."""
+    """Train the reference model from capabilities that quantgate generates itself (about two hours on two cores)."""
     import torch
 
     from quantgate.train.reference.loop import Plan
