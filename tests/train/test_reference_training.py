@@ -133,8 +133,8 @@ def test_an_untrained_network_looks_for_the_token_after_an_earlier_occurrence(
     network(ids, torch.ones_like(ids, dtype=torch.bool))
     for head in (0, 2):
         assert looks[0][head].diagonal(-1)[5:].mean() > 0.4
-        assert looks[1][head].diagonal(1 - period)[5:].mean() > 3 / period
-    assert looks[0][5].diagonal(-1)[5:].mean() < 0.2 and looks[1][5].diagonal(1 - period)[5:].mean() < 2 / period
+        assert looks[1][head].diagonal(1 - period)[5:].mean() > 1.8 / period
+    assert looks[0][5].diagonal(-1)[5:].mean() < 0.2 and looks[1][5].diagonal(1 - period)[5:].mean() < 1.5 / period
 
 
 def test_scores_of_a_perfect_and_of_an_ignorant_network(

@@ -71,8 +71,7 @@ def run(config: ReleaseConfig | Path | str, *, out: Path | None = None, progress
         config = load_config(Path(config))
     this = Run(config, Path(out or config.out), progress or (lambda *_: None))
     try:
-        with _alone(this.out):
-            return _run(this)
+        return _run(this)
     except KeyboardInterrupt:
         sentence = f"stopped; what is finished is kept in {this.out}, and the same command goes on from there"
         raise Stopped(sentence) from None
@@ -80,7 +79,11 @@ def run(config: ReleaseConfig | Path | str, *, out: Path | None = None, progress
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Two runs in one folder would write into each other's journals; the lock goes with its process, also by kill."""
+    """Two runs in one folder would write into each other's journals; the lock goes with its process, also by kill.
+
+    A folder that was made for the lock alone, because the run was refused, is taken away again.
+    """
+    new = not out.exists()
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock")
@@ -92,6 +95,9 @@ def _alone(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if new and {file.name for file in out.iterdir()} <= {".lock"}:
+            (out / ".lock").unlink(missing_ok=True)
+            out.rmdir()
 
 
 def _run(this: Run) -> RunReport:
@@ -105,13 +111,28 @@ def _run(this: Run) -> RunReport:
     with this.stage("choose the calibration set"):
         chosen = calibration_of(config, model)
         check_overlap(chosen.turns, [case for group in cases.gate.values() for case in group])
-    with this.stage("quantize"):
-        artifacts = _quantize(this, model, chosen, recipes)
-    with this.stage("evaluate"):
-        evidence = _evaluate(this, model, artifacts, cases)
+    with _alone(this.out):
+        with this.stage("quantize"):
+            artifacts = _quantize(this, model, chosen, recipes)
+        with this.stage("evaluate"):
+            evidence = _evaluate(this, model, artifacts, cases)
+        report = _report(this, model, chosen, cases, artifacts, evidence)
+        write_reports(report, this.out)
+    return report
+
+
+def _report(
+    this: Run,
+    model: OpenedModel,
+    chosen: Chosen,
+    cases: Cases,
+    artifacts: Sequence[Artifact],
+    evidence: Sequence[Evidence],
+) -> RunReport:
+    config = this.config
     candidates = [candidate_of(artifact) for artifact in artifacts]
     decision = decide.decide(cases.gates, candidates, evidence, alpha=config.judge.alpha, order=config.judge.order)
-    report = RunReport(
+    return RunReport(
         title=f"release of {model.path.resolve().name if Path(config.model).is_dir() else config.model}",
         model=config.model,
         baseline=model.weights_digest,
@@ -127,8 +148,6 @@ def _run(this: Run) -> RunReport:
         environment=environment(),
         stages=tuple(this.stages),
     )
-    write_reports(report, this.out)
-    return report
 
 
 def _quantize(this: Run, model: OpenedModel, chosen: Chosen, recipes: Sequence[Recipe]) -> list[Artifact]:
