@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator
 
 from quantgate.decide import Order
 from quantgate.errors import UsageError
+from quantgate.formats import scheme_names
 from quantgate.records import Record, parse
 
 
@@ -59,7 +60,7 @@ class CapabilityConfig(Record):
 class VariantConfig(Record):
     """One candidate: scheme, method and what to leave alone."""
 
-    scheme: str = Field(description="W8A8, W4A16, FP8_DYNAMIC ...; a group size may follow: W4A16-g64")
+    scheme: str = Field(description=f"{', '.join(scheme_names())}; a group size may follow: W4A16-g64")
     method: str | None = Field(default=None, description="rtn or gptq; left out, the usual one of the scheme")
     group_size: int | None = Field(
         default=None, description="input columns that share a scale; left out, the scheme's own"

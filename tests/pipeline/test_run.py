@@ -14,6 +14,7 @@ import pytest
 
 from quantgate import pipeline
 from quantgate.errors import DataError, ModelError, Overlap, Stopped, UnknownName, UsageError
+from quantgate.pipeline.lock import alone_in
 from quantgate.records import canonical, digest_file
 from quantgate.release_config import load_config
 from quantgate.report import RunReport
@@ -222,7 +223,7 @@ def test_a_lost_artifact_is_made_again(release: Any, finished: Any, tmp_path: Pa
 def test_two_runs_in_one_folder_are_refused_and_a_killed_one_leaves_no_lock(release: Any, tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:
-        with pipeline._alone(tmp_path / "run"):
+        with alone_in(tmp_path / "run"):
             (tmp_path / "ready").touch()
             signal.pause()
     while not (tmp_path / "ready").exists():
@@ -231,5 +232,5 @@ def test_two_runs_in_one_folder_are_refused_and_a_killed_one_leaves_no_lock(rele
         pipeline.run(load_config(release()), out=tmp_path / "run")
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    with pipeline._alone(tmp_path / "run"):
+    with alone_in(tmp_path / "run"):
         pass

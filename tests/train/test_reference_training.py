@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from quantgate.cli import app
+from quantgate.errors import BadTensor, UsageError
 from quantgate.models import open_model
 from quantgate.train.reference import loop, recipe
 from quantgate.train.reference.data import Batch, Stream, batches
@@ -74,6 +76,24 @@ def test_a_killed_run_goes_on_to_the_same_curve_and_weights(tmp_path: Path) -> N
     assert all((whole / "model" / name).read_bytes() == (cut / "model" / name).read_bytes() for name in names)
     assert sorted(path.name for path in cut.glob("*state*")) == ["state-6.safetensors", "state.json"]
     assert 3 in [row["step"] for row in rows(cut)][3:]  # the killed step was really done twice
+
+
+def test_a_checkpoint_of_another_plan_is_refused_and_kept(tmp_path: Path) -> None:
+    short = replace(SMALL, tokens=2 * 512)
+    recipe.train_reference(tmp_path / "model", tmp_path, short, lambda row: None)
+    before = (tmp_path / "state.json").read_bytes()
+    with pytest.raises(UsageError, match="holds the checkpoint of a run with another plan, data or network; finish it"):
+        recipe.train_reference(tmp_path / "model", tmp_path, SMALL, lambda row: None)
+    assert (tmp_path / "state.json").read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "backward", lambda network, parts, device: float("nan"))
+    with pytest.raises(BadTensor, match="the loss of step 1 is nan; lower the learning rate"):
+        recipe.train_reference(tmp_path / "model", tmp_path, SMALL, lambda row: None)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

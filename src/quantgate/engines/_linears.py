@@ -50,14 +50,21 @@ class Rounded:
         return self.made[kind]
 
 
-class DequantizedLinear(nn.Module):
+class RoundingLinear(nn.Module):
+    """A layer that rounds its input; ``rounded`` may be shared with the layers that read the same one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounded = Rounded()
+
+
+class DequantizedLinear(RoundingLinear):
     """Weights decoded once; activations rounded as the scheme says."""
 
     got = "dequantized matmul"
 
-    def __init__(self, stored: StoredLinear, dtype: torch.dtype, rounded: Rounded | None = None) -> None:
+    def __init__(self, stored: StoredLinear, dtype: torch.dtype) -> None:
         super().__init__()
-        self.rounded = rounded or Rounded()
         self.weight = nn.Buffer(stored.dequantized(dtype))
         self.bias = _bias(stored, dtype)
         self.activations = stored.activations
@@ -76,7 +83,7 @@ class DequantizedLinear(nn.Module):
 class WeightOnlyLinear(nn.Module):
     """A kernel for few rows, and the same codes decoded for many. Activations are bfloat16."""
 
-    def __init__(self, stored: StoredLinear, dtype: torch.dtype, _rounded: Rounded | None = None) -> None:
+    def __init__(self, stored: StoredLinear, dtype: torch.dtype) -> None:
         super().__init__()
         self.codes = nn.Buffer(stored.codes.contiguous())  # [out, in] int8
         self.scales = nn.Buffer(stored.scales.to(dtype).contiguous())  # [out, in / group]
@@ -104,7 +111,7 @@ class Int4Linear(WeightOnlyLinear):
 
     got = "int4 packed kernel" + ABOVE
 
-    def __init__(self, stored: StoredLinear, dtype: torch.dtype, _rounded: Rounded | None = None) -> None:
+    def __init__(self, stored: StoredLinear, dtype: torch.dtype) -> None:
         super().__init__(stored, dtype)
         group = stored.codes.shape[1] // self.scales.shape[1]
         self.group = kernel_group(group) or group
@@ -127,14 +134,13 @@ class Int8Linear(WeightOnlyLinear):
         return torch._weight_int8pack_mm(rows, self.codes, self.scales.view(-1))
 
 
-class Int8DynamicLinear(nn.Module):
+class Int8DynamicLinear(RoundingLinear):
     """8-bit weights and activations, multiplied exactly as integers; one scale per token and one per output channel."""
 
     got = "int8 x int8 kernel"
 
-    def __init__(self, stored: StoredLinear, dtype: torch.dtype, rounded: Rounded | None = None) -> None:
+    def __init__(self, stored: StoredLinear, dtype: torch.dtype) -> None:
         super().__init__()
-        self.rounded = rounded or Rounded()
         self.codes = nn.Buffer(stored.codes.t().contiguous())  # [in, out]; as a view, 2 to 64 rows take twice as long
         self.scales = nn.Buffer(stored.scales.float().flatten())
         self.bias = _bias(stored, dtype)
@@ -182,7 +188,10 @@ def build(
     if kernels == "dequantize" and kind is not DequantizedLinear:
         refusal = "kernels: dequantize was asked for"
     used = DequantizedLinear if refusal else kind
-    return used(stored, dtype, rounded), _path(kind, stored), _path(used, stored), refusal
+    module = used(stored, dtype)
+    if rounded is not None and isinstance(module, RoundingLinear):
+        module.rounded = rounded
+    return module, _path(kind, stored), _path(used, stored), refusal
 
 
 def _path(kind: Any, stored: StoredLinear) -> str:

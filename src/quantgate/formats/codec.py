@@ -131,7 +131,7 @@ def encode(weight: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None = No
 def decode(codes: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None = None) -> Tensor:
     """float32 [out, in]: the numbers that a runtime computes with."""
     if isinstance(grid, Fp4Grid):
-        scales = scales / 2  # codes hold twice the number
+        scales = scales * grid.unit
     return to_values(grouped(codes, grid), *_spread(scales, zeros, grid)).reshape(codes.shape)
 
 

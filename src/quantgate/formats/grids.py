@@ -33,6 +33,11 @@ class _Grid(Record):
             raise ValueError("group_size belongs to strategy 'group' and to no other")
         return self
 
+    @property
+    def unit(self) -> float:
+        """What a code of 1 stands for before the scale."""
+        return 1.0
+
     def scales_shape(self, out: int, columns: int) -> tuple[int, ...]:
         """Shape of the stored scales of a weight ``[out, columns]``."""
         if self.strategy == "group":
@@ -92,6 +97,10 @@ class Fp4Grid(_Grid):
     symmetric: Literal[True] = True
     strategy: Strategy = "group"
     scales: Literal["fp8", "e8m0"]
+
+    @property
+    def unit(self) -> float:
+        return 0.5
 
 
 Grid = Annotated[IntGrid | FloatGrid | Fp4Grid, Field(discriminator="type")]

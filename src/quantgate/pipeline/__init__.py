@@ -16,12 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from quantgate import decide
 from quantgate.calibrate import Chosen
 from quantgate.engines import Engine
-from quantgate.errors import EngineError, RecordError, Stopped, UsageError
+from quantgate.errors import EngineError, RecordError, Stopped
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, compare
 from quantgate.evaluate.evidence import Comparison, Drift, Evidence
@@ -29,10 +27,11 @@ from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
+from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import candidate_of, recipes_of, sentence_of, summary_of
 from quantgate.quantize.manifest import Recipe
-from quantgate.records import digest_of, disk_errors
+from quantgate.records import digest_of
 from quantgate.release_config import ReleaseConfig, load_config
 from quantgate.report import RunReport, Stage
 from quantgate.report.environment import environment
@@ -77,29 +76,6 @@ def run(config: ReleaseConfig | Path | str, *, out: Path | None = None, progress
         raise Stopped(sentence) from None
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Two runs in one folder would write into each other's journals; the lock goes with its process, also by kill.
-
-    A folder that was made for the lock alone, because the run was refused, is taken away again.
-    """
-    new = not out.exists()
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UsageError(f"{out}: another run works here; wait for it, or give this one a folder with --out") from None
-    try:
-        yield
-    finally:
-        lock.release()
-        if new and {file.name for file in out.iterdir()} <= {".lock"}:
-            (out / ".lock").unlink(missing_ok=True)
-            out.rmdir()
-
-
 def _run(this: Run) -> RunReport:
     config = this.config
     recipes = recipes_of(config.variants)
@@ -111,7 +87,7 @@ def _run(this: Run) -> RunReport:
     with this.stage("choose the calibration set"):
         chosen = calibration_of(config, model)
         check_overlap(chosen.turns, [case for group in cases.gate.values() for case in group])
-    with _alone(this.out):
+    with alone_in(this.out):
         with this.stage("quantize"):
             artifacts = _quantize(this, model, chosen, recipes)
         with this.stage("evaluate"):

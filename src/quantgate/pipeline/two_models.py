@@ -13,6 +13,7 @@ from quantgate.evaluate.compare import Side, compare
 from quantgate.evaluate.evidence import Comparison
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline.cases import Cases, cases_of
+from quantgate.pipeline.lock import alone_in
 from quantgate.records import Record, parse
 from quantgate.release_config import ReleaseConfig
 
@@ -50,7 +51,8 @@ def compare_models(
     """
     found = _cases(suite, {"margin": margin, "cases": cases}, {"alpha": alpha, "seed": seed})
     try:
-        comparisons = _compare(baseline, variant, found, out, progress)
+        with alone_in(out):
+            comparisons = _compare(baseline, variant, found, out, progress)
     except KeyboardInterrupt:
         sentence = f"stopped; the answers so far are kept in {out}, and the same command goes on from there"
         raise Stopped(sentence) from None

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from quantgate.errors import ArtifactError, RecordError, Stopped
+from quantgate.formats.codec import global_scale
 from quantgate.models import OpenedModel
 from quantgate.models.text import tokenizer_files
 from quantgate.models.walker import Block
@@ -154,7 +155,13 @@ class Pieces:
     def add(self, variant: Variant, layer: str, weight: Tensor, solved: Solved, reach: float) -> None:
         zeros = None if solved.zeros is None else solved.zeros.cpu()
         stored = StoredLinear(
-            layer, solved.codes.cpu(), solved.scales.cpu(), zeros, solved.grid, variant.scheme.activations, None, reach
+            layer,
+            solved.codes.cpu(),
+            solved.scales.cpu(),
+            zeros,
+            solved.grid,
+            variant.scheme.activations,
+            global_scale=global_scale(reach),
         )
         tensors = self.container.pack(stored)
         lost = float((solved.weight() - weight).square().sum() / weight.square().sum().clamp(min=1e-30))

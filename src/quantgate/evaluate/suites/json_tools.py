@@ -121,7 +121,9 @@ def draw(rng: random.Random, difficulty: Difficulty) -> Draft:
     pool = {"call": FLAT, "nested": DEEP + NESTED if hard else NESTED, "abstain": EASY, "multi_turn": TALK}[kind]
     tool, count, present = rng.choice(pool), rng.choice((4, 5, 6) if hard else (2, 3)), kind != "abstain"
     values = draw_values(rng, tool.fields)
-    system, name, fields = _system(rng, tool, listed(rng, tool, count, present=present, hard=hard), hard)
+    tools = listed(rng, tool, count, present=present, hard=hard)
+    system, shown = _system(rng, tools, hard)
+    name, fields = shown[tools.index(tool)] if present else ("", tool.fields)
     request = request_of(rng, tool, values)
     identity = [kind, tool.names[0], values]
     if hard and kind != "multi_turn" and tool.changeable and rng.random() < 0.5:
@@ -153,11 +155,11 @@ def draw_many(rng: random.Random, questions: int, split: Split = "train") -> lis
     """
     asked = rng.choice(EASY)
     tools = listed(rng, asked, rng.choice((2, 3)), present=True, hard=False)
-    shown = [show(rng, one, one.fields) for one in tools]
+    system, shown = _system(rng, tools, False)
     families = {one.family for one in tools}
     families |= {family for group in NEAR if families & set(group) for family in group}
     absent = [one for one in EASY if one.family not in families]
-    turns: list[tuple[Role, str]] = [("system", "\n".join([rng.choice(HEADERS), *(line for _, line in shown), FORMAT]))]
+    turns: list[tuple[Role, str]] = [("system", system)]
 
     def take(kind: str, request: str, answer: str, *problem: Any) -> bool:
         if split_of("json_tools", compact([kind, *problem])) != split:
@@ -187,16 +189,15 @@ def draw_many(rng: random.Random, questions: int, split: Split = "train") -> lis
     return turns
 
 
-def _system(rng: random.Random, tool: Tool, tools: list[Tool], hard: bool) -> tuple[str, str, Tree]:
-    """The system message, and the name and property order under which ``tool`` stands in it (if it does)."""
-    lines, name, fields = [rng.choice(HEADERS)], "", tool.fields
+def _system(rng: random.Random, tools: list[Tool], hard: bool) -> tuple[str, list[tuple[str, Tree]]]:
+    """The system message, and the name and property order under which each tool stands in it."""
+    lines, shown = [rng.choice(HEADERS)], list[tuple[str, Tree]]()
     for one in tools:
         order = shuffled(one.fields, rng) if hard else one.fields
-        shown, line = show(rng, one, order)
+        name, line = show(rng, one, order)
         lines.append(line)
-        if one is tool:
-            name, fields = shown, order
-    return "\n".join([*lines, FORMAT]), name, fields
+        shown.append((name, order))
+    return "\n".join([*lines, FORMAT]), shown
 
 
 SUITE = Suite(

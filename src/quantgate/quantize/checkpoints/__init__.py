@@ -31,7 +31,7 @@ class StoredLinear:
     grid: Grid  # how codes, scales and zeros make a weight
     activations: Grid | None  # what the layer's input is rounded to at run time
     bias: Tensor | None = None  # [out]
-    reach: float | None = None  # NVFP4: the largest magnitude of all tensors that share the global scale
+    global_scale: float = 1.0  # NVFP4: what all stored scales are divided by; ``scales`` are so already
 
     def dequantized(self, dtype: torch.dtype | None = None) -> Tensor:
         """[out, in]: ``(code - zero) * scale`` as a runtime that works in ``dtype`` computes it, rounded once to it.

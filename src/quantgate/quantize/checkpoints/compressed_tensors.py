@@ -29,8 +29,7 @@ import torch
 from torch import Tensor
 
 from quantgate.formats import FloatGrid, Fp4Grid, Grid, IntGrid, Scheme
-from quantgate.formats.codec import FP8, global_scale
-from quantgate.formats.grids import FP4_MAX, FP8_MAX
+from quantgate.formats.codec import FP8
 from quantgate.formats.pack import pack, pack_fp4, unpack, unpack_fp4
 from quantgate.quantize.checkpoints import StoredLinear
 
@@ -149,8 +148,7 @@ def _pack_fp4(layer: StoredLinear, grid: Fp4Grid) -> dict[str, Tensor]:
     if grid.scales == "e8m0":
         exponents = torch.frexp(layer.scales).exponent - 1
         return packed | {f"{layer.name}.weight_scale": (exponents + 127).to(torch.uint8)}
-    assert layer.reach is not None  # the sweep knows it for every layer
-    shared = torch.tensor([global_scale(layer.reach)])
+    shared = torch.tensor([layer.global_scale])
     return packed | {
         f"{layer.name}.weight_scale": (layer.scales * shared).to(FP8),
         f"{layer.name}.weight_global_scale": shared,
@@ -160,13 +158,12 @@ def _pack_fp4(layer: StoredLinear, grid: Fp4Grid) -> dict[str, Tensor]:
 def _unpack_fp4(
     name: str, read: Callable[[str], Tensor], grid: Fp4Grid, scheme: Scheme, bias: Tensor | None
 ) -> StoredLinear:
-    codes, stored, reach = unpack_fp4(read(f"{name}.weight_packed")), read(f"{name}.weight_scale"), None
+    codes, stored = unpack_fp4(read(f"{name}.weight_packed")), read(f"{name}.weight_scale")
     if grid.scales == "e8m0":
         scales = torch.ldexp(torch.ones(stored.shape), stored.int() - 127)
-    else:
-        shared = read(f"{name}.weight_global_scale").float()
-        scales, reach = stored.float() / shared, FP8_MAX * FP4_MAX / float(shared)
-    return StoredLinear(name, codes, scales, None, grid, scheme.activations, bias, reach)
+        return StoredLinear(name, codes, scales, None, grid, scheme.activations, bias)
+    shared = read(f"{name}.weight_global_scale").float()
+    return StoredLinear(name, codes, stored.float() / shared, None, grid, scheme.activations, bias, float(shared))
 
 
 CHECKPOINT = CompressedTensors()

@@ -58,8 +58,7 @@ class Rows:
             for side in zip(*limits, strict=True)
         )
         self._floats = sum(len(part.weight) for part in parts if isinstance(part.grid, FloatGrid))
-        unit = 0.5 if self._fp4 else 1.0  # fp4 codes hold twice the number
-        self._scales = [_by_group(part.scales.float() * unit, part) for part in parts]
+        self._scales = [_by_group(part.scales.float() * part.grid.unit, part) for part in parts]
         self._zeros = [None if part.zeros is None else _by_group(part.zeros.float(), part) for part in parts]
         # Codes in their own types, [in, rows of the part]
         self._codes = [

@@ -130,11 +130,11 @@ def best_fp4_scales(weight: Tensor, grid: Fp4Grid, reach: float, importance: Ten
     lines = grouped(weight, grid)
     heavy = None if importance is None else grouped(importance.expand_as(weight), grid)
     largest = lines.abs().amax(dim=-1)
-    best, least = torch.empty_like(largest), torch.full_like(largest, torch.inf)
+    best, least = fp4_scales(largest, grid, reach), torch.full_like(largest, torch.inf)
     for factor in FP4_FACTORS[grid.scales]:
         scales = fp4_scales(largest * factor, grid, reach)
         wide = scales.unsqueeze(-1)
-        lost = (to_values(to_codes(lines, wide, None, grid), wide / 2, None) - lines).square()
+        lost = (to_values(to_codes(lines, wide, None, grid), wide * grid.unit, None) - lines).square()
         loss = (lost if heavy is None else lost * heavy).sum(dim=-1)
         better = loss < least
         best, least = torch.where(better, scales, best), torch.where(better, loss, least)

@@ -112,6 +112,7 @@ class Stream:
                 self.tokenizer, name, json_tools.draw_many(self.rng, 4), every_answer=True, prompts=self.prompts
             )
         if name == "long_context" and not (hard and longest >= 2048):
+            # a line takes some 12 tokens, a question with its answer 35, what stands around them 60
             fits = [count for count in (8, 16, 32, 64, 128) if count * 12 + 150 <= longest]
             records = self.rng.choice(fits or [8])
             questions = min(12, records, max(1, (longest - 12 * records - 60) // 35))
@@ -123,8 +124,7 @@ class Stream:
     def step(self, tokens: int, longest: int, copying: float) -> list[Batch]:
         """About ``tokens`` tokens of documents no longer than ``longest``, as batches of like length.
 
-        A share ``copying`` of the documents are copy drills. Without them no attention head had learned to copy after 6
-        million tokens; with them it happens within the first few hundred thousand (docs/LOG.md).
+        A share ``copying`` of the documents are copy drills (docs/decisions/0008-copying-from-the-start.md).
         """
         source, drawn, held = self.documents(longest), list[Document](), 0
         while held < tokens:

@@ -8,6 +8,7 @@ not yet learned.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
+from quantgate.errors import BadTensor, UsageError
 from quantgate.evaluate import suites
 from quantgate.records import disk_errors, write_whole
 from quantgate.train.reference.data import Batch, Stream, batches, of_draft
@@ -78,13 +80,21 @@ def train(
     plan: Plan,
     report: Callable[[dict[str, Any]], None],
     device: str = "cpu",
+    *,
+    recipe: str = "",
 ) -> list[dict[str, Any]]:
-    """Train in place and return the curve; ``folder`` keeps a checkpoint, from which a killed run goes on."""
+    """Train in place and return the curve; ``folder`` keeps a checkpoint, from which a killed run goes on.
+
+    ``recipe`` is a digest of everything besides the checkpoint that decides what comes out.
+
+    Raises UsageError when ``folder`` holds the checkpoint of another plan, data or network, BadTensor when the loss is
+    no longer finite.
+    """
     network.to(device)
     optimizers = _optimizers(network, plan)
     stream, curve, step, spent_s = Stream(tokenizer, plan.seed, plan.prompts), list[dict[str, Any]](), 0, 0.0
     if (folder / "state.json").exists():
-        step, curve, spent_s = _resume(folder, network, optimizers)
+        step, curve, spent_s = _resume(folder, network, optimizers, recipe)
     stream.restart(step, _shares(curve))
     losses: list[float] = []
     began = time.monotonic() - spent_s
@@ -95,6 +105,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = plan.learning_rate * plan.rate(step)
         loss = backward(network, parts, device)
+        if not math.isfinite(loss):
+            raise BadTensor(f"{folder}: the loss of step {step + 1} is {loss}; lower the learning rate and begin anew")
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -108,7 +120,7 @@ def train(
             curve.append({**row, "seconds": round(time.monotonic() - began, 1), "right": right})
             report(curve[-1])
             losses = []
-            _save(folder, network, optimizers, step, curve, time.monotonic() - began)
+            _save(folder, network, optimizers, step, curve, time.monotonic() - began, recipe)
             stream.restart(step, _shares(curve))
     return curve
 
@@ -118,12 +130,12 @@ def backward(network: Network, parts: list[Batch], device: str) -> float:
 
     On a CPU every core takes every n-th part for itself: 1.2 times as fast on two cores as sharing each product.
     """
-    workers = torch.get_num_threads() if device == "cpu" else 1
+    threads = torch.get_num_threads()
+    workers = threads if device == "cpu" else 1
     answers = sum(int((part.weights == 1).sum()) for part in parts)
     parameters = list(network.parameters())
 
     def share(mine: list[Batch]) -> tuple[float, list[Tensor]]:
-        torch.set_num_threads(1 if workers > 1 else torch.get_num_threads())
         loss, sums = 0.0, [torch.zeros_like(parameter) for parameter in parameters]
         for part in mine:
             logits = network(part.ids.to(device), part.answered.to(device))
@@ -134,9 +146,11 @@ def backward(network: Network, parts: list[Batch], device: str) -> float:
             loss += float(losses.detach()[weights == 1].sum())
         return loss, sums
 
-    with ThreadPoolExecutor(workers) as pool:
-        shares = list(pool.map(share, [parts[index::workers] for index in range(workers)]))
-    torch.set_num_threads(workers) if workers > 1 else None
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+            shares = list(pool.map(share, [parts[index::workers] for index in range(workers)]))
+    finally:
+        torch.set_num_threads(threads)
     for parameter, *gradients in zip(parameters, *(sums for _, sums in shares), strict=True):
         parameter.grad = torch.stack(gradients).sum(0)
     return sum(loss for loss, _ in shares)
@@ -190,6 +204,7 @@ def _save(
     step: int,
     curve: list[dict[str, Any]],
     spent_s: float,
+    recipe: str,
 ) -> None:
     """Tensors into safetensors, the rest into JSON written last: a checkpoint counts only when state.json names it."""
     tensors = {f"network/{name}": tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -201,7 +216,7 @@ def _save(
     with disk_errors(folder):
         save_file(tensors, folder / f".{name}")
         (folder / f".{name}").replace(folder / name)
-    state = {"step": step, "curve": curve, "seconds": spent_s, "file": name}
+    state = {"recipe": recipe, "step": step, "curve": curve, "seconds": spent_s, "file": name}
     write_whole(folder / "state.json", json.dumps(state).encode())
     for old in folder.glob("state-*.safetensors"):
         if old.name != name:
@@ -209,9 +224,12 @@ def _save(
 
 
 def _resume(
-    folder: Path, network: Network, optimizers: list[torch.optim.Optimizer]
+    folder: Path, network: Network, optimizers: list[torch.optim.Optimizer], recipe: str
 ) -> tuple[int, list[dict[str, Any]], float]:
     state = json.loads((folder / "state.json").read_bytes())
+    if state.get("recipe") != recipe:
+        sentence = f"{folder}: holds the checkpoint of a run with another plan, data or network"
+        raise UsageError(f"{sentence}; finish it with the same options, or give --work another folder")
     tensors = load_file(folder / state["file"])
     prefix = "network/"
     network.load_state_dict({name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +28,23 @@ def train_reference(
 ) -> Path:
     """Train from nothing (or from ``work``'s checkpoint) and write the model folder ``out``, whole or not at all."""
     torch.manual_seed(plan.seed)
-    tokenizer = _tokenizer(work, plan.seed)
+    tokenizer = _tokenizer(plan.seed)
     config = reference_config(tokenizer)
     network = Network(config)
-    curve = train(network, tokenizer, work, plan, report, device)
+    data = data_digest(plan.seed)
+    recipe = digest_of([asdict(plan), data, config.to_dict(), digest_of(tokenizer.backend_tokenizer.to_str())])
+    curve = train(network, tokenizer, work, plan, report, device, recipe=recipe)
     scores = {
         level: answers_right(network, tokenizer, plan.scored_cases, plan.seed + 1, device, level)
         for level in ("default", "hard")
     }
     with folder_aside(out) as folder:
         write_model(folder, network, tokenizer, config)
-        write_card(folder, plan, curve, scores, data_digest(plan.seed))
+        write_card(folder, plan, curve, scores, data)
     return out
 
 
-def _tokenizer(work: Path, seed: int) -> PreTrainedTokenizerFast:
-    if (work / "tokenizer" / "tokenizer.json").exists():
-        return PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")  # type: ignore[no-any-return]
+def _tokenizer(seed: int) -> PreTrainedTokenizerFast:
     texts = []
     for name in SHARES:
         source = suites.drafts(suites.get(name), "train", seed)
@@ -51,10 +52,7 @@ def _tokenizer(work: Path, seed: int) -> PreTrainedTokenizerFast:
         for _ in range(count):
             draft = next(source)
             texts += [content for _, content in draft.messages] + [draft.answer]
-    tokenizer = bpe.train(texts, VOCABULARY, CONTEXT)
-    with folder_aside(work / "tokenizer") as folder:
-        tokenizer.save_pretrained(folder)
-    return tokenizer
+    return bpe.train(texts, VOCABULARY, CONTEXT)
 
 
 def reference_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
