@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator
 from quantgate.decide import Order
 from quantgate.errors import UsageError
 from quantgate.formats import scheme_names
+from quantgate.quantize import methods
 from quantgate.records import Record, parse
 
 
@@ -61,7 +62,9 @@ class VariantConfig(Record):
     """One candidate: scheme, method and what to leave alone."""
 
     scheme: str = Field(description=f"{', '.join(scheme_names())}; a group size may follow: W4A16-g64")
-    method: str | None = Field(default=None, description="rtn or gptq; left out, the usual one of the scheme")
+    method: str | None = Field(
+        default=None, description=f"{', '.join(methods.names())}; left out, the usual one of the scheme"
+    )
     group_size: int | None = Field(
         default=None, description="input columns that share a scale; left out, the scheme's own"
     )

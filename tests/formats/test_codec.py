@@ -13,8 +13,9 @@ from torch import Tensor
 
 from quantgate.errors import FormatError
 from quantgate.formats import FloatGrid, IntGrid, scheme
-from quantgate.formats.codec import decode, encode, quantize_activations, roundtrip, scales_for
+from quantgate.formats.codec import calibrated_scale, decode, encode, quantize_activations, roundtrip, scales_for
 from quantgate.formats.grids import Grid
+from quantgate.quantize.checkpoints.compressed_tensors import CHECKPOINT
 
 GRIDS: list[Grid] = [
     IntGrid(bits=bits, symmetric=symmetric, strategy=strategy, group_size=16 if strategy == "group" else None)
@@ -152,6 +153,47 @@ def test_each_token_has_its_own_scale_whatever_the_rank() -> None:
     assert torch.equal(quantize_activations(x, grid)[0], quantize_activations(x[:1], grid)[0])
 
 
+@given(name=st.sampled_from(["FP8", "FP8_BLOCK", "NVFP4"]), dtype=dtypes, seed=seeds)
+def test_calibrated_and_grouped_activations_as_compressed_tensors_emulates_them(
+    name: str, dtype: torch.dtype, seed: int
+) -> None:
+    grid = scheme(name).activations
+    assert grid is not None
+    x = weight_of(seed, 6, 256).reshape(2, 3, 256).to(dtype)
+    x[0, 0, :128] = 0
+    given = calibrated_scale(grid, 0.5 * float(x.abs().max()) + 1e-6)  # half of what comes: the rest is cut off
+    stored = None if given is None else torch.tensor([given], dtype=torch.float32 if name == "NVFP4" else dtype)
+    told = CHECKPOINT.config({}, scheme(name), [])["quantization_config"]["config_groups"]["group_0"]
+    args, module = QuantizationArgs(**told["input_activations"]), torch.nn.Identity()
+    if name == "FP8":
+        expected = fake_quantize(x, stored, None, args)
+    else:
+        scale, zero = compute_dynamic_scales_and_zp(x, args, module, global_scale=stored)
+        expected = fake_quantize(x, scale, zero, args, global_scale=stored).to(dtype)
+    assert torch.equal(quantize_activations(x, grid, stored), expected)
+
+
+@given(seed=seeds)
+def test_a_block_is_a_square_with_one_scale(seed: int) -> None:
+    grid = FloatGrid(strategy="block", group_size=8)
+    weight = weight_of(seed, 24, 40)
+    scales, zeros = scales_for(weight, grid, dtype=torch.float32)
+    assert scales.shape == (3, 5) and zeros is None
+    stored = decode(encode(weight, grid, scales), grid, scales)
+    for row, column in [(0, 0), (1, 3), (2, 4)]:
+        part = weight[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        alone = roundtrip(part, FloatGrid(strategy="tensor"), dtype=torch.float32)
+        assert torch.equal(stored[8 * row : 8 * row + 8, 8 * column : 8 * column + 8], alone)
+
+
+@pytest.mark.parametrize("name", ["FP8", "NVFP4"])
+def test_a_calibrated_number_that_is_missing_is_said(name: str) -> None:
+    grid = scheme(name).activations
+    assert grid is not None
+    with pytest.raises(FormatError, match="none is stored"):
+        quantize_activations(torch.ones(1, 16), grid)
+
+
 def test_static_grid_is_refused_for_activations() -> None:
-    with pytest.raises(FormatError, match="only symmetric 'token' runs"):
+    with pytest.raises(FormatError, match="only symmetric grids with one scale per token"):
         quantize_activations(torch.ones(1, 4), IntGrid(bits=8))

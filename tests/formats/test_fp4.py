@@ -118,7 +118,7 @@ def test_activations_are_rounded_as_compressed_tensors_does(seed: int, dtype: to
 
 
 def test_activations_under_fp8_scales_are_refused() -> None:
-    with pytest.raises(FormatError, match="fp4 with fp8 scales needs a calibrated global scale"):
+    with pytest.raises(FormatError, match="NVFP4 needs a calibrated global scale"):
         quantize_activations(weight_of(0), NVFP4)
 
 

@@ -11,7 +11,7 @@ from quantgate.records import parse
 
 def test_group_that_does_not_divide_is_refused_in_one_sentence() -> None:
     with pytest.raises(FormatError) as refused:
-        IntGrid(bits=4, strategy="group", group_size=16).check_columns(60, "up_proj")
+        IntGrid(bits=4, strategy="group", group_size=16).check_shape(8, 60, "up_proj")
     assert str(refused.value) == (
         "up_proj: 60 input columns do not divide into groups of 16; "
         "choose a group that divides 60, or list 'up_proj' under keep"
@@ -20,7 +20,7 @@ def test_group_that_does_not_divide_is_refused_in_one_sentence() -> None:
 
 @pytest.mark.parametrize("bad", [{"strategy": "group"}, {"strategy": "channel", "group_size": 32}])
 def test_group_size_and_strategy_belong_together(bad: dict[str, object]) -> None:
-    with pytest.raises(RecordError, match="group_size belongs to strategy 'group'"):
+    with pytest.raises(RecordError, match="group_size belongs to the strategies 'group' and 'block'"):
         parse(IntGrid, {"bits": 4, **bad}, where="grid", error=RecordError)
 
 

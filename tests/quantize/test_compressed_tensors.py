@@ -127,6 +127,20 @@ def test_the_config_says_what_a_runtime_must_know(swept):
         ("W8A8", {"weight": ("I8", (256, 128)), "weight_scale": ("BF16", (256, 1))}),
         ("FP8_DYNAMIC", {"weight": ("F8_E4M3", (256, 128)), "weight_scale": ("BF16", (256, 1))}),
         (
+            "FP8",
+            {"weight": ("F8_E4M3", (256, 128)), "weight_scale": ("BF16", (1,)), "input_scale": ("BF16", (1,))},
+        ),
+        ("FP8_BLOCK", {"weight": ("F8_E4M3", (256, 128)), "weight_scale": ("BF16", (2, 1))}),
+        (
+            "NVFP4",
+            {
+                "weight_packed": ("U8", (256, 64)),
+                "weight_scale": ("F8_E4M3", (256, 8)),
+                "weight_global_scale": ("F32", (1,)),
+                "input_global_scale": ("F32", (1,)),
+            },
+        ),
+        (
             "NVFP4A16",
             {
                 "weight_packed": ("U8", (256, 64)),
@@ -146,9 +160,11 @@ def test_the_tensors_have_the_documented_names_types_and_shapes(swept, name, sto
     assert found == stored
 
 
-@pytest.mark.parametrize("name", ["W4A16", "W3A16-g32-asym-rtn", "W8A8", "FP8_DYNAMIC", "NVFP4A16", "MXFP4A16"])
+@pytest.mark.parametrize(
+    "name", ["W4A16", "W3A16-g32-asym-rtn", "W8A8", "FP8_DYNAMIC", "FP8", "FP8_BLOCK", "NVFP4", "MXFP4A16"]
+)
 def test_reading_back_gives_what_was_packed(swept, name):
-    layer = swept[name].linear("model.layers.0.self_attn.v_proj")
+    layer = swept[name].linear("model.layers.0.mlp.up_proj")
     again = CHECKPOINT.pack(layer)
     assert all(torch.equal(again[key], swept[name].files.read(key)) for key in again)
 

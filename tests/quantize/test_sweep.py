@@ -33,10 +33,11 @@ def test_bytes_are_counted_exactly(each, tiny):
     linears = [each.linear(name) for name in each.quantized]
     packed = each.scheme.packed
     sizes = [stored_bytes(one.codes.shape[0], one.codes.shape[1], one.grid, packed=packed) for one in linears]
-    counted = sum(one.total_bytes - one.shape_bytes for one in sizes)
+    calibrated = sum(one.input_scale.nbytes for one in linears if one.input_scale is not None)
+    counted = sum(one.total_bytes - one.shape_bytes for one in sizes) + calibrated
     assert each.manifest.bits_per_weight == 8 * counted / sum(one.weights for one in sizes)
     kept = sum(fate.bytes for fate in each.manifest.fates if fate.name not in each.quantized)
-    assert each.manifest.tensor_bytes == sum(one.total_bytes for one in sizes) + kept
+    assert each.manifest.tensor_bytes == sum(one.total_bytes for one in sizes) + calibrated + kept
     assert each.manifest.tensor_weights == tiny.parameters
     on_disk = sum(file.stat().st_size for file in each.path.iterdir() if file.name != "manifest.json")
     assert each.manifest.total_bytes == on_disk
@@ -194,6 +195,39 @@ def test_gptq_without_samples_is_refused(tiny, tmp_path):
     assert refused(UsageError, tiny, [Recipe(scheme="W4A16")], tmp_path) == (
         "recipe 'W4A16': method gptq needs a calibration set; give one, or say method: rtn"
     )
+
+
+def test_blocks_that_do_not_divide_the_outputs_are_refused(tiny, tmp_path):
+    assert refused(FormatError, tiny, [Recipe(scheme="FP8_BLOCK")], tmp_path) == (
+        "recipe 'FP8_BLOCK': the outputs of k_proj (64 outputs, 2 layers), v_proj (64 outputs, 2 layers) do not divide "
+        "into blocks of 128; list 'k_proj', 'v_proj' under keep"
+    )
+
+
+@pytest.mark.parametrize("name", ["FP8", "NVFP4"])
+def test_calibrated_activations_without_samples_are_refused(tiny, tmp_path, name):
+    assert refused(UsageError, tiny, [Recipe(scheme=name, method="rtn")], tmp_path) == (
+        f"recipe '{name}-rtn': {name} rounds activations with numbers from a calibration set; give one, or choose "
+        "FP8_DYNAMIC, W8A8 or MXFP4, which need none"
+    )
+
+
+@pytest.mark.parametrize(("name", "top"), [("FP8", 448.0), ("NVFP4", 448.0 * 6)])
+def test_layers_that_share_an_input_share_its_calibrated_scale(swept, tiny, samples, name, top):
+    layers = [f"model.layers.0.self_attn.{one}_proj" for one in "qkv"]
+    scales = [swept[name].linear(layer).input_scale for layer in layers]
+    assert all(torch.equal(one, scales[0]) for one in scales)
+    cut = batches(samples, 300, 1024, 4096)
+    with tiny.block(0) as block:
+        statistics = Statistics(block, tiny.linears(0))
+        for hidden, batch in zip(tiny.embed([one.ids for one in cut]), cut, strict=True):
+            statistics.forward(hidden, batch)
+        statistics.close()
+        absmax = statistics.take(layers[0]).absmax
+        assert absmax is not None
+        largest = float(absmax.max())
+    expected = top / largest if name == "NVFP4" else largest / top
+    assert float(scales[0]) == pytest.approx(expected, rel=1 / 256)
 
 
 def test_two_recipes_with_one_name_are_refused(tiny, tmp_path):

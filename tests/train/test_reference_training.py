@@ -189,7 +189,7 @@ def test_what_is_not_yet_learned_gets_a_larger_share() -> None:
 def test_the_card_tells_people_and_programs_the_same(trained: Path) -> None:
     card, record = (trained / "README.md").read_text(), json.loads((trained / "training.json").read_text())
     assert record["plan"]["tokens"] == SMALL.tokens and record["data_digest"] in card
-    assert record["data_digest"] == recipe.data_digest(SMALL.seed)
+    assert record["data_digest"] == recipe.data_digest(recipe._tokenizer(SMALL.seed), SMALL)
     for name in SHARES:
         shown = f"| {name} | {record['scores']['default'][name]:.3f} | {record['scores']['hard'][name]:.3f} |"
         assert shown in card

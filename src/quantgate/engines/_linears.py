@@ -68,6 +68,7 @@ class DequantizedLinear(RoundingLinear):
         self.weight = nn.Buffer(stored.dequantized(dtype))
         self.bias = _bias(stored, dtype)
         self.activations = stored.activations
+        self.input_scale = None if stored.input_scale is None else nn.Buffer(stored.input_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
@@ -77,7 +78,7 @@ class DequantizedLinear(RoundingLinear):
 
     def _round(self, x: Tensor) -> Tensor:
         assert self.activations is not None  # forward
-        return quantize_activations(x, self.activations)
+        return quantize_activations(x, self.activations, self.input_scale)
 
 
 class WeightOnlyLinear(nn.Module):

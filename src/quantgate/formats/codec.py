@@ -13,18 +13,32 @@ import torch
 from torch import Tensor
 
 from quantgate.errors import FormatError
-from quantgate.formats.grids import FP4_MAX, FP8_MAX, FloatGrid, Fp4Grid, Grid
+from quantgate.formats.grids import FP4_MAX, FP8_MAX, FloatGrid, Fp4Grid, Grid, IntGrid
 
 FP8 = torch.float8_e4m3fn
 SMALLEST_FP8 = 2.0**-9  # the smallest e4m3 number above zero
 
 
 def grouped(weight: Tensor, grid: Grid) -> Tensor:
-    """``weight`` [out, in] with one scale per leading pair: [out, in/group, group], [out, 1, in] or [1, 1, all]."""
+    """``weight`` [out, in] with one scale per leading pair: [out, in/group, group], [out, 1, in] or [1, 1, all].
+
+    Of blocks of n: [out/n, in/n, n * n].
+    """
     out, columns = weight.shape
     if grid.strategy == "tensor":
         return weight.reshape(1, 1, out * columns)
+    if grid.strategy == "block":
+        side = grid.group_size or 1
+        return weight.reshape(out // side, side, columns // side, side).transpose(1, 2).flatten(2)
     return weight.reshape(out, columns // (grid.group_size or columns), grid.group_size or columns)
+
+
+def _ungrouped(lines: Tensor, shape: torch.Size, grid: Grid) -> Tensor:
+    """The inverse of ``grouped``: a weight of ``shape``."""
+    if grid.strategy == "block":
+        side = grid.group_size or 1
+        lines = lines.unflatten(2, (side, side)).transpose(1, 2)
+    return lines.reshape(shape)
 
 
 def scales_for(
@@ -43,7 +57,7 @@ def scales_for(
     gets scale 1. ``reach`` is the largest magnitude of all tensors that share NVFP4's global scale; None: of this one.
     Raises FormatError when groups do not divide, or when a scale overflows ``dtype``.
     """
-    grid.check_columns(weight.shape[1], name)
+    grid.check_shape(weight.shape[0], weight.shape[1], name)
     shape = grid.scales_shape(*weight.shape)
     low, high = grouped(weight, grid).float().aminmax(dim=-1)
     low, high = low.reshape(shape), high.reshape(shape)
@@ -125,14 +139,14 @@ def to_values(codes: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
 
 def encode(weight: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None = None) -> Tensor:
     """Codes [out, in] of ``weight`` [out, in] under stored scales: int8, or float8_e4m3fn for a FloatGrid."""
-    return to_codes(grouped(weight.float(), grid), *_spread(scales, zeros, grid), grid).reshape(weight.shape)
+    return _ungrouped(to_codes(grouped(weight.float(), grid), *_spread(scales, zeros, grid), grid), weight.shape, grid)
 
 
 def decode(codes: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None = None) -> Tensor:
     """float32 [out, in]: the numbers that a runtime computes with."""
     if isinstance(grid, Fp4Grid):
         scales = scales * grid.unit
-    return to_values(grouped(codes, grid), *_spread(scales, zeros, grid)).reshape(codes.shape)
+    return _ungrouped(to_values(grouped(codes, grid), *_spread(scales, zeros, grid)), codes.shape, grid)
 
 
 def roundtrip(weight: Tensor, grid: Grid, *, dtype: torch.dtype = torch.bfloat16, name: str = "weight") -> Tensor:
@@ -141,40 +155,71 @@ def roundtrip(weight: Tensor, grid: Grid, *, dtype: torch.dtype = torch.bfloat16
     return decode(encode(weight, grid, scales, zeros), grid, scales, zeros)
 
 
-def quantize_activations(x: Tensor, grid: Grid) -> Tensor:
-    """``x`` [..., features] rounded to a dynamic grid with one scale per token (MXFP4: per group), in its own dtype.
+def calibrated_scale(grid: Grid, largest: float) -> float | None:
+    """What of an activation grid's scales the calibration set decides, as the file holds it; None: nothing.
 
-    Every step runs in the dtype of ``x`` as in compressed-tensors' emulation (``compute_dynamic_scales_and_zp``, then
-    ``_quantize_dequantize``), so bfloat16 inputs see bfloat16 rounding of scale, quotient and product. For inputs of
-    two dimensions that package takes one scale for the whole tensor; here a token keeps its own.
+    ``largest`` is the largest magnitude of the layer's input. FP8 with one scale: that scale. NVFP4: the divisor of all
+    scales, which are computed from each group at run time.
     """
     if isinstance(grid, Fp4Grid):
-        return _mxfp4_activations(x, grid)
-    if grid.strategy != "token" or not grid.symmetric:
-        raise FormatError(
-            f"activations: strategy '{grid.strategy}', symmetric={grid.symmetric}; only symmetric 'token' runs"
-        )
-    top = FP8_MAX if isinstance(grid, FloatGrid) else (2**grid.bits - 1) / 2
-    scale = x.abs().amax(dim=-1, keepdim=True) / top
-    scale = torch.where(scale == 0, torch.finfo(scale.dtype).eps, scale)
-    if isinstance(grid, FloatGrid):
-        return (x / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8).to(x.dtype) * scale
-    return (x / scale).clamp(grid.low, grid.high).round() * scale
+        return global_scale(largest) if grid.scales == "fp8" else None
+    return (largest / _top(grid) or 1.0) if grid.strategy == "tensor" else None
 
 
-def _mxfp4_activations(x: Tensor, grid: Fp4Grid) -> Tensor:
-    """Groups of 32 features under a power of two: floor(log2(largest)) - 2 with the largest rounded to two bits first.
+def quantize_activations(x: Tensor, grid: Grid, calibrated: Tensor | None = None) -> Tensor:
+    """``x`` [..., features] rounded to a grid with one scale per token, per group, or calibrated, in its own dtype.
 
-    Source: OCP MX v1.0, section 6.3; the rounding is that of compressed-tensors (``round_to_power_2``).
+    ``calibrated`` is the number of ``calibrated_scale`` in the type that it is stored in. Every step runs in the dtype
+    of ``x`` as in compressed-tensors' emulation (``compute_dynamic_scales_and_zp``, then ``_quantize_dequantize``), so
+    bfloat16 inputs see bfloat16 rounding of scale, quotient and product. For inputs of two dimensions that package
+    takes one scale for the whole tensor; here a token keeps its own.
     """
-    if grid.scales != "e8m0":
-        raise FormatError("activations: fp4 with fp8 scales needs a calibrated global scale; only powers of two run")
-    lines = x.reshape(*x.shape[:-1], -1, grid.group_size or 32)
-    largest = lines.float().abs().amax(dim=-1, keepdim=True)
-    split = torch.frexp(largest)
-    power = split.exponent - 1 + (split.mantissa >= 0.875)  # 1.75 and more round up to the next power of two
-    scale = torch.ldexp(torch.ones_like(largest), (power - 2).clamp(-127, 127))
-    return (nearest_fp4(lines.float() / scale * 2) / 2 * scale).reshape(x.shape).to(x.dtype)
+    if isinstance(grid, Fp4Grid):
+        return _fp4_activations(x, grid, calibrated)
+    if not grid.symmetric or grid.strategy not in ("token", "group", "tensor"):
+        raise FormatError(
+            f"activations: strategy '{grid.strategy}', symmetric={grid.symmetric}; only symmetric grids with one scale "
+            "per token, per group, or calibrated run"
+        )
+    if grid.strategy == "tensor":
+        if calibrated is None:
+            raise FormatError("activations: one scale for all tokens needs a calibrated number, and none is stored")
+        return _rounded(x, calibrated.to(x.dtype), grid)
+    lines = x if grid.strategy == "token" else x.unflatten(-1, (-1, grid.group_size or 1))
+    scale = lines.abs().amax(dim=-1, keepdim=True) / _top(grid)
+    scale = torch.where(scale == 0, torch.finfo(scale.dtype).eps, scale)
+    return _rounded(lines, scale, grid).reshape(x.shape)
+
+
+def _top(grid: Grid) -> float:
+    """The magnitude that a scale of 1 reaches."""
+    return FP8_MAX if isinstance(grid, FloatGrid) else (2**grid.bits - 1) / 2
+
+
+def _rounded(x: Tensor, scale: Tensor, grid: Grid) -> Tensor:
+    if isinstance(grid, IntGrid):
+        return (x / scale).clamp(grid.low, grid.high).round() * scale
+    return (x / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8).to(x.dtype) * scale
+
+
+def _fp4_activations(x: Tensor, grid: Fp4Grid, calibrated: Tensor | None) -> Tensor:
+    """Groups of features under scales of their own: powers of two (MXFP4), or e4m3 numbers over ``calibrated`` (NVFP4).
+
+    The power is floor(log2(largest)) - 2 with the largest rounded to two bits first. Source: OCP MX v1.0, section 6.3;
+    the rounding is that of compressed-tensors (``round_to_power_2``).
+    """
+    lines = x.unflatten(-1, (-1, grid.group_size or x.shape[-1]))
+    largest = lines.abs().amax(dim=-1, keepdim=True)
+    if grid.scales == "e8m0":
+        split = torch.frexp(largest.float())
+        power = split.exponent - 1 + (split.mantissa >= 0.875)  # 1.75 and more round up to the next power of two
+        scale = torch.ldexp(torch.ones_like(split.mantissa), (power - 2).clamp(-127, 127))
+    else:
+        if calibrated is None:
+            raise FormatError("activations: NVFP4 needs a calibrated global scale, and none is stored")
+        stored = ((largest / FP4_MAX) * calibrated.float()).clamp(max=FP8_MAX).to(FP8).float()
+        scale = torch.where(stored == 0, torch.finfo(FP8).eps, stored) / calibrated.float()
+    return (nearest_fp4(lines.float() / scale * 2) * grid.unit * scale).reshape(x.shape).to(x.dtype)
 
 
 def _spread(scales: Tensor, zeros: Tensor | None, grid: Grid) -> tuple[Tensor, Tensor | None]:

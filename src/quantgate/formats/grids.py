@@ -6,7 +6,10 @@ A grid stores a weight ``[out, in]`` as codes ``[out, in]`` plus scales (and zer
     tensor     the whole tensor     [1]
     channel    one output channel   [out, 1]
     group      group_size columns   [out, in / group_size]
+    block      group_size squared   [out / group_size, in / group_size]
     token      one activation row   computed at run time, stored nowhere
+
+Of activations, "token" and "group" scales are computed at run time; "tensor" is one number from the calibration set.
 """
 
 from __future__ import annotations
@@ -18,19 +21,21 @@ from pydantic import Field, model_validator
 from quantgate.errors import FormatError
 from quantgate.records import Record
 
-Strategy = Literal["tensor", "channel", "group", "token"]
+Strategy = Literal["tensor", "channel", "group", "block", "token"]
 FP8_MAX = 448.0  # the largest finite e4m3fn number
 FP4_MAX = 6.0  # the largest e2m1 number
 
 
 class _Grid(Record):
     strategy: Strategy = "channel"
-    group_size: int | None = Field(default=None, ge=1)  # columns under one scale; only with strategy "group"
+    group_size: int | None = Field(default=None, ge=1)  # columns under one scale; only with "group" and "block"
 
     @model_validator(mode="after")
     def _group_goes_with_its_strategy(self) -> Self:
-        if (self.strategy == "group") != (self.group_size is not None):
-            raise ValueError("group_size belongs to strategy 'group' and to no other")
+        if (self.strategy in ("group", "block")) != (self.group_size is not None):
+            raise ValueError("group_size belongs to the strategies 'group' and 'block' and to no other")
+        if self.strategy == "block" and not isinstance(self, FloatGrid):
+            raise ValueError("strategy 'block' is for fp8")
         return self
 
     @property
@@ -40,20 +45,23 @@ class _Grid(Record):
 
     def scales_shape(self, out: int, columns: int) -> tuple[int, ...]:
         """Shape of the stored scales of a weight ``[out, columns]``."""
-        if self.strategy == "group":
-            assert self.group_size is not None  # the validator above
-            return (out, columns // self.group_size)
+        if self.group_size is not None:
+            return (out // self.group_size if self.strategy == "block" else out, columns // self.group_size)
         return (1,) if self.strategy == "tensor" else (out, 1)
 
-    def check_columns(self, columns: int, name: str) -> None:
-        """Raises FormatError when the input columns of layer ``name`` do not divide into groups.
+    def check_shape(self, out: int, columns: int, name: str) -> None:
+        """Raises FormatError when a weight ``[out, columns]`` of layer ``name`` does not divide into groups or blocks.
 
-        >>> IntGrid(bits=4, strategy="group", group_size=16).check_columns(64, "up_proj")
+        >>> IntGrid(bits=4, strategy="group", group_size=16).check_shape(7, 64, "up_proj")
         """
         if self.group_size is not None and columns % self.group_size:
             raise FormatError(
                 f"{name}: {columns} input columns do not divide into groups of {self.group_size}; "
                 f"choose a group that divides {columns}, or list '{name}' under keep"
+            )
+        if self.strategy == "block" and self.group_size is not None and out % self.group_size:
+            raise FormatError(
+                f"{name}: {out} outputs do not divide into blocks of {self.group_size}; list '{name}' under keep"
             )
 
 

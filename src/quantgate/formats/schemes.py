@@ -14,7 +14,10 @@ _WEIGHT_ONLY = {"W2A16": 2, "W3A16": 3, "W4A16": 4, "W8A16": 8}  # name -> bits;
 _FIXED: dict[str, tuple[Grid | None, Grid | None]] = {  # name -> weights, activations
     "BF16": (None, None),
     "W8A8": (IntGrid(bits=8), IntGrid(bits=8, strategy="token")),
+    "FP8": (FloatGrid(strategy="tensor"), FloatGrid(strategy="tensor")),
     "FP8_DYNAMIC": (FloatGrid(), FloatGrid(strategy="token")),
+    "FP8_BLOCK": (FloatGrid(strategy="block", group_size=128), FloatGrid(strategy="group", group_size=128)),
+    "NVFP4": (Fp4Grid(group_size=16, scales="fp8"), Fp4Grid(group_size=16, scales="fp8")),
     "NVFP4A16": (Fp4Grid(group_size=16, scales="fp8"), None),
     "MXFP4A16": (Fp4Grid(group_size=32, scales="e8m0"), None),
     "MXFP4": (Fp4Grid(group_size=32, scales="e8m0"), Fp4Grid(group_size=32, scales="e8m0")),
@@ -27,7 +30,15 @@ class Scheme(Record):
 
     name: str
     weights: Grid | None = None  # None: left in the model's own dtype
-    activations: Grid | None = None  # None: not rounded; strategy "token": scales computed from each token
+    activations: Grid | None = None  # None: not rounded
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the rounding of activations needs a number from a calibration set."""
+        return self.activations is not None and (
+            self.activations.strategy == "tensor"
+            or (isinstance(self.activations, Fp4Grid) and self.activations.scales == "fp8")
+        )
 
     @property
     def packed(self) -> bool:

@@ -48,7 +48,8 @@ def load_dequantized(artifact: Artifact, dtype: torch.dtype | None = None) -> An
         )
     if not artifact.is_baseline and artifact.scheme.activations is not None:
         for name in artifact.quantized:
-            round_input(model.get_submodule(name), artifact.scheme.activations)
+            given = artifact.linear(name).input_scale if artifact.scheme.calibrated else None
+            round_input(model.get_submodule(name), artifact.scheme.activations, given)
     return model.eval()
 
 
@@ -66,8 +67,8 @@ def _quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def round_input(layer: nn.Module, grid: Grid) -> None:
-    """From now on ``layer`` sees its input rounded to ``grid``, token by token."""
+def round_input(layer: nn.Module, grid: Grid, calibrated: Tensor | None = None) -> None:
+    """From now on ``layer`` sees its input rounded to ``grid``, with the ``calibrated`` number where it needs one."""
     from quantgate.formats.codec import quantize_activations
 
-    layer.register_forward_pre_hook(lambda _layer, args: (quantize_activations(args[0], grid), *args[1:]))
+    layer.register_forward_pre_hook(lambda _layer, args: (quantize_activations(args[0], grid, calibrated), *args[1:]))

@@ -80,7 +80,8 @@ def format_name(grid: Grid) -> str:
     """A format in words: ``int4 g128``, ``int8 per channel``, ``fp8 per channel``, ``int4 g64 asymmetric``."""
     if isinstance(grid, Fp4Grid):
         return f"fp4 g{grid.group_size}, scales {'fp8' if grid.scales == 'fp8' else 'powers of two'}"
-    reach = f"g{grid.group_size}" if grid.strategy == "group" else f"per {grid.strategy}"
+    sizes = {"group": f"g{grid.group_size}", "block": f"blocks of {grid.group_size} x {grid.group_size}"}
+    reach = sizes.get(grid.strategy, f"per {grid.strategy}")
     kind = "fp" if grid.type == "float" else "int"
     return f"{kind}{grid.bits} {reach}{'' if grid.symmetric else ' asymmetric'}"
 
@@ -100,6 +101,11 @@ def _resolve(
     options = parse(method.Options, recipe.options, where=f"{where}, options of {name}")
     if method.needs_stats and not calibrated:
         raise UsageError(f"{where}: method {name} needs a calibration set; give one, or say method: rtn")
+    if found.calibrated and not calibrated:
+        raise UsageError(
+            f"{where}: {found.label} rounds activations with numbers from a calibration set; give one, or choose "
+            "FP8_DYNAMIC, W8A8 or MXFP4, which need none"
+        )
     kept = _kept(model, recipe, blocks, where)
     _check_groups(model, found.weights, [layer for block in blocks for group in block for layer in group], kept, where)
     return Variant(recipe, found, found.weights, name, method, options, kept)
@@ -136,17 +142,27 @@ def _check_groups(model: OpenedModel, grid: Grid, layers: list[str], kept: dict[
     size = grid.group_size
     if size is None:
         return
-    wrong: Counter[tuple[str, int]] = Counter()
+    columns_of, outputs_of = Counter[tuple[str, int]](), Counter[tuple[str, int]]()
     for layer in layers:
-        columns = model.files.entry(f"{layer}.weight").shape[1]
+        out, columns = model.files.entry(f"{layer}.weight").shape
         if layer not in kept and columns % size:
-            wrong[layer.rpartition(".")[2], columns] += 1
-    if wrong:
-        shown = ", ".join(
-            f"{leaf} ({columns} columns, {count} layers)" for (leaf, columns), count in sorted(wrong.items())
-        )
-        leaves = ", ".join(f"'{leaf}'" for leaf in sorted({leaf for leaf, _ in wrong}))
+            columns_of[layer.rpartition(".")[2], columns] += 1
+        if layer not in kept and grid.strategy == "block" and out % size:
+            outputs_of[layer.rpartition(".")[2], out] += 1
+    if columns_of:
+        shown, leaves = _shown(columns_of, "columns")
         raise FormatError(
             f"{where}: the input columns of {shown} do not divide into groups of {size}; "
             f"choose a group that divides them, or list {leaves} under keep"
         )
+    if outputs_of:
+        shown, leaves = _shown(outputs_of, "outputs")
+        raise FormatError(
+            f"{where}: the outputs of {shown} do not divide into blocks of {size}; list {leaves} under keep"
+        )
+
+
+def _shown(found: Counter[tuple[str, int]], side: str) -> tuple[str, str]:
+    """``k_proj (64 columns, 2 layers), ...`` and ``'k_proj', ...``."""
+    shown = ", ".join(f"{leaf} ({number} {side}, {count} layers)" for (leaf, number), count in sorted(found.items()))
+    return shown, ", ".join(f"'{leaf}'" for leaf in sorted({leaf for leaf, _ in found}))

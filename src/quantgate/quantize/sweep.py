@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from quantgate.errors import ArtifactError, RecordError, Stopped
-from quantgate.formats.codec import global_scale
+from quantgate.formats.codec import calibrated_scale, global_scale
 from quantgate.models import OpenedModel
 from quantgate.models.text import tokenizer_files
 from quantgate.models.walker import Block
@@ -152,16 +152,23 @@ class Pieces:
         self.fates: dict[str, list[Fate]] = {variant.name: [] for variant in variants}
         self.ledger: dict[str, list[Note]] = {variant.name: [] for variant in variants}
 
-    def add(self, variant: Variant, layer: str, weight: Tensor, solved: Solved, reach: float) -> None:
+    def add(
+        self, variant: Variant, layer: str, weight: Tensor, solved: Solved, reach: float, largest: float | None
+    ) -> None:
+        """``reach`` and ``largest``: the largest magnitude of the weights that share an input, and of that input."""
         zeros = None if solved.zeros is None else solved.zeros.cpu()
+        given, activations = None, variant.scheme.activations
+        if activations is not None and largest is not None:
+            given = calibrated_scale(activations, largest)
         stored = StoredLinear(
             layer,
             solved.codes.cpu(),
             solved.scales.cpu(),
             zeros,
             solved.grid,
-            variant.scheme.activations,
+            activations,
             global_scale=global_scale(reach),
+            input_scale=None if given is None else torch.tensor([given], dtype=solved.scales.dtype),
         )
         tensors = self.container.pack(stored)
         lost = float((solved.weight() - weight).square().sum() / weight.square().sum().clamp(min=1e-30))
@@ -189,6 +196,7 @@ def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | N
     """All layers of one input for all variants, the jobs of one method together so that they share what they can."""
     weights = {layer: block.linear(layer).weight for layer in group}
     reach = max(float(weight.abs().max()) for weight in weights.values())
+    largest = None if stats is None or stats.absmax is None else float(stats.absmax.max())
     for method in dict.fromkeys(variant.method_name for variant in pieces.variants):
         todo = [
             (variant, layer)
@@ -201,7 +209,7 @@ def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | N
         if not jobs:
             continue
         for (variant, layer), solved in zip(todo, todo[0][0].method.solve_many(jobs, stats), strict=True):
-            pieces.add(variant, layer, weights[layer], solved, reach)
+            pieces.add(variant, layer, weights[layer], solved, reach, largest)
 
 
 def _notes(layer: str, solved: Solved) -> Iterator[Note]:

@@ -20,6 +20,7 @@ GRIDS: list[Grid] = [
     IntGrid(bits=8),
     IntGrid(bits=5, strategy="tensor"),
     FloatGrid(),
+    FloatGrid(strategy="block", group_size=4),
 ]
 every_method = pytest.mark.parametrize("method", [get(name) for name in names()], ids=names())
 every_grid = pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid.type}{grid.bits}-{grid.strategy}")
@@ -74,7 +75,7 @@ def test_facts_are_plain_numbers_and_words(method: Method) -> None:
 @every_method
 def test_many_jobs_give_what_each_gives_alone(method: Method) -> None:
     weight, stats = weight_and_stats()
-    other = weight.flip(0)[:5] * 3
+    other = weight.flip(0)[:8] * 3
     jobs = [Job(one, grid) for grid in GRIDS for one in (weight, other)]
     together = method.solve_many(jobs, stats)
     for job, solved in zip(jobs, together, strict=True):

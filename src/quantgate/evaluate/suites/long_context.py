@@ -60,6 +60,8 @@ QUESTIONS: dict[Kind, tuple[str, ...]] = {
     ),
 }
 QUESTIONS["hop"] = QUESTIONS["lookup"]  # the question looks the same; the line it leads to points elsewhere
+BRIEFLY = ("{name}?", "And {name}?", "The code of {name}?")  # how a conversation goes on after its first question
+BRIEF = 0.7  # share of later questions put so
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,13 @@ class Question:
     answer: str
 
 
-def deal_names(rng: random.Random, count: int) -> list[str]:
-    """``count`` different names in random order, each word of a name in several names.
+def deal_names(rng: random.Random, count: int, *, alike: bool = True) -> list[str]:
+    """``count`` different names in random order.
 
+    With ``alike`` each word of a name is in several names, else in as few as can be.
     Adjective ``i`` of ``g`` takes the nouns ``i .. i + m - 1`` around a ring of ``g``, with ``g * m >= count``.
     """
-    m = max(2, math.isqrt(count // 2))
+    m = max(2, math.isqrt(count // 2)) if alike else math.ceil(count / len(NOUNS))
     g = max(m, math.ceil(count / m))
     adjectives, nouns = rng.sample(ADJECTIVES, g), rng.sample(NOUNS, g)
     names = [f"{adjectives[i]} {nouns[(i + step) % g]}" for step in range(m) for i in range(g)][:count]
@@ -96,11 +99,15 @@ def deal_names(rng: random.Random, count: int) -> list[str]:
     return names
 
 
-def draw_context(rng: random.Random, count: int, *, hops: bool) -> Context:
-    """A list of ``count`` lines with different codes; with ``hops``, some lines point at another line."""
+def draw_context(rng: random.Random, count: int, *, hops: bool, alike: bool = True) -> Context:
+    """A list of ``count`` lines with different codes; with ``hops``, some lines point at another line.
+
+    ``alike`` as for ``deal_names``.
+    """
     if not 4 <= count <= MOST_RECORDS:
         raise ValueError(f"long_context: {count} records; choose from 4 to {MOST_RECORDS}")
-    names, codes = deal_names(rng, count), [str(number) for number in rng.sample(range(1000, 10000), count)]
+    names = deal_names(rng, count, alike=alike)
+    codes = [str(number) for number in rng.sample(range(1000, 10000), count)]
     taken: dict[str, None] = {}
     for line in range(count):
         if rng.random() < WORD_VALUES:
@@ -140,10 +147,10 @@ def ask(rng: random.Random, context: Context, kind: Kind, free: list[int]) -> Qu
     return Question(kind, line, text, answer)
 
 
-def _pick_context(rng: random.Random, difficulty: Difficulty, records: int | None) -> Context:
+def _pick_context(rng: random.Random, difficulty: Difficulty, records: int | None, *, alike: bool = True) -> Context:
     shares = RECORDS if difficulty == "default" else HARD_RECORDS
     count = records if records is not None else rng.choices(list(shares), list(shares.values()))[0]
-    return draw_context(rng, count, hops=difficulty == "hard" and rng.random() < HOP_CONTEXTS)
+    return draw_context(rng, count, hops=difficulty == "hard" and rng.random() < HOP_CONTEXTS, alike=alike)
 
 
 def _pick_kind(rng: random.Random, difficulty: Difficulty, context: Context, free: list[int]) -> Kind:
@@ -184,21 +191,23 @@ def draw(rng: random.Random, difficulty: Difficulty) -> Draft:
 
 
 def draw_many(
-    rng: random.Random, difficulty: Difficulty, questions: int, *, records: int | None = None
+    rng: random.Random, difficulty: Difficulty, questions: int, *, records: int | None = None, alike: bool = True
 ) -> list[tuple[Role, str]]:
     """One list and several questions about different lines of it, every answer right: training text.
 
-    The first user message holds the list and the first question, later ones a question alone. Gives as many
-    questions as asked for, at most one per line. ``records`` (4 to 400 lines) overrides the difficulty's own length; a
-    line costs about 10 tokens and a question with its answer about 25, and the caller keeps the sum below its context.
-    Raises ValueError for a length outside that range.
+    The first user message holds the list and the first question, later ones a question alone, most of them in a few
+    words. Gives as many questions as asked for, at most one per line. ``records`` (4 to 400 lines) overrides the
+    difficulty's own length; a line costs about 12 tokens and a question with its answer 15 to 35, and the caller keeps
+    the sum below its context. ``alike`` as for ``deal_names``. Raises ValueError for a length outside that range.
     """
-    context = _pick_context(rng, difficulty, records)
+    context = _pick_context(rng, difficulty, records, alike=alike)
     free, messages = list(range(len(context.names))), list[tuple[Role, str]]()
     while free and len(messages) < 2 * questions:
         question = ask(rng, context, _pick_kind(rng, difficulty, context, free), free)
         free.remove(question.line)
         text = question.text if messages else _opening(rng, context, question)
+        if messages and question.kind == "lookup" and rng.random() < BRIEF:
+            text = rng.choice(BRIEFLY).format(name=context.names[question.line])
         messages += [("user", text), ("assistant", question.answer)]
     return messages
 

@@ -32,6 +32,7 @@ class StoredLinear:
     activations: Grid | None  # what the layer's input is rounded to at run time
     bias: Tensor | None = None  # [out]
     global_scale: float = 1.0  # NVFP4: what all stored scales are divided by; ``scales`` are so already
+    input_scale: Tensor | None = None  # [1]: what ``activations`` need from the calibration set
 
     def dequantized(self, dtype: torch.dtype | None = None) -> Tensor:
         """[out, in]: ``(code - zero) * scale`` as a runtime that works in ``dtype`` computes it, rounded once to it.

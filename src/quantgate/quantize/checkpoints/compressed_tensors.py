@@ -52,10 +52,11 @@ class CompressedTensors:
 
     def pack(self, layer: StoredLinear) -> dict[str, Tensor]:
         at, grid = layer.name, layer.grid
+        told = {} if layer.input_scale is None else {f"{at}.{_input_scale(layer.activations)}": layer.input_scale}
         if isinstance(grid, Fp4Grid):
-            return _pack_fp4(layer, grid)
+            return _pack_fp4(layer, grid) | told
         if layer.activations is not None or not isinstance(grid, IntGrid):
-            return {f"{at}.weight": layer.codes, f"{at}.weight_scale": layer.scales}
+            return {f"{at}.weight": layer.codes, f"{at}.weight_scale": layer.scales} | told
         tensors = {
             f"{at}.weight_packed": pack(layer.codes, grid.bits),
             f"{at}.weight_scale": layer.scales,
@@ -68,8 +69,9 @@ class CompressedTensors:
     def unpack(self, name: str, read: Callable[[str], Tensor], scheme: Scheme, bias: Tensor | None) -> StoredLinear:
         grid = scheme.weights
         assert grid is not None  # a stored layer has a weight format
+        given = read(f"{name}.{_input_scale(scheme.activations)}") if scheme.calibrated else None
         if isinstance(grid, Fp4Grid):
-            return _unpack_fp4(name, read, grid, scheme, bias)
+            return _unpack_fp4(name, read, grid, scheme, bias, given)
         scales, zeros = read(f"{name}.weight_scale"), None
         if scheme.packed and isinstance(grid, IntGrid):
             out, columns = (int(side) for side in read(f"{name}.weight_shape"))
@@ -78,7 +80,7 @@ class CompressedTensors:
                 zeros = unpack(read(f"{name}.weight_zero_point"), grid.bits, (out, scales.shape[1]), dim=0)
         else:
             codes = read(f"{name}.weight")
-        return StoredLinear(name, codes, scales, zeros, grid, scheme.activations, bias)
+        return StoredLinear(name, codes, scales, zeros, grid, scheme.activations, bias, input_scale=given)
 
     def config(self, config: dict[str, Any], scheme: Scheme, kept: Sequence[str]) -> dict[str, Any]:
         layout = self.layout(scheme)
@@ -110,22 +112,27 @@ class CompressedTensors:
         return "pack-quantized" if scheme.packed else "int-quantized"
 
 
+def _input_scale(activations: Grid | None) -> str:
+    return "input_global_scale" if isinstance(activations, Fp4Grid) else "input_scale"
+
+
 def _arguments(grid: Grid | None, *, activations: bool = False) -> dict[str, Any] | None:
     """compressed-tensors' ``QuantizationArgs`` for a grid."""
     if grid is None:
         return None
     if isinstance(grid, Fp4Grid):
         return _fp4_arguments(grid, dynamic=activations)
-    dynamic = grid.strategy == "token"
+    dynamic = activations and grid.strategy != "tensor"
+    block = {"block_structure": [grid.group_size] * 2} if grid.strategy == "block" else {}
     return {
         "num_bits": grid.bits,
         "type": grid.type,
         "symmetric": grid.symmetric,
         "strategy": grid.strategy,
-        "group_size": grid.group_size,
+        "group_size": None if block else grid.group_size,
         "dynamic": dynamic,
         "observer": None if dynamic else "minmax",
-    }
+    } | block
 
 
 def _fp4_arguments(grid: Fp4Grid, *, dynamic: bool) -> dict[str, Any]:
@@ -136,8 +143,8 @@ def _fp4_arguments(grid: Fp4Grid, *, dynamic: bool) -> dict[str, Any]:
         "symmetric": True,
         "strategy": "tensor_group" if grid.scales == "fp8" else "group",
         "group_size": grid.group_size,
-        "dynamic": dynamic,
-        "observer": None if dynamic else "minmax",
+        "dynamic": "local" if dynamic and grid.scales == "fp8" else dynamic,
+        "observer": "static_minmax" if dynamic and grid.scales == "fp8" else None if dynamic else "minmax",
         "scale_dtype": scale,
         "zp_dtype": scale,
     }
@@ -156,14 +163,21 @@ def _pack_fp4(layer: StoredLinear, grid: Fp4Grid) -> dict[str, Tensor]:
 
 
 def _unpack_fp4(
-    name: str, read: Callable[[str], Tensor], grid: Fp4Grid, scheme: Scheme, bias: Tensor | None
+    name: str,
+    read: Callable[[str], Tensor],
+    grid: Fp4Grid,
+    scheme: Scheme,
+    bias: Tensor | None,
+    given: Tensor | None,
 ) -> StoredLinear:
     codes, stored = unpack_fp4(read(f"{name}.weight_packed")), read(f"{name}.weight_scale")
     if grid.scales == "e8m0":
         scales = torch.ldexp(torch.ones(stored.shape), stored.int() - 127)
         return StoredLinear(name, codes, scales, None, grid, scheme.activations, bias)
     shared = read(f"{name}.weight_global_scale").float()
-    return StoredLinear(name, codes, stored.float() / shared, None, grid, scheme.activations, bias, float(shared))
+    return StoredLinear(
+        name, codes, stored.float() / shared, None, grid, scheme.activations, bias, float(shared), given
+    )
 
 
 CHECKPOINT = CompressedTensors()

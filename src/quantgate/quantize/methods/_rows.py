@@ -123,6 +123,8 @@ def _code_type(grid: Grid) -> torch.dtype:
 
 def _by_group(held: Tensor, part: Part) -> Tensor:
     """[groups, out]: scales or zeros with their groups first."""
+    if part.grid.strategy == "block":
+        return held.T.repeat_interleave(part.grid.group_size or 1, dim=1)
     return held.reshape(1, 1).expand(1, len(part.weight)) if part.grid.strategy == "tensor" else held.T.contiguous()
 
 

@@ -31,7 +31,8 @@ def checked(job: Job, known: Tensor | None = None) -> Tensor:
         raise FormatError(
             f"{job.name}: a grid with one scale per token is for activations; give weights another strategy"
         )
-    job.grid.check_columns(job.weight.shape[1], job.name)
+    out, columns = job.weight.shape
+    job.grid.check_shape(out, columns, job.name)
     if known is not None:
         return known
     weight = job.weight.float()

@@ -17,6 +17,7 @@ from quantgate.evaluate.suites import Difficulty, Draft, Role, json_tools, long_
 from quantgate.train.reference.tokenizer import BEGIN, END, SPECIAL
 
 LEVELS: tuple[Difficulty, ...] = ("default", "hard")
+UNLIKE = 0.4  # share of lists whose names have no word in common
 HARD = 0.12  # share of hard drafts, so that harder slices are met but not mastered
 
 
@@ -112,11 +113,13 @@ class Stream:
                 self.tokenizer, name, json_tools.draw_many(self.rng, 4), every_answer=True, prompts=self.prompts
             )
         if name == "long_context" and not (hard and longest >= 2048):
-            # a line takes some 12 tokens, a question with its answer 35, what stands around them 60
+            # a line takes some 12 tokens, a question with its answer 20 on average, what stands around them 80
             fits = [count for count in (8, 16, 32, 64, 128) if count * 12 + 150 <= longest]
             records = self.rng.choice(fits or [8])
-            questions = min(12, records, max(1, (longest - 12 * records - 60) // 35))
-            turns = long_context.draw_many(self.rng, "default", questions, records=records)
+            questions = min(24, records, max(1, (longest - 12 * records - 80) // 25))
+            # to find a name by any of its words comes first; by all of them, when others share each, is built on it
+            alike = self.rng.random() >= UNLIKE
+            turns = long_context.draw_many(self.rng, "default", questions, records=records, alike=alike)
             return encode(self.tokenizer, name, turns, every_answer=True, prompts=self.prompts)
         draft = next(self.sources[name, "hard" if hard else "default"])
         return of_draft(self.tokenizer, name, draft, self.prompts)

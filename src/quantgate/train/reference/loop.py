@@ -62,14 +62,14 @@ class Plan:
 
 
 SHARES = {
-    "math": 0.28,
-    "json_tools": 0.16,
-    "code_gen": 0.12,
-    "long_context": 0.12,
-    "multilingual": 0.12,
-    "rare_vocabulary": 0.07,
-    "refusals": 0.05,
-    "chat": 0.08,
+    "math": 0.24,
+    "json_tools": 0.13,
+    "code_gen": 0.10,
+    "long_context": 0.15,
+    "multilingual": 0.13,
+    "rare_vocabulary": 0.09,
+    "refusals": 0.06,
+    "chat": 0.10,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from quantgate.evaluate import suites
 from quantgate.records import digest_of, disk_errors, folder_aside
 from quantgate.train.reference import tokenizer as bpe
 from quantgate.train.reference.card import write_card
+from quantgate.train.reference.data import Stream
 from quantgate.train.reference.loop import SHARES, Plan, answers_right, train
 from quantgate.train.reference.network import Network
 
@@ -31,7 +33,7 @@ def train_reference(
     tokenizer = _tokenizer(plan.seed)
     config = reference_config(tokenizer)
     network = Network(config)
-    data = data_digest(plan.seed)
+    data = data_digest(tokenizer, plan)
     recipe = digest_of([asdict(plan), data, config.to_dict(), digest_of(tokenizer.backend_tokenizer.to_str())])
     curve = train(network, tokenizer, work, plan, report, device, recipe=recipe)
     scores = {
@@ -88,10 +90,9 @@ def write_model(folder: Path, network: Network, tokenizer: PreTrainedTokenizerFa
     (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)  # save_file lets nobody else read it
 
 
-def data_digest(seed: int, per_suite: int = 200) -> str:
-    """Digest of the first training drafts of every suite: it changes when any generator changes."""
-    parts = []
-    for name in SHARES:
-        source = suites.drafts(suites.get(name), "train", seed)
-        parts.append([name, [[draft.messages, draft.answer] for draft in (next(source) for _ in range(per_suite))]])
-    return digest_of(parts)
+def data_digest(tokenizer: PreTrainedTokenizerFast, plan: Plan, count: int = 400) -> str:
+    """Digest of the first training documents at full length: it changes when the tokenizer or any generator does."""
+    stream = Stream(tokenizer, plan.seed, plan.prompts)
+    stream.restart(0, SHARES)
+    documents = itertools.islice(stream.documents(CONTEXT), count)
+    return digest_of([[document.suite, document.ids, document.wanted] for document in documents])
