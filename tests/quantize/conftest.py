@@ -31,6 +31,8 @@ RECIPES = [
     Recipe(scheme="NVFP4A16"),
     Recipe(scheme="MXFP4A16"),
     Recipe(scheme="MXFP4"),
+    Recipe(scheme="W4A16", method="awq"),
+    Recipe(scheme="W8A8", method="smoothquant"),
     Recipe(scheme="W4A16", method="rtn", keep=("layers.0", "k_proj"), label="mixed"),
 ]
 

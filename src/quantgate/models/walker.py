@@ -54,9 +54,22 @@ class Block:
 
     def linear(self, name: str) -> nn.Linear:
         """A linear layer by its full name, e.g. ``model.layers.0.mlp.up_proj``."""
-        found = self.module.get_submodule(name.removeprefix(self._walker.prefix(self.index)))
+        found = self.module_named(name)
         assert isinstance(found, nn.Linear)  # our own grouping only names linear layers
         return found
+
+    def module_named(self, name: str) -> nn.Module:
+        """Any module of the block by its full name."""
+        return self.module.get_submodule(name.removeprefix(self._walker.prefix(self.index)))
+
+    def modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Every module inside the block with its full name."""
+        prefix = self._walker.prefix(self.index)
+        return ((prefix + name, module) for name, module in self.module.named_modules() if name)
+
+    @property
+    def config(self) -> Any:
+        return self._walker.config
 
 
 class Walker:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from quantgate.errors import BadTensor, DataError
 from quantgate.models.walker import Block
-from quantgate.quantize.methods import LayerStats
+from quantgate.quantize.methods import SAMPLE, LayerStats
 
 STRIPE = 128  # rows of H summed at a time; measured at 768 columns, a third less time than the full product
 
@@ -67,10 +67,14 @@ def _pad(samples: list[Sequence[int]]) -> Batch:
 
 
 class Statistics:
-    """H [in, in] and the largest |x| [in], float32, per group of layers that share an input, over all batches."""
+    """H [in, in], the largest |x| [in] and a sample of x, float32, per group of layers that share an input.
 
-    def __init__(self, block: Block, groups: Sequence[Sequence[str]]) -> None:
-        self._block, self._tokens = block, 0
+    The sample takes as many rows of each of the ``batches``, evenly spread.
+    """
+
+    def __init__(self, block: Block, groups: Sequence[Sequence[str]], batches: int = 1) -> None:
+        self._block, self._tokens, self._share = block, 0, -(-SAMPLE // max(batches, 1))
+        self._samples: dict[str, list[Tensor]] = {group[0]: [] for group in groups}
         self._rows: Tensor | None = None  # which rows of the running batch are real tokens; None: all of them
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}  # by the first layer of the group
         self._hooks: list[Any] = []
@@ -104,7 +108,9 @@ class Statistics:
         """The statistics of the group whose first layer is ``name``, handed over: a second call raises KeyError."""
         upper, absmax = self._sums.pop(name)
         hessian = upper.triu() + upper.triu(1).T
-        return LayerStats(hessian.div_(max(self._tokens, 1)), self._tokens, absmax)
+        sample = self._samples.pop(name)
+        rows = torch.cat(sample)[:SAMPLE] if sample else None
+        return LayerStats(hessian.div_(max(self._tokens, 1)), self._tokens, absmax, rows)
 
     def _add(self, name: str, given: Tensor) -> None:
         rows = given.reshape(-1, given.shape[-1]).float()
@@ -114,3 +120,4 @@ class Statistics:
         for start in range(0, len(hessian), STRIPE):  # H is symmetric: only its upper stripes are summed
             hessian[start : start + STRIPE, start:].addmm_(rows[:, start : start + STRIPE].T, rows[:, start:])
         torch.maximum(absmax, rows.abs().amax(dim=0), out=absmax)
+        self._samples[name].append(rows[:: -(-len(rows) // self._share)].clone())

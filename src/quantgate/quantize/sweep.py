@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ from torch import Tensor
 from quantgate.errors import ArtifactError, RecordError, Stopped
 from quantgate.formats.codec import calibrated_scale, global_scale
 from quantgate.models import OpenedModel
+from quantgate.models.folding import find_folds
 from quantgate.models.text import tokenizer_files
 from quantgate.models.walker import Block
 from quantgate.quantize import checkpoints
 from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, kept, open_artifact
+from quantgate.quantize.balance import Balanced, balance
 from quantgate.quantize.checkpoints import StoredLinear
 from quantgate.quantize.journal import Journal, Piece, refuse_strangers
 from quantgate.quantize.manifest import Calibration, Fate, Manifest, Note, Recipe, StoredFile, tool_version
 from quantgate.quantize.methods import LayerStats, Solved
+from quantgate.quantize.methods._scaling import Scaling, ScalingMethod
 from quantgate.quantize.plan import Variant, plan
 from quantgate.quantize.shards import SHARD_BYTES, write_model
 from quantgate.quantize.statistics import Batch, Statistics, batches
@@ -128,12 +131,14 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
                 hidden = [block(one).cpu() for one in hidden]
             else:
                 journal.begin(index)
-                statistics = Statistics(block, groups[index] if run.batches else [])
+                statistics = Statistics(block, groups[index] if run.batches else [], len(run.batches))
                 hidden = [statistics.forward(one, batch).cpu() for one, batch in zip(hidden, run.batches, strict=True)]
                 statistics.close()
+                held = {group[0]: statistics.take(group[0]) for group in groups[index]} if run.batches else {}
                 pieces = Pieces(run, variants)
+                pieces.balance(block, groups[index], held)
                 for at, group in enumerate(groups[index]):
-                    _solve(pieces, block, group, statistics.take(group[0]) if run.batches else None)
+                    _solve(pieces, block, group, held.pop(group[0], None))
                     run.progress("quantize", done + at + 1, total)
                 for variant in variants:
                     journal.write(index, variant.name, pieces.tensors[variant.name], pieces.piece(variant))
@@ -151,6 +156,19 @@ class Pieces:
         self.tensors: dict[str, dict[str, Tensor]] = {variant.name: {} for variant in variants}
         self.fates: dict[str, list[Fate]] = {variant.name: [] for variant in variants}
         self.ledger: dict[str, list[Note]] = {variant.name: [] for variant in variants}
+        self.balanced: dict[str, Balanced] = {}
+
+    def balance(self, block: Block, groups: list[list[str]], statistics: dict[str, LayerStats]) -> None:
+        """Channel scales for the variants whose method has some, and the norms that change with them."""
+        asking = [variant for variant in self.variants if isinstance(variant.method, ScalingMethod)]
+        model = self.run.model
+        folds = find_folds(block, groups, model.config.hidden_size) if asking else []
+        for variant in asking:
+            found = balance(variant, block, groups, statistics, folds, lambda name: model.files.entries[name].dtype)
+            self.balanced[variant.name] = found
+            self.tensors[variant.name] |= {name: tensor.cpu() for name, tensor in found.stored.items()}
+            self.fates[variant.name] += [kept(model, name, "keep", found.because[name]) for name in found.stored]
+            self.ledger[variant.name] += found.notes
 
     def add(
         self, variant: Variant, layer: str, weight: Tensor, solved: Solved, reach: float, largest: float | None
@@ -193,23 +211,49 @@ class Pieces:
 
 
 def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | None) -> None:
-    """All layers of one input for all variants, the jobs of one method together so that they share what they can."""
+    """All layers of one input for all variants.
+
+    Variants without channel scales share everything. One with channel scales has weights and statistics of its own.
+    """
     weights = {layer: block.linear(layer).weight for layer in group}
+    _solve_alike(pieces, [one for one in pieces.variants if one.name not in pieces.balanced], weights, stats)
+    for variant in pieces.variants:
+        if variant.name in pieces.balanced and stats is not None:
+            how = pieces.balanced[variant.name]
+            own = {layer: how.weight(layer, group[0], weight) for layer, weight in weights.items()}
+            _solve_alike(pieces, [variant], own, how.statistics(group[0], stats), how.columns.get(group[0]))
+
+
+def _solve_alike(
+    pieces: Pieces,
+    variants: list[Variant],
+    weights: dict[str, Tensor],
+    stats: LayerStats | None,
+    scaling: Scaling | None = None,
+) -> None:
+    """All layers of one input, the jobs of one method together so that they share what they can."""
     reach = max(float(weight.abs().max()) for weight in weights.values())
     largest = None if stats is None or stats.absmax is None else float(stats.absmax.max())
-    for method in dict.fromkeys(variant.method_name for variant in pieces.variants):
+    entries = pieces.run.model.files.entries
+    for method in dict.fromkeys(variant.method_name for variant in variants):
         todo = [
             (variant, layer)
-            for variant in pieces.variants
-            for layer in group
+            for variant in variants
+            for layer in weights
             if variant.method_name == method and layer not in variant.kept
         ]
-        entries = pieces.run.model.files.entries
         jobs = [variant.job(layer, weights[layer], entries[f"{layer}.weight"].dtype, reach) for variant, layer in todo]
         if not jobs:
             continue
         for (variant, layer), solved in zip(todo, todo[0][0].method.solve_many(jobs, stats), strict=True):
-            pieces.add(variant, layer, weights[layer], solved, reach, largest)
+            pieces.add(variant, layer, weights[layer], _told(solved, scaling), reach, largest)
+
+
+def _told(solved: Solved, scaling: Scaling | None) -> Solved:
+    if scaling is None:
+        return solved
+    told = {"scaling": scaling.told, "scaling_gain": scaling.gain}
+    return replace(solved, facts=solved.facts.model_copy(update=told))
 
 
 def _notes(layer: str, solved: Solved) -> Iterator[Note]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from quantgate.quantize.methods._factor import Factor
 
 Order = Literal["activation", "natural"]
+SAMPLE = 256  # rows of an input that are kept
 
 
 @dataclass(eq=False)
@@ -37,6 +38,7 @@ class LayerStats:
     hessian: Tensor  # [in, in] float32, X^T X summed or averaged over the tokens: its scale does not matter
     tokens: int  # rows of X
     absmax: Tensor | None = None  # [in] the largest |x| of each feature
+    sample: Tensor | None = None  # [rows, in] some of the rows of X, for what the Hessian cannot tell
     _factors: dict[tuple[float, Order], Factor] = field(default_factory=dict, repr=False)
     _checked: bool = field(default=False, repr=False)
 
@@ -44,7 +46,20 @@ class LayerStats:
     def of(cls, inputs: Tensor) -> LayerStats:
         """Statistics of ``inputs`` [tokens, in]."""
         x = inputs.float()
-        return cls(x.T @ x / max(len(x), 1), len(x), x.abs().amax(dim=0) if len(x) else None)
+        return cls(x.T @ x / max(len(x), 1), len(x), x.abs().amax(dim=0) if len(x) else None, x[:SAMPLE])
+
+    def divided(self, scales: Tensor) -> LayerStats:
+        """The statistics of the input divided by ``scales`` [in]."""
+        return LayerStats(
+            self.hessian / scales / scales[:, None],
+            self.tokens,
+            None if self.absmax is None else self.absmax / scales,
+            None if self.sample is None else self.sample / scales,
+        )
+
+    def largest(self) -> Tensor:
+        """[in] the largest |x| of each feature; without a record of it, the root mean square."""
+        return self.hessian.diagonal().clamp(min=0).sqrt() if self.absmax is None else self.absmax
 
     def check(self, columns: int, name: str) -> None:
         """Raises BadTensor when the Hessian is not square, of another width than the layer, or holds NaN or Inf."""
@@ -86,6 +101,8 @@ class Facts(Record):
     dead: int = 0  # input features that no calibration token used
     order: str | None = None  # in which order the columns were rounded
     descent: int | None = None  # passes of coordinate descent afterwards
+    scaling: str = ""  # the channel scales that were folded into what makes the layer's input; none: ""
+    scaling_gain: float | None = None  # estimated loss with them over the loss without
 
 
 @dataclass(frozen=True, eq=False)
