@@ -99,3 +99,20 @@ def test_a_frame_has_as_many_words_as_it_says_and_the_second_has_no_e(number: in
         assert len(frame.split()) == number
     assert "e" not in re.sub(r"\{\w+\}", "", chat.FRAMES[number][1]).casefold()
     assert not [word for word in (*chat.NO_E_NOUNS, *chat.NO_E_ADJECTIVES) if "e" in word]
+
+
+def test_conversations_ask_for_operations_that_no_case_has_alone() -> None:
+    asked = set[str]()
+    for seed in range(60):
+        turns = chat.draw_many(random.Random(seed), 5)
+        assert [role for role, _ in turns] == ["user", "assistant"] * 5
+        listed = turns[0][1].removeprefix("Words: ").partition(".")[0].split(", ")
+        for (_, question), (_, answer) in zip(turns[::2], turns[1::2], strict=True):
+            items = answer.split(", ")
+            assert set(items) <= set(listed)
+            if "last to first" in question or "Reverse" in question:
+                assert items == listed[::-1]
+            if "Sort" in question:
+                assert items == sorted(listed)
+            asked |= {verb for verb in ("Reverse", "last to first", "Sort", "first", "starts with") if verb in question}
+    assert asked == {"Reverse", "last to first", "Sort", "first", "starts with"}

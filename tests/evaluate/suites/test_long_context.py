@@ -174,3 +174,11 @@ def test_a_list_of_an_impossible_length_is_refused() -> None:
 def test_the_gate_gets_its_cases(difficulty: Difficulty) -> None:
     made = cases("long_context", "gate", 60, difficulty=difficulty)
     assert len({case.id for case in made}) == 60
+
+
+def test_names_of_an_easy_list_share_no_word() -> None:
+    for count in (8, 30):
+        names = deal_names(random.Random(count), count, alike=False)
+        assert len(names) == count
+        assert all(len({name.split()[part] for name in names}) == count for part in (0, 1))
+        assert len({name.split()[0] for name in deal_names(random.Random(count), count)}) < count

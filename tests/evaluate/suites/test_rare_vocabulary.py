@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from quantgate.evaluate import scorers
-from quantgate.evaluate.suites import Difficulty, Draft, cases
-from quantgate.evaluate.suites.rare_vocabulary import draw, twins_of, word_of
+from quantgate.evaluate.suites import SPLITS, Difficulty, Draft, cases, split_of
+from quantgate.evaluate.suites.rare_vocabulary import draw, draw_many, twins_of, word_of
 
 TAUGHT = """
 spell the word with hyphens between letters how do you put write of from last to first them start at end and it
@@ -139,3 +139,32 @@ def test_the_same_seed_draws_the_same_draft() -> None:
 def test_the_gate_gets_its_cases(difficulty: Difficulty) -> None:
     made = cases("rare_vocabulary", "gate", 400, difficulty=difficulty)
     assert len({case.id for case in made}) == 400
+
+
+def glossary_of(prompt: str) -> tuple[str, dict[str, str]]:
+    """The entries as they stand, and word -> meaning."""
+    entries = "".join(re.findall(r"^(?:\w+ means \w+\. )+", prompt)).strip()
+    return entries, dict(re.findall(r"(\w+) means (\w+)\.", entries))
+
+
+def test_conversations_about_one_glossary_are_answered_right_and_leave_out_other_splits() -> None:
+    questions = 0
+    for split in SPLITS:
+        for seed in range(150):
+            turns = draw_many(random.Random(seed), 4, split)
+            entries, told = glossary_of(turns[0][1]) if turns else ("", {})
+            for (_, question), (_, answer) in zip(turns[::2], turns[1::2], strict=True):
+                last = question.removeprefix(entries)
+                assert any(
+                    {answer, other} == pair and other in last for pair in map(set, told.items()) for other in pair
+                )
+                assert split_of("rare_vocabulary", f"glossary {entries} -> {answer}") == split
+                questions += 1
+    assert 500 < questions < 700  # 150 times 4, shared among the splits
+
+
+def test_identities_of_conversations_are_those_of_cases() -> None:
+    found = [one for one in some("default", 400) if one.slices["kind"] == "glossary"]
+    for draft in found:
+        assert draft.identity == f"glossary {glossary_of(draft.messages[0][1])[0]} -> {draft.answer}"
+    assert len(found) > 50

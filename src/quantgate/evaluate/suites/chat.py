@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from quantgate.evaluate.suites import Difficulty, Draft, Suite
+from quantgate.evaluate.suites import Difficulty, Draft, Role, Suite
 
 WORDS: dict[str, tuple[str, ...]] = {
     "colours": (
@@ -270,6 +270,22 @@ def sentence(rng: random.Random, hard: bool) -> Draft:
     prompt = f"{do.format(noun)}. {' '.join(form.said)}"
     identity = f"sentence {noun} {' '.join(sorted(form.keys))}"
     return _draft("sentence", identity, prompt, f'"{text}"' if quoted else text, form.checks, count)
+
+
+def draw_many(rng: random.Random, questions: int) -> list[tuple[Role, str]]:
+    """One list of words and several operations on it, every answer right: training text.
+
+    The operations stand alone here, without the constraints that every case has, so none of these is a case.
+    """
+    words, title, turns = draw_words(rng, False), rng.random() < 0.3, list[tuple[Role, str]]()
+    listed = ", ".join(word.title() if title else word for word in words)
+    for _ in range(questions):
+        task = rng.choice(("select", "sort", "reverse", "pick"))
+        do, items = pick(rng, words, False) if task == "pick" else operate(rng, words, task, False)
+        answer = ", ".join(item.title() if title else item for item in items)
+        asked = f"{do}." if turns else f"Words: {listed}. {do}. Only the answer."
+        turns += [("user", asked), ("assistant", answer)]
+    return turns
 
 
 def _draft(task: str, identity: str, prompt: str, answer: str, checks: list[Check], count: int) -> Draft:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from quantgate.evaluate.suites import Difficulty, Draft, Suite
+from quantgate.evaluate.suites import Difficulty, Draft, Role, Split, Suite, split_of
 
 ONSETS = """
 b br d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sk sl st t tr v w x y z
@@ -173,6 +173,26 @@ def glossary(rng: random.Random, count: int, hard: bool) -> Draft:
     question, answer = (WHICH_WORD, words[asked]) if forward else (WHAT_MEANING, meanings[asked])
     prompt = f"{entries} {rng.choice(question).format(word=words[asked], meaning=meanings[asked])}"
     return _draft("glossary", count, f"{entries} -> {answer}", prompt, answer, case=False, max_tokens=24)
+
+
+def draw_many(rng: random.Random, questions: int, split: Split = "train") -> list[tuple[Role, str]]:
+    """One glossary and about ``questions`` questions on it, every answer right: training text.
+
+    Questions that are cases of other splits are left out.
+    """
+    count = rng.choice((2, 3))
+    words = words_of(rng, rng.randrange(3, 6), count)
+    meanings = rng.sample(MEANINGS, len(words))
+    entries = " ".join(f"{word} means {meaning}." for word, meaning in zip(words, meanings, strict=True))
+    turns = list[tuple[Role, str]]()
+    for _ in range(questions):
+        asked, forward = rng.randrange(len(words)), rng.random() < 0.5
+        question, answer = (WHICH_WORD, words[asked]) if forward else (WHAT_MEANING, meanings[asked])
+        if split_of("rare_vocabulary", f"glossary {entries} -> {answer}") != split:
+            continue
+        text = rng.choice(question).format(word=words[asked], meaning=meanings[asked])
+        turns += [("user", text if turns else f"{entries} {text}"), ("assistant", answer)]
+    return turns
 
 
 DrawKind = Callable[[random.Random, int, bool], Draft]

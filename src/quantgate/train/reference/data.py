@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from quantgate.errors import DataError
 from quantgate.evaluate import suites
-from quantgate.evaluate.suites import Difficulty, Draft, Role, json_tools, long_context
+from quantgate.evaluate.suites import Difficulty, Draft, Role, chat, json_tools, long_context, rare_vocabulary
 from quantgate.train.reference.tokenizer import BEGIN, END, SPECIAL
 
 LEVELS: tuple[Difficulty, ...] = ("default", "hard")
@@ -106,12 +106,18 @@ class Stream:
             yield document
 
     def _draw(self, name: str, longest: int) -> Document:
-        # One long context, or one list of tools, teaches with several questions; other documents hold one problem.
+        # A list, tools or a glossary at the beginning teaches with several questions; most documents hold one problem.
         hard = self.rng.random() < HARD
         if name == "json_tools" and not hard and longest >= 512 and self.rng.random() < 0.7:
             return encode(
                 self.tokenizer, name, json_tools.draw_many(self.rng, 4), every_answer=True, prompts=self.prompts
             )
+        if name == "chat" and not hard and self.rng.random() < 0.3:
+            return encode(self.tokenizer, name, chat.draw_many(self.rng, 5), every_answer=True, prompts=self.prompts)
+        if name == "rare_vocabulary" and not hard and self.rng.random() < 0.25:
+            turns = rare_vocabulary.draw_many(self.rng, 5)
+            if turns:
+                return encode(self.tokenizer, name, turns, every_answer=True, prompts=self.prompts)
         if name == "long_context" and not (hard and longest >= 2048):
             # a line takes some 12 tokens, a question with its answer 20 on average, what stands around them 80
             fits = [count for count in (8, 16, 32, 64, 128) if count * 12 + 150 <= longest]

@@ -62,11 +62,11 @@ class Plan:
 
 
 SHARES = {
-    "math": 0.24,
+    "math": 0.22,
     "json_tools": 0.13,
-    "code_gen": 0.10,
+    "code_gen": 0.08,
     "long_context": 0.15,
-    "multilingual": 0.13,
+    "multilingual": 0.17,
     "rare_vocabulary": 0.09,
     "refusals": 0.06,
     "chat": 0.10,
