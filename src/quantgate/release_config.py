@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator
 from quantgate.decide import Order
 from quantgate.errors import UsageError
 from quantgate.formats import scheme_names
-from quantgate.quantize import methods
+from quantgate.quantize import checkpoints, methods
+from quantgate.quantize.manifest import CONTAINER
 from quantgate.records import Record, parse
 
 
@@ -70,6 +71,7 @@ class VariantConfig(Record):
     )
     symmetric: bool | None = Field(default=None, description="false adds zero points")
     options: dict[str, JsonValue] = Field(default={}, description="options of the method, such as {clip: mse}")
+    container: str = Field(default=CONTAINER, description=f"how it is stored: {', '.join(checkpoints.names())}")
     keep: tuple[str, ...] = Field(default=(), description="layers to leave alone: names, parts of names, or globs")
     name: str | None = Field(default=None, description="what to call it")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from quantgate import decide, formats
 from quantgate.errors import UsageError
-from quantgate.quantize.manifest import BASELINE, Recipe
+from quantgate.quantize.manifest import BASELINE, Recipe, in_container
 from quantgate.records import parse
 from quantgate.release_config import VariantConfig
 from quantgate.report import VariantSummary
@@ -44,8 +44,10 @@ def _recipe(one: VariantConfig, at: int) -> Recipe:
         "group_size": (grid.group_size or -1) if scheme.packed and grid else None,
         "symmetric": False if grid is not None and not grid.symmetric else None,
         "options": one.options,
+        "container": one.container,
         "keep": one.keep,
-        "label": one.name or "-".join([scheme.label, *([one.method] if one.method else [])]),
+        "label": one.name
+        or in_container("-".join([scheme.label, *([one.method] if one.method else [])]), one.container),
     }
     return parse(Recipe, data, where=where)
 

@@ -12,8 +12,14 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from quantgate.records import Record, digest_of
 
 ALWAYS_KEPT = ("embed_tokens", "lm_head")  # where a rounding error reaches every token; kept until a recipe can ask
+CONTAINER = "compressed_tensors"  # unless a recipe names another
 BASELINE = "BF16"  # the scheme that quantizes nothing
 SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+
+
+def in_container(name: str, container: str) -> str:
+    """A variant's name with its container, where that is not the usual one: ``W4A16+gptq_v2``."""
+    return name if container == CONTAINER else f"{name}+{container}"
 
 
 class Recipe(Record):
@@ -24,6 +30,7 @@ class Recipe(Record):
     group_size: int | Literal["channel"] | None = None  # input columns that share a scale; empty: the scheme's own
     symmetric: bool | None = None  # empty means the scheme's own
     options: dict[str, JsonValue] = Field(default_factory=dict)  # what the method understands; unknown keys are errors
+    container: str = CONTAINER  # how it is stored: compressed_tensors, gptq, gptq_v2, awq
     keep: tuple[str, ...] = ALWAYS_KEPT  # layers to leave at full precision: names, parts of names, or globs
     label: str = ""  # the variant's name, if the made-up one will not do
 
@@ -45,6 +52,8 @@ class Recipe(Record):
         """
         >>> Recipe(scheme="W4A16", method="gptq", group_size=64).name
         'W4A16-g64-gptq'
+        >>> Recipe(scheme="W4A16", container="awq").name
+        'W4A16+awq'
         """
         size = (
             ""
@@ -54,7 +63,7 @@ class Recipe(Record):
             else f"g{self.group_size}"
         )
         parts = [self.scheme, size, "asym" if self.symmetric is False else "", self.method]
-        return self.label or "-".join(part for part in parts if part)
+        return self.label or in_container("-".join(part for part in parts if part), self.container)
 
     def kept_by(self, layer: str) -> str | None:
         """The keep pattern that covers ``layer``, if one does: its full name, a part of its path, or a glob.

@@ -29,6 +29,7 @@ class Variant:
     method: methods.Method
     options: Any  # the method's Options
     kept: dict[str, str]  # linear layer -> why it stays at full precision
+    container: checkpoints.Checkpoint
 
     @property
     def name(self) -> str:
@@ -43,7 +44,8 @@ class Variant:
 
         ``reach``: the largest magnitude among the layers that runtimes fuse with this one.
         """
-        return methods.Job(weight, self.grid, self.options, layer, torch_dtype(stored), reach)
+        scales = self.container.scale_dtype(torch_dtype(stored))
+        return methods.Job(weight, self.grid, self.options, layer, scales, reach)
 
     def notes(self) -> tuple[Note, ...]:
         """The ledger's lines that are known before the start."""
@@ -53,7 +55,7 @@ class Variant:
         )
 
 
-def plan(model: OpenedModel, recipes: Sequence[Recipe], checkpoint: str, *, calibrated: bool) -> list[Variant]:
+def plan(model: OpenedModel, recipes: Sequence[Recipe], *, calibrated: bool) -> list[Variant]:
     """Variants in the order of the recipes, the baseline left out.
 
     Raises UsageError (two recipes with one name, unknown scheme, method, option or keep pattern, a method that needs a
@@ -63,11 +65,7 @@ def plan(model: OpenedModel, recipes: Sequence[Recipe], checkpoint: str, *, cali
         if count > 1:
             raise UsageError(f"recipe '{name}': {count} recipes have this name; give them different labels")
     layers = [[group for group in model.linears(block)] for block in range(model.depth)]
-    return [
-        _resolve(model, recipe, layers, checkpoint, calibrated)
-        for recipe in recipes
-        if recipe.scheme.upper() != BASELINE
-    ]
+    return [_resolve(model, recipe, layers, calibrated) for recipe in recipes if recipe.scheme.upper() != BASELINE]
 
 
 def usual_method(found: Scheme) -> str:
@@ -86,15 +84,14 @@ def format_name(grid: Grid) -> str:
     return f"{kind}{grid.bits} {reach}{'' if grid.symmetric else ' asymmetric'}"
 
 
-def _resolve(
-    model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], checkpoint: str, calibrated: bool
-) -> Variant:
+def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], calibrated: bool) -> Variant:
     where = f"recipe '{recipe.name}'"
     found = scheme(recipe.scheme, group_size=recipe.group_size, symmetric=recipe.symmetric, where=where)
-    reason = checkpoints.get(checkpoint).refuse(found)
+    container = checkpoints.get(recipe.container, where=where)
+    reason = container.refuse(found)
     if found.weights is None or reason:
         raise FormatError(
-            f"{where}: the container {checkpoint} cannot hold {found.label}: {reason}; choose another scheme"
+            f"{where}: the container {recipe.container} cannot hold {found.label}: {reason}; choose another scheme"
         )
     name = recipe.method or usual_method(found)
     method = methods.get(name, where=where)
@@ -107,8 +104,13 @@ def _resolve(
             "FP8_DYNAMIC, W8A8 or MXFP4, which need none"
         )
     kept = _kept(model, recipe, blocks, where)
-    _check_groups(model, found.weights, [layer for block in blocks for group in block for layer in group], kept, where)
-    return Variant(recipe, found, found.weights, name, method, options, kept)
+    layers = [layer for block in blocks for group in block for layer in group]
+    _check_groups(model, found.weights, layers, kept, where)
+    for layer in layers:
+        out, columns = model.files.entry(f"{layer}.weight").shape
+        if layer not in kept and (reason := container.refuse_layer(found, out, columns)):
+            raise FormatError(f"{where}: {layer}: {reason}; list '{layer.rpartition('.')[2]}' under keep")
+    return Variant(recipe, found, found.weights, name, method, options, kept, container)
 
 
 def _kept(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], where: str) -> dict[str, str]:

@@ -27,7 +27,6 @@ from quantgate.models import OpenedModel
 from quantgate.models.folding import find_folds
 from quantgate.models.text import tokenizer_files
 from quantgate.models.walker import Block
-from quantgate.quantize import checkpoints
 from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, kept, open_artifact
 from quantgate.quantize.balance import Balanced, balance
 from quantgate.quantize.checkpoints import StoredLinear
@@ -53,7 +52,6 @@ class Sweep:
     variants: list[Variant]
     batches: list[Batch]
     calibration: Calibration | None
-    checkpoint: str
     device: torch.device
     seed: int
     progress: Progress
@@ -63,7 +61,7 @@ class Sweep:
         return digest_of(
             [
                 LAYOUT,
-                [tool_version(), torch.__version__, self.device.type, self.seed, self.checkpoint],
+                [tool_version(), torch.__version__, self.device.type, self.seed],
                 identity(self.model).model_copy(update={"ref": ""}).body(),
                 self.calibration and self.calibration.body(),
                 [variant.recipe.body(), variant.method_name, variant.options.body()],
@@ -80,7 +78,6 @@ def sweep(
     progress: Progress | None = None,
     seed: int = 0,
     device: str = "auto",
-    checkpoint: str = "compressed_tensors",
     batch_tokens: int = BATCH_TOKENS,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Artifact]:
@@ -95,12 +92,12 @@ def sweep(
     way). Later: DiskFull and Stopped (Ctrl-C), both with the finished blocks kept.
     """
     out = Path(out_dir)
-    variants = plan(model, recipes, checkpoint, calibrated=samples is not None)
+    variants = plan(model, recipes, calibrated=samples is not None)
     refuse_strangers(out, [variant.name for variant in variants])
     vocabulary = int(model.config.vocab_size)
     cut = [] if samples is None else batches(samples, vocabulary, model.context, batch_tokens)
     run = Sweep(
-        model, variants, cut, None if samples is None else Calibration.of([list(one) for one in samples]), checkpoint,
+        model, variants, cut, None if samples is None else Calibration.of([list(one) for one in samples]),
         _device(device), seed, progress or (lambda _stage, _done, _total: None),
     )  # fmt: skip
     made = {variant.name: _ready(run, variant, out) for variant in variants}
@@ -152,7 +149,6 @@ class Pieces:
 
     def __init__(self, run: Sweep, variants: list[Variant]) -> None:
         self.run, self.variants = run, variants
-        self.container = checkpoints.get(run.checkpoint)
         self.tensors: dict[str, dict[str, Tensor]] = {variant.name: {} for variant in variants}
         self.fates: dict[str, list[Fate]] = {variant.name: [] for variant in variants}
         self.ledger: dict[str, list[Note]] = {variant.name: [] for variant in variants}
@@ -188,7 +184,7 @@ class Pieces:
             global_scale=global_scale(reach),
             input_scale=None if given is None else torch.tensor([given], dtype=solved.scales.dtype),
         )
-        tensors = self.container.pack(stored)
+        tensors = variant.container.pack(stored)
         lost = float((solved.weight() - weight).square().sum() / weight.square().sum().clamp(min=1e-30))
         fate = Fate(
             name=layer,
@@ -243,10 +239,13 @@ def _solve_alike(
             if variant.method_name == method and layer not in variant.kept
         ]
         jobs = [variant.job(layer, weights[layer], entries[f"{layer}.weight"].dtype, reach) for variant, layer in todo]
+        alike = [repr((job.name, job.grid, job.options, job.scale_dtype)) for job in jobs]  # in another container, say
+        asked = dict(zip(reversed(alike), reversed(jobs), strict=True))
         if not jobs:
             continue
-        for (variant, layer), solved in zip(todo, todo[0][0].method.solve_many(jobs, stats), strict=True):
-            pieces.add(variant, layer, weights[layer], _told(solved, scaling), reach, largest)
+        solved = dict(zip(asked, todo[0][0].method.solve_many(list(asked.values()), stats), strict=True))
+        for (variant, layer), key in zip(todo, alike, strict=True):
+            pieces.add(variant, layer, weights[layer], _told(solved[key], scaling), reach, largest)
 
 
 def _told(solved: Solved, scaling: Scaling | None) -> Solved:
@@ -270,7 +269,7 @@ def _notes(layer: str, solved: Solved) -> Iterator[Note]:
 
 def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -> Artifact:
     """Put the finished blocks and the kept tensors together under the variant's name."""
-    model, container = run.model, checkpoints.get(run.checkpoint)
+    model, container = run.model, variant.container
     blocks = range(model.depth)
     solved = {name: entry for block in blocks for name, entry in journal.tensors(block, variant.name).items()}
     pieces = [journal.piece(block, variant.name) for block in blocks]
@@ -297,7 +296,7 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
         name=variant.name,
         recipe=variant.recipe,
         method=variant.method_name,
-        checkpoint=run.checkpoint,
+        checkpoint=variant.recipe.container,
         model=identity(model),
         calibration=run.calibration,
         inputs=run.inputs(variant),

@@ -56,6 +56,12 @@ class Checkpoint(Protocol):
     def refuse(self, scheme: Scheme) -> str | None:
         """Why this container cannot hold the scheme, or None when it can."""
 
+    def refuse_layer(self, scheme: Scheme, out: int, columns: int) -> str | None:
+        """Why this container cannot hold a weight [out, columns] of a scheme that it can hold, or None."""
+
+    def scale_dtype(self, stored: torch.dtype) -> torch.dtype:
+        """The type that scales are rounded to for a weight that the model has in the type ``stored``."""
+
     def pack(self, layer: StoredLinear) -> dict[str, Tensor]:
         """The tensors that the layer becomes, by full name (the bias is stored by the sweep)."""
 
@@ -66,9 +72,16 @@ class Checkpoint(Protocol):
         """The model's ``config.json`` with what a runtime must know; ``kept`` are the linear layers left alone."""
 
 
+def half(stored: torch.dtype) -> torch.dtype:
+    """The type of scales that are stored as float16: the model's own 16 bits, so that codes come out alike."""
+    import torch
+
+    return torch.float16 if stored is torch.float32 else stored
+
+
 def names() -> tuple[str, ...]:
     return plugins.names("checkpoints")
 
 
-def get(name: str) -> Checkpoint:
-    return plugins.get("checkpoints", name)  # type: ignore[no-any-return]
+def get(name: str, *, where: str = "") -> Checkpoint:
+    return plugins.get("checkpoints", name, where=where)  # type: ignore[no-any-return]

@@ -50,6 +50,12 @@ class CompressedTensors:
             return "packed zero points need one scale per channel or group"
         return None
 
+    def refuse_layer(self, scheme: Scheme, out: int, columns: int) -> str | None:
+        return None
+
+    def scale_dtype(self, stored: torch.dtype) -> torch.dtype:
+        return stored
+
     def pack(self, layer: StoredLinear) -> dict[str, Tensor]:
         at, grid = layer.name, layer.grid
         told = {} if layer.input_scale is None else {f"{at}.{_input_scale(layer.activations)}": layer.input_scale}
