@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import random
 import re
@@ -12,7 +13,7 @@ import pytest
 from quantgate.evaluate import suites
 from quantgate.evaluate.scorers import Score
 from quantgate.evaluate.scorers.exact import score
-from quantgate.evaluate.suites import Difficulty, Draft, _number_words, multilingual
+from quantgate.evaluate.suites import SPLITS, Difficulty, Draft, _number_words, multilingual
 from quantgate.evaluate.suites._languages import LANGUAGES, NAMES
 
 LEVELS: tuple[Difficulty, ...] = ("default", "hard")
@@ -160,3 +161,47 @@ def test_slices_hold_every_declared_value() -> None:
 @pytest.mark.parametrize("split", ["calibrate", "tune", "gate"])
 def test_every_split_gives_400_cases(level: Difficulty, split: suites.Split) -> None:
     assert len({case.id for case in suites.cases("multilingual", split, 400, difficulty=level)}) == 400
+
+
+def test_each_question_of_a_conversation_belongs_to_one_split() -> None:
+    """The story and its questions are drawn before the split matters: all splits together ask each question once."""
+    stories = 0
+    for seed in range(200):
+        made = [multilingual.draw_many(random.Random(seed), 5, split) for split in SPLITS]
+        if made[0] == made[1]:
+            continue  # number words, days and months: no cases
+        stories += 1
+        assert sum(len(turns) // 2 for turns in made) == 5
+    assert stories > 80
+
+
+def test_answers_about_a_story_follow_from_its_table() -> None:
+    rng = random.Random(2)
+    for speech in LANGUAGES.values():
+        for _ in range(20):
+            for identity, asks, answer, _form in multilingual._homes(rng, speech)[1]:
+                question, who, table = read_identity(identity)
+                name, city, food = next(
+                    (NAMES[one], speech.cities[town], speech.foods[meal]) for one, town, meal in table if one == who
+                )
+                assert answer == {"where": city, "eats what": food, "eats there": food}.get(question, name)
+                assert {"where": name, "eats what": name, "lives in": city, "eats there": city}.get(
+                    question, food
+                ) in asks
+            for identity, asks, answer, _form in multilingual._things(rng, speech)[1]:
+                question, who, table = read_identity(identity)
+                shade = next(speech.colours[shade] for one, _, shade in table if one == who)
+                assert answer == (shade if question == "what colour" else NAMES[who])
+                assert (speech.of(NAMES[who]) if question == "what colour" else shade) in asks
+            for identity, asks, answer, _form in multilingual._goods(rng, speech)[1]:
+                question, who, table = read_identity(identity)
+                n = next(n for one, _, n in table if one == who)
+                assert answer == (str(n) if question == "how many" else NAMES[who])
+                assert (NAMES[who] if question == "how many" else str(n)) in asks
+
+
+def read_identity(identity: str) -> tuple[str, int, list[tuple[int, int, int]]]:
+    """Question, person and table of ``lives [(1, 2, 3), ...] eats what 1``."""
+    found = re.fullmatch(r"\w+ (\[.*\]) (.+) (\d+)", identity)
+    assert found is not None
+    return found[2], int(found[3]), ast.literal_eval(found[1])

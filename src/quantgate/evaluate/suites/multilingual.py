@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from quantgate.evaluate.suites import Difficulty, Draft, Suite
+from quantgate.evaluate.suites import Difficulty, Draft, Role, Split, Suite, split_of
 from quantgate.evaluate.suites._languages import LANGUAGES, NAMES, Language
 
 
@@ -199,6 +199,86 @@ def draw(rng: random.Random, difficulty: Difficulty) -> Draft:
         slices={"lang": name, "kind": kind},
         max_tokens=16,
     )
+
+
+def draw_many(rng: random.Random, questions: int, split: Split = "train") -> list[tuple[Role, str]]:
+    """A conversation in one language, every answer right: training text. Questions of other splits' cases are left out.
+
+    Either about one short story, or what the other kinds are built from: number words one at a time, and days and
+    months some steps on.
+    """
+    speech, kind = rng.choice(list(LANGUAGES.values())), rng.random()
+    turns = list[tuple[Role, str]]()
+    if kind < 0.25:
+        for _ in range(questions):
+            n = rng.randrange(100)
+            asked = say(rng, speech, "digits", list=speech.number(n)) if not turns else speech.number(n)
+            turns += [("user", asked), ("assistant", str(n))]
+        return turns
+    if kind < 0.45:
+        names = rng.choice((speech.days, speech.months))
+        for _ in range(questions):
+            at, steps = rng.randrange(len(names)), rng.randrange(1, len(names)) * rng.choice((1, -1))
+            asked = f"{names[at]} {'+' if steps > 0 else '-'} {abs(steps)}"
+            turns += [("user", asked), ("assistant", names[(at + steps) % len(names)])]
+        return turns
+    facts, found = rng.choice((_homes, _things, _goods))(rng, speech)
+    for identity, asks, answer, form in rng.sample(found, min(questions, len(found))):
+        if split_of("multilingual", identity) == split:
+            text = f"{asks} {say(rng, speech, form)}"
+            turns += [("user", text if turns else f"{' '.join(facts)} {text}"), ("assistant", answer)]
+    return turns
+
+
+Asked = tuple[str, str, str, str]  # identity, question, answer, form
+
+
+def _homes(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]]:
+    """What ``lives`` tells, and all that can be asked about it."""
+    people, towns, meals = rng.sample(range(len(NAMES)), 3), rng.sample(range(10), 3), rng.sample(range(8), 3)
+    table = list(zip(people, towns, meals, strict=True))
+    facts, found = list[str](), list[Asked]()
+    for who, town, meal in table:
+        said = {"name": NAMES[who], "city": speech.cities[town], "food": speech.foods[meal]}
+        facts.append(say(rng, speech, "life", **said))
+        right = {"where": "city", "eats what": "food", "eats there": "food", "lives in": "name", "eats": "name"}
+        for question, key in right.items():
+            identity = f"lives {sorted(table)} {question} {who}"
+            found.append((identity, say(rng, speech, question, **said), said[key], "word only"))
+    return facts, found
+
+
+def _things(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]]:
+    """What ``colours`` tells, and all that can be asked about it."""
+    people = rng.sample(range(len(NAMES)), rng.randrange(3, 5))
+    things = rng.sample(range(8), 3)
+    table = [
+        (who, rng.choice(things), shade) for who, shade in zip(people, rng.sample(range(8), len(people)), strict=True)
+    ]
+    facts, found = list[str](), list[Asked]()
+    for who, what, shade in table:
+        said = {"of": speech.of(NAMES[who]), "thing": speech.things[what], "colour": speech.colours[shade]}
+        facts.append(say(rng, speech, "colour", **said))
+        for question, answer in (("what colour", said["colour"]), ("whose", NAMES[who])):
+            identity = f"colours {sorted(table)} {question} {who}"
+            found.append((identity, say(rng, speech, question, **said), answer, "word only"))
+    return facts, found
+
+
+def _goods(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]]:
+    """What ``shopping`` tells, and all that can be asked about it."""
+    people = rng.sample(range(len(NAMES)), rng.randrange(3, 5))
+    goods = rng.sample(range(6), 3)
+    amounts = rng.sample(range(2, 100), len(people))
+    table = [(who, rng.choice(goods), n) for who, n in zip(people, amounts, strict=True)]
+    facts, found = list[str](), list[Asked]()
+    for who, what, n in table:
+        said = {"name": NAMES[who], "good": speech.goods[what], "n": n}
+        facts.append(say(rng, speech, "buys", **said))
+        for question, answer, form in (("how many", str(n), "number only"), ("buyer", NAMES[who], "word only")):
+            identity = f"shopping {sorted(table)} {question} {who}"
+            found.append((identity, say(rng, speech, question, **said), answer, form))
+    return facts, found
 
 
 SUITE = Suite(

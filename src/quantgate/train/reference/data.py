@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,10 +13,26 @@ from transformers import PreTrainedTokenizerFast
 
 from quantgate.errors import DataError
 from quantgate.evaluate import suites
-from quantgate.evaluate.suites import Difficulty, Draft, Role, chat, json_tools, long_context, rare_vocabulary
+from quantgate.evaluate.suites import (
+    Difficulty,
+    Draft,
+    Role,
+    chat,
+    json_tools,
+    long_context,
+    multilingual,
+    rare_vocabulary,
+)
 from quantgate.train.reference.tokenizer import BEGIN, END, SPECIAL
 
 LEVELS: tuple[Difficulty, ...] = ("default", "hard")
+# A list, tools or a story at the beginning teaches with several questions: share of documents, questions, generator.
+CONVERSATIONS: dict[str, tuple[float, int, Callable[[random.Random, int], list[tuple[Role, str]]]]] = {
+    "json_tools": (0.7, 4, json_tools.draw_many),
+    "chat": (0.3, 5, chat.draw_many),
+    "rare_vocabulary": (0.25, 5, rare_vocabulary.draw_many),
+    "multilingual": (0.4, 5, multilingual.draw_many),
+}
 UNLIKE = 0.4  # share of lists whose names have no word in common
 HARD = 0.12  # share of hard drafts, so that harder slices are met but not mastered
 
@@ -106,18 +122,14 @@ class Stream:
             yield document
 
     def _draw(self, name: str, longest: int) -> Document:
-        # A list, tools or a glossary at the beginning teaches with several questions; most documents hold one problem.
         hard = self.rng.random() < HARD
-        if name == "json_tools" and not hard and longest >= 512 and self.rng.random() < 0.7:
-            return encode(
-                self.tokenizer, name, json_tools.draw_many(self.rng, 4), every_answer=True, prompts=self.prompts
-            )
-        if name == "chat" and not hard and self.rng.random() < 0.3:
-            return encode(self.tokenizer, name, chat.draw_many(self.rng, 5), every_answer=True, prompts=self.prompts)
-        if name == "rare_vocabulary" and not hard and self.rng.random() < 0.25:
-            turns = rare_vocabulary.draw_many(self.rng, 5)
-            if turns:
-                return encode(self.tokenizer, name, turns, every_answer=True, prompts=self.prompts)
+        if turns := self._conversation(name, longest, hard):
+            return encode(self.tokenizer, name, turns, every_answer=True, prompts=self.prompts)
+        draft = next(self.sources[name, "hard" if hard else "default"])
+        return of_draft(self.tokenizer, name, draft, self.prompts)
+
+    def _conversation(self, name: str, longest: int, hard: bool) -> list[tuple[Role, str]]:
+        """Several questions about one thing, or nothing where this document is to hold a single problem."""
         if name == "long_context" and not (hard and longest >= 2048):
             # a line takes some 12 tokens, a question with its answer 20 on average, what stands around them 80
             fits = [count for count in (8, 16, 32, 64, 128) if count * 12 + 150 <= longest]
@@ -125,10 +137,11 @@ class Stream:
             questions = min(24, records, max(1, (longest - 12 * records - 80) // 25))
             # to find a name by any of its words comes first; by all of them, when others share each, is built on it
             alike = self.rng.random() >= UNLIKE
-            turns = long_context.draw_many(self.rng, "default", questions, records=records, alike=alike)
-            return encode(self.tokenizer, name, turns, every_answer=True, prompts=self.prompts)
-        draft = next(self.sources[name, "hard" if hard else "default"])
-        return of_draft(self.tokenizer, name, draft, self.prompts)
+            return long_context.draw_many(self.rng, "default", questions, records=records, alike=alike)
+        if name not in CONVERSATIONS or hard or (name == "json_tools" and longest < 512):
+            return []
+        share, questions, draw_many = CONVERSATIONS[name]
+        return draw_many(self.rng, questions) if self.rng.random() < share else []
 
     def step(self, tokens: int, longest: int, copying: float) -> list[Batch]:
         """About ``tokens`` tokens of documents no longer than ``longest``, as batches of like length.
