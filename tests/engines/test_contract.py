@@ -55,6 +55,9 @@ def test_a_conversation_begins_with_the_ids_of_its_prompt(engine: Any) -> None:
 def test_logits_cover_every_position_and_look_only_back(engine: Any) -> None:
     ids = torch.tensor([engine.encode([("user", "abcdefgh")])])
     out = engine.logits(ids)
+    chosen = torch.zeros_like(ids, dtype=torch.bool)
+    chosen[0, 1] = chosen[0, -1] = True
+    torch.testing.assert_close(engine.logits(ids, chosen), out[chosen], rtol=1e-4, atol=1e-4)
     assert out.dtype is torch.float32 and out.shape[:2] == ids.shape and out.isfinite().all()
     cut = ids.clone()
     cut[0, -1] = ids[0, 0]

@@ -77,8 +77,11 @@ class Engine(Protocol):
         """Answer every prompt, in order; a prompt that cannot be answered is a Failure, not an exception."""
         ...
 
-    def logits(self, ids: Tensor) -> Tensor:
-        """Float32 logits [batch, length, vocabulary] of token ids [batch, length], every position."""
+    def logits(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
+        """Float32 logits [batch, length, vocabulary] of token ids [batch, length].
+
+        With ``at`` [batch, length], only where it is True: [positions, vocabulary], and no more is ever in memory.
+        """
         ...
 
     def encode(self, turns: Sequence[tuple[str, str]]) -> list[int]:

@@ -85,19 +85,19 @@ class ScriptedEngine:
         """
         return [token for _, content in turns for token in (*content.encode(), END)]
 
-    def logits(self, ids: Tensor) -> Tensor:
+    def logits(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
         """Float32 [batch, length, 257]: a fixed random row per position, drawn from the tokens up to it."""
         import torch
 
         out = torch.empty(*ids.shape, VOCABULARY)
         for row, tokens in enumerate(ids.tolist()):
             state = hashlib.blake2b(digest_size=7)
-            for at, token in enumerate(tokens):
+            for place, token in enumerate(tokens):
                 state.update(token.to_bytes(2, "big"))
                 seeded = torch.Generator().manual_seed(int.from_bytes(state.digest(), "big"))
-                out[row, at] = 2.0 * torch.randn(VOCABULARY, generator=seeded)
-                out[row, at] += self.tilt * torch.randn(VOCABULARY, generator=seeded)
-        return out
+                out[row, place] = 2.0 * torch.randn(VOCABULARY, generator=seeded)
+                out[row, place] += self.tilt * torch.randn(VOCABULARY, generator=seeded)
+        return out if at is None else out[at]
 
 
 def last(prompt: Prompt) -> str:

@@ -101,8 +101,22 @@ class TorchEngine:
         return [int(one) for one in self.tokenizer.encode(text, add_special_tokens=False)]
 
     @torch.inference_mode()
-    def logits(self, ids: Tensor) -> Tensor:
-        """Float32 logits [batch, length, vocabulary]; rows are padded on the right, which causal attention ignores."""
+    def logits(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
+        """Float32 logits [batch, length, vocabulary]; rows are padded on the right, which causal attention ignores.
+
+        With ``at``, the output layer is given the hidden states of those positions alone.
+        """
+        if at is None:
+            return self._logits(ids)
+        chosen = at.to(self.device)
+        head = self.network.get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _head, args: (args[0][chosen].unsqueeze(0), *args[1:]))
+        try:
+            return self._logits(ids)[0]
+        finally:
+            hook.remove()
+
+    def _logits(self, ids: Tensor) -> Tensor:
         out: Tensor = self.network(input_ids=ids.to(self.device), use_cache=False).logits
         return out.float().cpu()
 

@@ -24,6 +24,7 @@ from quantgate.evaluate.evidence import Drift
 from quantgate.evaluate.suites import Case
 
 TOKENS_PER_BATCH = 4096
+NUMBERS_AT_ONCE = 1 << 24  # logits compared at a time, in float64: 128 MiB each of several copies
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,13 @@ def drift(
     seen: list[list[Positions]] = [[] for _ in variants]
     for index, (ids, scored) in enumerate(parts):
         targets = ids.roll(-1, dims=1)[scored]
-        base = baseline.logits(ids)[scored]
+        base = baseline.logits(ids, scored)
         for held, variant in zip(seen, variants, strict=True):
-            held.append(positions(base, variant.logits(ids)[scored], targets))
+            other = variant.logits(ids, scored)
+            step = max(1, NUMBERS_AT_ONCE // base.shape[-1])
+            for start in range(0, len(base), step):
+                part = slice(start, start + step)
+                held.append(positions(base[part], other[part], targets[part]))
         if progress:
             progress(index + 1, len(parts))
     return [summarize(joined(held)) for held in seen]
