@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantgate.errors import FormatError
+from quantgate.errors import FormatError, UsageError
 from quantgate.formats import FloatGrid, IntGrid, scheme
 from quantgate.formats.codec import calibrated_scale, decode, encode, quantize_activations, roundtrip, scales_for
 from quantgate.formats.grids import Grid
@@ -197,3 +197,29 @@ def test_a_calibrated_number_that_is_missing_is_said(name: str) -> None:
 def test_static_grid_is_refused_for_activations() -> None:
     with pytest.raises(FormatError, match="only symmetric grids with one scale per token"):
         quantize_activations(torch.ones(1, 4), IntGrid(bits=8))
+
+
+def test_signs_by_hand() -> None:
+    """The scale is the mean magnitude (XNOR-Net, equation 6); zero counts as positive; nothing stays nothing."""
+    grid = IntGrid(bits=2, signs=True, strategy="group", group_size=4)
+    weight = torch.tensor([[1.0, -3.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0]])
+    scales, zeros = scales_for(weight, grid, dtype=torch.float32)
+    assert (scales.tolist(), zeros) == ([[2.0, 0.0]], None)
+    codes = encode(weight, grid, scales)
+    assert codes.tolist() == [[1, -1, 1, 1, 1, 1, 1, 1]]
+    assert decode(codes, grid, scales).tolist() == [[2, -2, 2, 2, 0, 0, 0, 0]]
+
+
+@given(seed=seeds, factor=st.floats(0.5, 2.0))
+def test_no_other_scale_of_signs_loses_less(seed: int, factor: float) -> None:
+    grid, weight = IntGrid(bits=2, signs=True), weight_of(seed)
+    scales, _ = scales_for(weight, grid, dtype=torch.float32)
+    codes = encode(weight, grid, scales)
+    least = (decode(codes, grid, scales) - weight).square().sum(dim=1)
+    other = (decode(codes, grid, scales * factor) - weight).square().sum(dim=1)
+    assert bool((least <= other * (1 + 1e-5)).all())
+
+
+def test_signs_have_no_zero_points() -> None:
+    with pytest.raises(UsageError, match="scheme W1A16 stores signs, which have no zero points"):
+        scheme("W1A16", symmetric=False)

@@ -21,6 +21,7 @@ RECIPES = [
     Recipe(scheme="W3A16", group_size=32),
     Recipe(scheme="W3A16", group_size=32, symmetric=False, method="rtn"),
     Recipe(scheme="W2A16", group_size=32),
+    Recipe(scheme="W1A16", group_size=32),
     Recipe(scheme="W8A16"),
     Recipe(scheme="W8A16", group_size=128),
     Recipe(scheme="W8A8"),

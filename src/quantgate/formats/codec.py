@@ -54,11 +54,15 @@ def scales_for(
 
     ``clip``: the fraction of the range to cover, a number or one per scale. Scales come in ``dtype``, or as float32
     from an Fp4Grid, shaped as the grid says; zero points int8 of the same shape, None when symmetric. A group of zeros
-    gets scale 1. ``reach`` is the largest magnitude of all tensors that share NVFP4's global scale; None: of this one.
+    gets scale 1. The scale of signs is the mean magnitude, which loses least (Rastegari et al. 2016, "XNOR-Net",
+    equation 6), and 0 for zeros. ``reach`` is the largest magnitude of all tensors that share NVFP4's global scale;
+    None: of this one.
     Raises FormatError when groups do not divide, or when a scale overflows ``dtype``.
     """
     grid.check_shape(weight.shape[0], weight.shape[1], name)
     shape = grid.scales_shape(*weight.shape)
+    if isinstance(grid, IntGrid) and grid.signs:
+        return sign_scales(weight, grid, dtype), None
     low, high = grouped(weight, grid).float().aminmax(dim=-1)
     low, high = low.reshape(shape), high.reshape(shape)
     if clip is not None:
@@ -70,6 +74,14 @@ def scales_for(
             f"{name}: weights up to {float(weight.abs().max()):.3g} need scales that {dtype} cannot hold; keep it"
         )
     return scales, zeros
+
+
+def sign_scales(weight: Tensor, grid: IntGrid, dtype: torch.dtype, importance: Tensor | None = None) -> Tensor:
+    """The mean magnitude under each scale, in ``dtype``, as the grid shapes it; ``importance`` [in] weighs columns."""
+    lines = grouped(weight.float(), grid).abs()
+    heavy = torch.ones_like(lines) if importance is None else grouped(importance.expand_as(weight), grid)
+    means = (lines * heavy).sum(dim=-1) / heavy.sum(dim=-1)
+    return means.reshape(grid.scales_shape(*weight.shape)).to(dtype)
 
 
 def scales_of_range(
@@ -121,6 +133,8 @@ def nearest_fp4(doubled: Tensor) -> Tensor:
 
 def to_codes(x: Tensor, scales: Tensor, zeros: Tensor | None, grid: Grid) -> Tensor:
     """Nearest codes of ``x``, with scales and zeros that broadcast against it; int8, or float8_e4m3fn."""
+    if isinstance(grid, IntGrid) and grid.signs:
+        return torch.where(x < 0, -1, 1).to(torch.int8)
     scaled = x / scales
     if isinstance(grid, Fp4Grid):
         return nearest_fp4(scaled * 2).to(torch.int8)

@@ -69,15 +69,24 @@ class IntGrid(_Grid):
     """``value = (code - zero) * scale`` with integer codes; zero is 0 when symmetric.
 
     Codes are signed, ``low..high`` = -2^(bits-1)..2^(bits-1)-1, also for asymmetric grids (compressed-tensors' habit).
+    With ``signs`` the codes are -1 and 1 alone: binary weights, stored like others of two bits, for want of a container
+    that has one.
     """
 
     type: Literal["int"] = "int"
     bits: int = Field(ge=2, le=8)
     symmetric: bool = True
+    signs: bool = False
+
+    @model_validator(mode="after")
+    def _signs_are_two_codes(self) -> Self:
+        if self.signs and (self.bits != 2 or not self.symmetric):
+            raise ValueError("signs are stored in 2 bits and have no zero points")
+        return self
 
     @property
     def low(self) -> int:
-        return -(1 << (self.bits - 1))
+        return -1 if self.signs else -(1 << (self.bits - 1))
 
     @property
     def high(self) -> int:

@@ -10,7 +10,14 @@ from quantgate.formats.grids import FloatGrid, Fp4Grid, Grid, IntGrid
 from quantgate.records import Record
 
 DEFAULT_GROUP = 128
-_WEIGHT_ONLY = {"W2A16": 2, "W3A16": 3, "W4A16": 4, "W8A16": 8}  # name -> bits; group or channel, symmetric or not
+_WEIGHT_ONLY = {
+    "W1A16": 2,
+    "W2A16": 2,
+    "W3A16": 3,
+    "W4A16": 4,
+    "W8A16": 8,
+}  # name -> bits; group or channel, symmetric or not
+_SIGNS = "W1A16"  # its codes are -1 and 1, stored in 2 bits
 _FIXED: dict[str, tuple[Grid | None, Grid | None]] = {  # name -> weights, activations
     "BF16": (None, None),
     "W8A8": (IntGrid(bits=8), IntGrid(bits=8, strategy="token")),
@@ -92,16 +99,19 @@ def scheme(
             raise UsageError(f"{at}scheme {base} has no choice of group size or zero points; leave both out")
         weights, activations = _FIXED[base]
         return Scheme(name=base, weights=weights, activations=activations)
-    bits = _WEIGHT_ONLY[base]
+    bits, signs = _WEIGHT_ONLY[base], base == _SIGNS
+    if signs and not symmetric:
+        raise UsageError(f"{at}scheme {base} stores signs, which have no zero points; leave 'symmetric' out")
     if size is None:
         size = _default_group(bits)
     if size in (None, "channel", -1):
-        return Scheme(name=base, weights=IntGrid(bits=bits, symmetric=symmetric))
+        return Scheme(name=base, weights=IntGrid(bits=bits, symmetric=symmetric, signs=signs))
     if not isinstance(size, int) or size < 1:
         raise UsageError(
             f"{at}group_size {size!r} of scheme {base}; expected a positive number of columns or 'channel'"
         )
-    return Scheme(name=base, weights=IntGrid(bits=bits, symmetric=symmetric, strategy="group", group_size=size))
+    grid = IntGrid(bits=bits, symmetric=symmetric, signs=signs, strategy="group", group_size=size)
+    return Scheme(name=base, weights=grid)
 
 
 def _default_group(bits: int) -> int | None:

@@ -80,6 +80,8 @@ def format_name(grid: Grid) -> str:
         return f"fp4 g{grid.group_size}, scales {'fp8' if grid.scales == 'fp8' else 'powers of two'}"
     sizes = {"group": f"g{grid.group_size}", "block": f"blocks of {grid.group_size} x {grid.group_size}"}
     reach = sizes.get(grid.strategy, f"per {grid.strategy}")
+    if grid.type == "int" and grid.signs:
+        return f"signs {reach}, stored in 2 bits"
     kind = "fp" if grid.type == "float" else "int"
     return f"{kind}{grid.bits} {reach}{'' if grid.symmetric else ' asymmetric'}"
 

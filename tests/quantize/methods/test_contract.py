@@ -19,6 +19,7 @@ GRIDS: list[Grid] = [
     IntGrid(bits=2, strategy="group", group_size=16, symmetric=False),
     IntGrid(bits=8),
     IntGrid(bits=5, strategy="tensor"),
+    IntGrid(bits=2, signs=True, strategy="group", group_size=16),
     FloatGrid(),
     FloatGrid(strategy="block", group_size=4),
 ]

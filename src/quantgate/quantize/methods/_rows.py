@@ -58,6 +58,8 @@ class Rows:
             for side in zip(*limits, strict=True)
         )
         self._floats = sum(len(part.weight) for part in parts if isinstance(part.grid, FloatGrid))
+        signs = [isinstance(part.grid, IntGrid) and part.grid.signs for part in parts]
+        self._signs = torch.tensor(signs).repeat_interleave(sizes).to(self.device) if any(signs) else None
         self._scales = [_by_group(part.scales.float() * part.grid.unit, part) for part in parts]
         self._zeros = [None if part.zeros is None else _by_group(part.zeros.float(), part) for part in parts]
         # Codes in their own types, [in, rows of the part]
@@ -95,6 +97,8 @@ class Rows:
         else:
             codes.round_()
         torch.clamp(codes, self._low, self._high, out=codes)
+        if self._signs is not None:
+            codes = torch.where(self._signs, torch.where(x < 0, -1.0, 1.0), codes)
         return codes, self.values(codes, levels, at)
 
     def values(self, codes: Tensor, levels: Levels, at: int | slice) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from quantgate.errors import BadTensor, FormatError
 from quantgate.formats import FloatGrid, Fp4Grid, Grid, IntGrid
-from quantgate.formats.codec import fp4_scales, grouped, scales_for, scales_of_range, to_codes, to_values
+from quantgate.formats.codec import fp4_scales, grouped, scales_for, scales_of_range, sign_scales, to_codes, to_values
 from quantgate.quantize.methods import Job, LayerStats
 
 Clip = Literal["minmax", "mse", "hessian"]
@@ -49,17 +49,23 @@ def choose_scales(job: Job, weight: Tensor, clip: Clip, stats: LayerStats | None
     "hessian" weighs each column's error by the Hessian's diagonal.
     """
     dtype = job.scale_dtype or torch.bfloat16
+    if isinstance(job.grid, IntGrid) and job.grid.signs:  # nothing to clip: the mean magnitude, weighted if asked for
+        return sign_scales(weight, job.grid, dtype, _importance(stats) if clip == "hessian" else None), None, clip
     if clip == "minmax" or isinstance(job.grid, FloatGrid):  # its steps are relative: clipping gains nothing
         return *scales_for(weight, job.grid, dtype=dtype, name=job.name, reach=job.reach), "minmax"
-    importance = None
-    if clip == "hessian" and stats is not None:
-        diagonal = stats.hessian.diagonal().clamp(min=0).float()
-        importance = diagonal + 0.01 * diagonal.mean() + torch.finfo(torch.float32).tiny
+    importance = _importance(stats) if clip == "hessian" else None
     if isinstance(job.grid, Fp4Grid):
         reach = float(weight.abs().max()) if job.reach is None else job.reach
         return best_fp4_scales(weight, job.grid, reach, importance), None, clip
     factors = best_clip(weight, job.grid, dtype, importance)
     return *scales_for(weight, job.grid, factors, dtype=dtype, name=job.name), clip
+
+
+def _importance(stats: LayerStats | None) -> Tensor | None:
+    if stats is None:
+        return None
+    diagonal = stats.hessian.diagonal().clamp(min=0).float()
+    return diagonal + 0.01 * diagonal.mean() + torch.finfo(torch.float32).tiny
 
 
 def best_clip(weight: Tensor, grid: IntGrid, dtype: torch.dtype, importance: Tensor | None = None) -> Tensor:
@@ -144,7 +150,7 @@ def best_fp4_scales(weight: Tensor, grid: Fp4Grid, reach: float, importance: Ten
 
 def clipped_fraction(weight: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None) -> float:
     """The fraction of weights that lie more than a whole step beyond the last code of their scale."""
-    if not isinstance(grid, IntGrid):
+    if not isinstance(grid, IntGrid) or grid.signs:
         return 0.0
     lines = grouped(weight, grid)
     wide = scales.float().reshape(*lines.shape[:2], 1)

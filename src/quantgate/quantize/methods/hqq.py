@@ -50,7 +50,7 @@ def _solve(job: Job, weight: Tensor, stats: LayerStats | None, norms: dict[int, 
     options = job.options or HqqOptions()
     if stats is not None:
         stats.check(weight.shape[1], job.name)
-    if isinstance(job.grid, IntGrid):
+    if isinstance(job.grid, IntGrid) and not job.grid.signs:
         scales, zeros = fit(weight, job.grid, job.scale_dtype or torch.bfloat16, options)
         clip = f"l{options.norm:g}"
     else:
