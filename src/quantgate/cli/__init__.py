@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from quantgate.cli import compare, demo, init, report, run, train
+from quantgate.cli import compare, demo, init, quantize, report, run, train
 from quantgate.cli.screen import errors
 from quantgate.errors import QuantgateError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("compare")(compare.compare)
+app.command("quantize")(quantize.quantize)
 app.command("report")(report.report)
 app.command("init")(init.init)
 app.add_typer(train.app, name="train")

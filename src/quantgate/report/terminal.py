@@ -27,9 +27,9 @@ SHORT = {
 def show(report: RunReport, console: Console) -> None:
     """Print the decision of a run: what each variant is, what each capability became, one sentence per variant."""
     evidence = {one.variant: one for one in report.evidence}
-    facts = _table("variant", ("MB", "bits", "KL", "ppl ratio"), "right")
+    facts = plain_table("variant", ("MB", "bits", "KL", "ppl ratio"), "right")
     facts.add_column("verdict")
-    scores = _table("variant", [SHORT.get(gate.capability, gate.capability) for gate in report.gates], "center")
+    scores = plain_table("variant", [SHORT.get(gate.capability, gate.capability) for gate in report.gates], "center")
     facts.add_row("  baseline", megabytes(report.baseline_bytes), "16", "", "", "", style="dim")
     scores.add_row("  baseline", *baseline_cells(report), style="dim")
     for verdict in report.decision.verdicts:
@@ -49,7 +49,7 @@ def show(report: RunReport, console: Console) -> None:
     console.print(Text(spent(report), style="dim"))
 
 
-def _table(first: str, others: Sequence[str], justify: JustifyMethod) -> Table:
+def plain_table(first: str, others: Sequence[str], justify: JustifyMethod) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column(first, no_wrap=True)
     for name in others:

@@ -1,0 +1,47 @@
+"""``quantgate quantize MODEL -v W4A16``: artifacts, not judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantgate.cli.screen import bars, console
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(help="A folder, a Hugging Face id, or quantgate/reference.")],
+    variant: Annotated[
+        list[str],
+        typer.Option("--variant", "-v", help="SCHEME[:method][+container], such as W4A16:awq; may be repeated."),
+    ],
+    out: Annotated[Path, typer.Option(help="Gets one artifact folder for each variant.")] = Path("artifacts"),
+    traffic: Annotated[
+        Path | None, typer.Option(help="Your traffic as JSONL; left out, the built-in suites' calibrate split.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Conversations to calibrate with.")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=8, help="Tokens of each, at most.")] = 512,
+    seed: Annotated[int, typer.Option(help="Fixes which conversations are taken.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+) -> None:
+    """Make variants of a model in one pass, without judging them; the same command goes on after a crash or Ctrl-C."""
+    from quantgate.pipeline import quantize_only
+    from quantgate.report.artifacts import show_artifacts, show_predicted
+
+    if dry_run:
+        show_predicted(quantize_only.predict(model, variant), out, console)
+        return
+    with bars(quiet=quiet) as progress:
+        made = quantize_only.quantize(
+            model,
+            variant,
+            out=out,
+            traffic=traffic,
+            samples=samples,
+            max_tokens=max_tokens,
+            seed=seed,
+            progress=progress,
+        )
+    show_artifacts(made, console)

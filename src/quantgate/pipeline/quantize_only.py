@@ -1,0 +1,89 @@
+"""A model and variants become artifacts, without judging them: what ``quantgate quantize`` runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantgate.errors import Stopped, UsageError
+from quantgate.models import open_model
+from quantgate.pipeline.cases import calibration_of
+from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.two_models import Progress
+from quantgate.pipeline.variants import recipes_of
+from quantgate.records import parse
+from quantgate.release_config import ReleaseConfig
+
+if TYPE_CHECKING:
+    from quantgate.quantize import Artifact
+    from quantgate.quantize.predict import Predicted
+
+SHORT = re.compile(r"(?P<scheme>[^:+\s]+)(?::(?P<method>\w+))?(?:\+(?P<container>\w+))?")
+
+
+def short_variant(text: str) -> dict[str, Any]:
+    """``W4A16``, ``W4A16-g64:awq``, ``W4A16:gptq+gptq_v2``: scheme, method and container, as release.yaml has them.
+
+    >>> short_variant("W4A16:gptq+awq")
+    {'scheme': 'W4A16', 'method': 'gptq', 'container': 'awq'}
+    """
+    found = SHORT.fullmatch(text)
+    if found is None:
+        raise UsageError(f"variant '{text}': expected SCHEME[:method][+container], such as W4A16:awq or W4A16+gptq_v2")
+    return {key: value for key, value in found.groupdict().items() if value is not None}
+
+
+def _config(model: str, variants: Sequence[str | dict[str, Any]], calibration: dict[str, Any]) -> ReleaseConfig:
+    data = {
+        "model": model,
+        "variants": [short_variant(one) if isinstance(one, str) else one for one in variants],
+        "capabilities": {"chat": {}},  # a release names at least one; none is asked here
+        "calibration": calibration,
+    }
+    return parse(ReleaseConfig, data, where="quantize")
+
+
+def predict(model: str, variants: Sequence[str | dict[str, Any]]) -> list[Predicted]:
+    """Sizes of the artifacts that ``quantize`` would write. Raises what it would raise before anything slow."""
+    from quantgate.quantize.predict import predict as sizes
+
+    return sizes(open_model(model), recipes_of(_config(model, variants, {}).variants), calibrated=True)
+
+
+def quantize(
+    model: str,
+    variants: Sequence[str | dict[str, Any]],
+    *,
+    out: Path | str = Path("artifacts"),
+    traffic: Path | str | None = None,
+    samples: int = 256,
+    max_tokens: int = 512,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Artifact]:
+    """Make every variant in one pass; ``out`` gets a folder for each.
+
+    ``variants`` are short forms (``W4A16:awq+gptq_v2``) or what release.yaml has in their place. The calibration set is
+    the ``traffic`` file, or the built-in suites' calibrate split. A stopped or killed call goes on where it was. Raises
+    UsageError, FormatError, ModelError and DataError before anything slow, Stopped on Ctrl-C.
+    """
+    from quantgate.quantize.sweep import sweep
+
+    calibration = {"samples": samples, "max_tokens": max_tokens, "seed": seed}
+    config = _config(model, variants, calibration | ({} if traffic is None else {"traffic": str(traffic)}))
+    opened, recipes = open_model(model), recipes_of(config.variants)
+    chosen = calibration_of(config, opened)
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress("quantize", done, total, stage)
+
+    try:
+        with alone_in(Path(out)):
+            return sweep(opened, chosen.ids, recipes, out, progress=tell, seed=seed)
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"stopped; the finished blocks are kept in {out}, and the same command goes on from there"
+        ) from None

@@ -1,0 +1,73 @@
+"""What a sweep will write, known before it starts: every size follows from shapes, grids and the container."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from quantgate.models import OpenedModel
+from quantgate.models.tensors import torch_dtype
+from quantgate.quantize.checkpoints import StoredLinear
+from quantgate.quantize.manifest import Recipe
+from quantgate.quantize.plan import Variant, plan
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """One variant, as it will be on disk."""
+
+    name: str
+    format: str  # of the quantized layers, in words
+    method: str
+    layers: int  # quantized
+    kept: int  # linear layers left alone
+    tensor_bytes: int  # all tensors of the artifact
+    bits_per_weight: float  # over the quantized layers, scales and zero points included
+
+
+def predict(model: OpenedModel, recipes: Sequence[Recipe], *, calibrated: bool) -> list[Predicted]:
+    """The artifacts that ``sweep`` would write, in order. Raises what it would raise before anything slow."""
+    return [_variant(model, variant) for variant in plan(model, recipes, calibrated=calibrated)]
+
+
+def _variant(model: OpenedModel, variant: Variant) -> Predicted:
+    layers = [layer for block in range(model.depth) for group in model.linears(block) for layer in group]
+    solved = [f"{layer}.weight" for layer in layers if layer not in variant.kept]
+    sizes: dict[tuple[tuple[int, ...], str], tuple[int, int]] = {}
+    total = codes = weights = 0
+    for name in solved:
+        entry = model.files.entry(name)
+        kind = (entry.shape, entry.dtype)
+        if kind not in sizes:
+            sizes[kind] = _stored(variant, entry.shape, torch_dtype(entry.dtype))
+        total, codes, weights = total + sizes[kind][0], codes + sizes[kind][1], weights + entry.weights
+    rest = set(model.files.entries) - set(solved)
+    return Predicted(
+        name=variant.name,
+        format=variant.format,
+        method=variant.method_name,
+        layers=len(solved),
+        kept=len(variant.kept),
+        tensor_bytes=total + sum(model.files.entries[name].size for name in rest),
+        bits_per_weight=8 * codes / weights if weights else 0.0,
+    )
+
+
+def _stored(variant: Variant, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[int, int]:
+    """Bytes of a layer [out, in], with and without the constant few that tell its shape: the container packs zeros."""
+    out, columns = shape
+    grid, scales = variant.grid, variant.grid.scales_shape(out, columns)
+    stored = torch.float32 if grid.type == "fp4" else variant.container.scale_dtype(dtype)
+    layer = StoredLinear(
+        "layer",
+        torch.zeros(out, columns, dtype=torch.float8_e4m3fn if grid.type == "float" else torch.int8),
+        torch.ones(scales, dtype=stored),
+        None if grid.symmetric else torch.zeros(scales, dtype=torch.int8),
+        grid,
+        variant.scheme.activations,
+        input_scale=torch.ones(1, dtype=stored) if variant.scheme.calibrated else None,
+    )
+    tensors = variant.container.pack(layer).values()
+    return sum(one.nbytes for one in tensors), sum(one.nbytes for one in tensors if one.dtype != torch.int64)
