@@ -145,8 +145,8 @@ def pick_kind(rng: random.Random, hard: bool) -> tuple[list[str], str, list[str]
 
 
 def draw_words(rng: random.Random, hard: bool) -> list[str]:
-    """4 or 5 words, 6 or 7 if hard; unless hard, no two start alike."""
-    count, words = rng.choice((6, 7) if hard else (4, 5)), list[str]()
+    """3 or 4 words, 6 or 7 if hard; unless hard, no two start alike."""
+    count, words = rng.choice((6, 7) if hard else (3, 4)), list[str]()
     while len(words) < count:
         word = rng.choice(ALL)
         if word not in words and (hard or all(word[0] != one[0] for one in words)):

@@ -149,12 +149,12 @@ def draw(rng: random.Random, difficulty: Difficulty) -> Draft:
 
 
 def draw_many(rng: random.Random, questions: int, split: Split = "train") -> list[tuple[Role, str]]:
-    """One list of two or three tools and about ``questions`` requests, every answer right: training text.
+    """One list of one to three tools and about ``questions`` requests, every answer right: training text.
 
     Requests are of the default difficulty and of the kinds that ``draw`` makes; problems of other splits are left out.
     """
     asked = rng.choice(EASY)
-    tools = listed(rng, asked, rng.choice((2, 3)), present=True, hard=False)
+    tools = listed(rng, asked, rng.choice((1, 2, 3)), present=True, hard=False)
     system, shown = _system(rng, tools, False)
     families = {one.family for one in tools}
     families |= {family for group in NEAR if families & set(group) for family in group}
@@ -168,7 +168,7 @@ def draw_many(rng: random.Random, questions: int, split: Split = "train") -> lis
         return True
 
     while sum(role == "user" for role, _ in turns) < questions:
-        if rng.random() < 0.2:
+        if rng.random() < 0.35:
             tool = rng.choice(absent)
             values = draw_values(rng, tool.fields)
             take("abstain", request_of(rng, tool, values), NO_TOOL, tool.names[0], values)

@@ -1,8 +1,8 @@
 """long_context: find a record in a long list, over list length x depth of the asked record, up to 2,048 tokens.
 
-A context is a list of lines ``pink fox: 4821``. Names are dealt on a ring: every adjective meets several nouns and
-every noun several adjectives, so no single word of a name finds its line. One context serves many questions:
-``draw_many`` writes them as one conversation for training, and ``draw`` asks a single one.
+A context is a list of lines ``pink fox: 4821``. Names are dealt on a ring: every adjective meets two nouns or more and
+every noun two adjectives, so no single word of a name finds its line; in hard lists they meet up to nine. One context
+serves many questions: ``draw_many`` writes them as one conversation for training, and ``draw`` asks a single one.
 """
 
 from __future__ import annotations
@@ -85,13 +85,12 @@ class Question:
     answer: str
 
 
-def deal_names(rng: random.Random, count: int, *, alike: bool = True) -> list[str]:
-    """``count`` different names in random order.
+def deal_names(rng: random.Random, count: int, sharing: int = 2) -> list[str]:
+    """``count`` different names in random order, every word of them in ``sharing`` names (more where words run out).
 
-    With ``alike`` each word of a name is in several names, else in as few as can be.
     Adjective ``i`` of ``g`` takes the nouns ``i .. i + m - 1`` around a ring of ``g``, with ``g * m >= count``.
     """
-    m = max(2, math.isqrt(count // 2)) if alike else math.ceil(count / len(NOUNS))
+    m = max(sharing, math.ceil(count / len(NOUNS)))
     g = max(m, math.ceil(count / m))
     adjectives, nouns = rng.sample(ADJECTIVES, g), rng.sample(NOUNS, g)
     names = [f"{adjectives[i]} {nouns[(i + step) % g]}" for step in range(m) for i in range(g)][:count]
@@ -99,14 +98,14 @@ def deal_names(rng: random.Random, count: int, *, alike: bool = True) -> list[st
     return names
 
 
-def draw_context(rng: random.Random, count: int, *, hops: bool, alike: bool = True) -> Context:
+def draw_context(rng: random.Random, count: int, *, hops: bool, sharing: int = 2) -> Context:
     """A list of ``count`` lines with different codes; with ``hops``, some lines point at another line.
 
-    ``alike`` as for ``deal_names``.
+    ``sharing`` as for ``deal_names``.
     """
     if not 4 <= count <= MOST_RECORDS:
         raise ValueError(f"long_context: {count} records; choose from 4 to {MOST_RECORDS}")
-    names = deal_names(rng, count, alike=alike)
+    names = deal_names(rng, count, sharing)
     codes = [str(number) for number in rng.sample(range(1000, 10000), count)]
     taken: dict[str, None] = {}
     for line in range(count):
@@ -147,10 +146,15 @@ def ask(rng: random.Random, context: Context, kind: Kind, free: list[int]) -> Qu
     return Question(kind, line, text, answer)
 
 
-def _pick_context(rng: random.Random, difficulty: Difficulty, records: int | None, *, alike: bool = True) -> Context:
+def _pick_context(
+    rng: random.Random, difficulty: Difficulty, records: int | None, sharing: int | None = None
+) -> Context:
+    """``sharing`` None: 2, and if hard as many as there are words in all, so that half a name leaves many lines."""
     shares = RECORDS if difficulty == "default" else HARD_RECORDS
     count = records if records is not None else rng.choices(list(shares), list(shares.values()))[0]
-    return draw_context(rng, count, hops=difficulty == "hard" and rng.random() < HOP_CONTEXTS, alike=alike)
+    if sharing is None:
+        sharing = max(2, math.isqrt(count // 2)) if difficulty == "hard" else 2
+    return draw_context(rng, count, hops=difficulty == "hard" and rng.random() < HOP_CONTEXTS, sharing=sharing)
 
 
 def _pick_kind(rng: random.Random, difficulty: Difficulty, context: Context, free: list[int]) -> Kind:
@@ -191,16 +195,21 @@ def draw(rng: random.Random, difficulty: Difficulty) -> Draft:
 
 
 def draw_many(
-    rng: random.Random, difficulty: Difficulty, questions: int, *, records: int | None = None, alike: bool = True
+    rng: random.Random,
+    difficulty: Difficulty,
+    questions: int,
+    *,
+    records: int | None = None,
+    sharing: int | None = None,
 ) -> list[tuple[Role, str]]:
     """One list and several questions about different lines of it, every answer right: training text.
 
     The first user message holds the list and the first question, later ones a question alone, most of them in a few
     words. Gives as many questions as asked for, at most one per line. ``records`` (4 to 400 lines) overrides the
     difficulty's own length; a line costs about 12 tokens and a question with its answer 15 to 35, and the caller keeps
-    the sum below its context. ``alike`` as for ``deal_names``. Raises ValueError for a length outside that range.
+    the sum below its context. ``sharing`` as for ``deal_names``. Raises ValueError for a length outside that range.
     """
-    context = _pick_context(rng, difficulty, records, alike=alike)
+    context = _pick_context(rng, difficulty, records, sharing)
     free, messages = list(range(len(context.names))), list[tuple[Role, str]]()
     while free and len(messages) < 2 * questions:
         question = ask(rng, context, _pick_kind(rng, difficulty, context, free), free)

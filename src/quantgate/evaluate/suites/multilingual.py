@@ -110,10 +110,13 @@ def read(rng: random.Random, speech: Language, hard: bool) -> Problem:
 
 
 def calendar(rng: random.Random, speech: Language, hard: bool) -> Problem:
-    """A day or month some steps from a named one. The person and the event make problems many; the table is one."""
-    unit, names, far = rng.choice((("day", speech.days, (6, 13)), ("month", speech.months, (5, 11))))
+    """A day or month one to three steps from today's. The person and the event make problems many; the table is one.
+
+    Hard: further, and from yesterday's or tomorrow's.
+    """
+    unit, names, far = rng.choice((("day", speech.days, (3, 13)), ("month", speech.months, (3, 11))))
     steps = rng.randrange(far[0] + 1, far[1] + 1) if hard else rng.randrange(1, far[0] + 1)
-    at, anchor = rng.randrange(len(names)), rng.choice((0, 0, 0, 1, 2))
+    at, anchor = rng.randrange(len(names)), rng.choice((0, 1, 2)) if hard else 0
     who, event, sign = rng.choice(NAMES), rng.randrange(8), rng.choice((1, -1))
     now = at + (0, 1, -1)[anchor]  # yesterday was / tomorrow is
     answer = names[(now + sign * steps) % len(names)]
@@ -164,10 +167,10 @@ def number(rng: random.Random, speech: Language, hard: bool) -> Problem:
 
 
 def count(rng: random.Random, speech: Language, hard: bool) -> Problem:
-    """How often one word stands in a list of four to seven (hard: nine to thirteen)."""
-    length = rng.randrange(9, 14) if hard else rng.randrange(4, 8)
+    """How often one word stands in a list of three to six (hard: nine to thirteen)."""
+    length = rng.randrange(9, 14) if hard else rng.randrange(3, 7)
     word, *others = rng.sample(range(8), 4)
-    times = rng.randrange(2, 8) if hard else rng.randrange(0, 5)
+    times = rng.randrange(2, 8) if hard else rng.randrange(0, 4)
     listed = [word] * min(times, length) + [rng.choice(others) for _ in range(length - times)]
     rng.shuffle(listed)
     named = [speech.fruits[one] for one in listed]

@@ -157,20 +157,20 @@ def order(rng: random.Random, count: int, hard: bool) -> Draft:
 
 def letter(rng: random.Random, count: int, hard: bool) -> Draft:
     word = word_of(rng, count)
-    which = rng.choice(("second to last", "second to last", "count") if hard else ("first", "last", "count"))
+    which = rng.choice(("second to last", "count") if hard else ("first", "last"))
     answer = {"first": word[0], "last": word[-1], "second to last": word[-2], "count": str(len(word))}[which]
     prompt = rng.choice(LETTER[which]).format(word=word)
     return _draft("letter", count, f"{which} {word}", prompt, answer, case=False, max_tokens=8)
 
 
 def glossary(rng: random.Random, count: int, hard: bool) -> Draft:
-    """Three to five entries (hard: eight words that differ in one letter); asks for a word or for a meaning."""
+    """Three to five entries; asks what a word means. Hard: eight words, a letter apart; asks for words as well."""
     words = twins_of(rng, 8, count) if hard else words_of(rng, rng.randrange(3, 6), count)
     meanings = rng.sample(MEANINGS, len(words))
     entries = " ".join(f"{word} means {meaning}." for word, meaning in zip(words, meanings, strict=True))
     asked = rng.randrange(len(words))
-    forward = rng.random() < 0.5
-    question, answer = (WHICH_WORD, words[asked]) if forward else (WHAT_MEANING, meanings[asked])
+    backward = hard and rng.random() < 0.5
+    question, answer = (WHICH_WORD, words[asked]) if backward else (WHAT_MEANING, meanings[asked])
     prompt = f"{entries} {rng.choice(question).format(word=words[asked], meaning=meanings[asked])}"
     return _draft("glossary", count, f"{entries} -> {answer}", prompt, answer, case=False, max_tokens=24)
 
@@ -186,8 +186,8 @@ def draw_many(rng: random.Random, questions: int, split: Split = "train") -> lis
     entries = " ".join(f"{word} means {meaning}." for word, meaning in zip(words, meanings, strict=True))
     turns = list[tuple[Role, str]]()
     for _ in range(questions):
-        asked, forward = rng.randrange(len(words)), rng.random() < 0.5
-        question, answer = (WHICH_WORD, words[asked]) if forward else (WHAT_MEANING, meanings[asked])
+        asked, backward = rng.randrange(len(words)), rng.random() < 0.2
+        question, answer = (WHICH_WORD, words[asked]) if backward else (WHAT_MEANING, meanings[asked])
         if split_of("rare_vocabulary", f"glossary {entries} -> {answer}") != split:
             continue
         text = rng.choice(question).format(word=words[asked], meaning=meanings[asked])
