@@ -92,7 +92,9 @@ def test_degenerate_answers_score_below_a_tenth(difficulty: Difficulty) -> None:
 
 
 def test_both_words_of_the_asked_name_stand_in_other_names_too() -> None:
-    for draft in some("default"):
+    for draft in some("hard", 100):
+        if draft.slices["kind"] not in ("lookup", "hop"):
+            continue
         table, question = read(draft.messages[0][1])
         [asked] = asked_in(question, table)
         adjective, noun = asked.split()
@@ -181,4 +183,4 @@ def test_names_of_an_easy_list_share_no_word() -> None:
         names = deal_names(random.Random(count), count, 1)
         assert len(names) == count
         assert all(len({name.split()[part] for name in names}) == count for part in (0, 1))
-        assert len({name.split()[0] for name in deal_names(random.Random(count), count)}) < count
+        assert len({name.split()[0] for name in deal_names(random.Random(count), count, 2)}) < count

@@ -1,8 +1,9 @@
 """long_context: find a record in a long list, over list length x depth of the asked record, up to 2,048 tokens.
 
-A context is a list of lines ``pink fox: 4821``. Names are dealt on a ring: every adjective meets two nouns or more and
-every noun two adjectives, so no single word of a name finds its line; in hard lists they meet up to nine. One context
-serves many questions: ``draw_many`` writes them as one conversation for training, and ``draw`` asks a single one.
+A context is a list of lines ``pink fox: 4821``. In hard lists names are dealt on a ring: every adjective meets several
+nouns and every noun several adjectives, so no single word of a name finds its line. In others that happens only where
+there are more lines than words. One context serves many questions: ``draw_many`` writes them as one conversation for
+training, and ``draw`` asks a single one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ fox owl cat dog bear wolf lion fish frog crow duck goat hen horse mouse sheep co
 cloud star moon sun wind rain snow leaf rose seed stone boat lamp door bell book
 """.split()  # noqa: SIM905 - a list of strings would fill the page
 
-RECORDS = {8: 0.20, 16: 0.25, 32: 0.25, 64: 0.20, 128: 0.10}  # lines -> share; a digit line is about 10 tokens
+RECORDS = {8: 0.20, 16: 0.30, 32: 0.35, 64: 0.10, 128: 0.05}  # lines -> share; a digit line is about 10 tokens
 HARD_RECORDS = {112: 0.25, 144: 0.25, 176: 0.50}
 MOST_RECORDS = 400  # what the ring of 40 x 40 words deals with every word of a name still shared
 WORD_VALUES = 0.15  # share of lines whose code is two nouns, not four digits
@@ -85,7 +86,7 @@ class Question:
     answer: str
 
 
-def deal_names(rng: random.Random, count: int, sharing: int = 2) -> list[str]:
+def deal_names(rng: random.Random, count: int, sharing: int = 1) -> list[str]:
     """``count`` different names in random order, every word of them in ``sharing`` names (more where words run out).
 
     Adjective ``i`` of ``g`` takes the nouns ``i .. i + m - 1`` around a ring of ``g``, with ``g * m >= count``.
@@ -98,7 +99,7 @@ def deal_names(rng: random.Random, count: int, sharing: int = 2) -> list[str]:
     return names
 
 
-def draw_context(rng: random.Random, count: int, *, hops: bool, sharing: int = 2) -> Context:
+def draw_context(rng: random.Random, count: int, *, hops: bool, sharing: int = 1) -> Context:
     """A list of ``count`` lines with different codes; with ``hops``, some lines point at another line.
 
     ``sharing`` as for ``deal_names``.
@@ -149,11 +150,11 @@ def ask(rng: random.Random, context: Context, kind: Kind, free: list[int]) -> Qu
 def _pick_context(
     rng: random.Random, difficulty: Difficulty, records: int | None, sharing: int | None = None
 ) -> Context:
-    """``sharing`` None: 2, and if hard as many as there are words in all, so that half a name leaves many lines."""
+    """``sharing`` None: 1, and if hard so many that half a name leaves many lines."""
     shares = RECORDS if difficulty == "default" else HARD_RECORDS
     count = records if records is not None else rng.choices(list(shares), list(shares.values()))[0]
     if sharing is None:
-        sharing = max(2, math.isqrt(count // 2)) if difficulty == "hard" else 2
+        sharing = max(2, math.isqrt(count // 2)) if difficulty == "hard" else 1
     return draw_context(rng, count, hops=difficulty == "hard" and rng.random() < HOP_CONTEXTS, sharing=sharing)
 
 

@@ -136,7 +136,7 @@ class Stream:
             records = self.rng.choice(fits or [8])
             questions = min(24, records, max(1, (longest - 12 * records - 80) // 25))
             # to find a name by any of its words comes first; by all of them, when others share each, is built on it
-            sharing = 1 if self.rng.random() < UNLIKE else None
+            sharing = 1 if self.rng.random() < UNLIKE else 2
             return long_context.draw_many(self.rng, "default", questions, records=records, sharing=sharing)
         if name not in CONVERSATIONS or hard or (name == "json_tools" and longest < 512):
             return []
