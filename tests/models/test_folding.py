@@ -16,7 +16,11 @@ CPU = torch.device("cpu")
 
 def folds_of(model: OpenedModel) -> list[Fold]:
     with model.block(0, CPU) as block:
-        return find_folds(block, model.linears(0), model.config.hidden_size)
+        return find_folds(block, model.linears(0), probe_of(model))
+
+
+def probe_of(model: OpenedModel, tokens: int = 8) -> torch.Tensor:
+    return torch.randn(1, tokens, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
 
 
 def short(fold: Fold) -> tuple[str, str, str, int]:
@@ -53,7 +57,7 @@ def test_the_block_is_left_as_it_was(tmp_path: Path) -> None:
     model = open_model(save_random(tmp_path))
     with model.block(0, CPU) as block:
         before = {name: tensor.clone() for name, tensor in block.module.state_dict().items()}
-        find_folds(block, model.linears(0), model.config.hidden_size)
+        find_folds(block, model.linears(0), probe_of(model))
         after = block.module.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
@@ -63,3 +67,13 @@ def test_shared_channels_get_the_geometric_mean() -> None:
     scales = torch.tensor([1.0, 2.0, 4.0, 8.0, 1.0, 1.0, 1.0, 9.0])  # 2 key heads, 2 query heads each
     assert torch.allclose(fold.gather(scales), torch.tensor([2.0, 4.0, 1.0, 3.0]))
     assert fold.expand(torch.tensor([2.0, 4.0, 1.0, 3.0])).tolist() == [2, 4, 2, 4, 1, 3, 1, 3]
+
+
+def test_what_is_clipped_on_the_way_is_no_place_for_scales(tmp_path: Path) -> None:
+    """OLMo may clip q, k and v; a fold through the clipping shows to be wrong on tokens that reach it."""
+    model = open_model(save_random(tmp_path, kind="olmo", clip_qkv=4.0))
+    with model.block(0, CPU) as block:
+        weight = block.linear("model.layers.0.self_attn.v_proj").weight
+        weight.data = weight.data * 8
+        found = find_folds(block, model.linears(0), probe_of(model, 64))
+    assert "o_proj" not in {short(fold)[0] for fold in found}

@@ -86,3 +86,15 @@ def test_no_variant_and_unknown_ones_are_refused(folder: Path, run: CliRunner) -
     assert run.invoke(app, ["quantize", str(folder)]).exit_code == 2
     result = run.invoke(app, ["quantize", str(folder), "-v", "W5A16", "--dry-run"])
     assert isinstance(result.exception, UnknownName) and "W5A16" in str(result.exception)
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(UsageError, match=r"taken: cannot be a folder.*name another"):
+        quantize(str(folder), ["W8A8"], out=tmp_path / "taken", samples=4, max_tokens=64)
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_layers_can_be_left_alone(folder: Path) -> None:
+    plain, kept = (predict(str(folder), ["W4A16-g64"], keep=keep)[0] for keep in ((), ("down_proj",)))
+    assert (plain.kept, kept.kept) == (0, 2) and kept.tensor_bytes > plain.tensor_bytes

@@ -12,6 +12,7 @@ from quantgate.models import open_model
 from quantgate.models.random import save_random
 from quantgate.quantize import Recipe, load_dequantized
 from quantgate.quantize.artifact import baseline
+from quantgate.quantize.statistics import Statistics, batches
 from quantgate.quantize.sweep import sweep
 
 LOUD = (3, 40, 77)  # channels
@@ -81,6 +82,28 @@ def test_what_was_scaled_is_on_record(loud, samples, tmp_path):
     up = fates["model.layers.0.self_attn.q_proj"].facts
     assert str(up["scaling"]).startswith("max|x|^a / max|w|^(1-a), a = ") and up["scaling_gain"] < 0.9
     assert up["asked"] == up["method"] == "smoothquant"
+
+
+def test_the_error_of_divided_rows_is_told_in_the_layers_own_units(tiny, samples, tmp_path):
+    """v_proj and up_proj are divided by what o_proj and down_proj were multiplied with; the error must not follow."""
+    artifact = one(tiny, samples, tmp_path, Recipe(scheme="W4A16", group_size=32, method="awq"))
+    cut = batches(samples, 300, 512, 4096)
+    up, norm = "model.layers.0.mlp.up_proj", "model.layers.0.post_attention_layernorm.weight"
+    with tiny.block(0, torch.device("cpu")) as block:
+        statistics = Statistics(block, tiny.linears(0))
+        for hidden, batch in zip(tiny.embed([one.ids for one in cut]), cut, strict=True):
+            statistics.forward(hidden, batch)
+        statistics.close()
+        hessian = statistics.take("model.layers.0.mlp.gate_proj").hessian
+    columns = tiny.files.read(norm).float() / artifact.files.read(norm).float()
+    stored, weight = artifact.linear(up).dequantized(torch.float32), tiny.files.read(f"{up}.weight").float()
+    rows = ((weight * columns) * stored).sum(dim=1) / stored.square().sum(
+        dim=1
+    )  # what the rows were divided by, nearly
+    change = stored * rows[:, None] / columns - weight
+    error = float((change @ hessian * change).sum() / (weight @ hessian * weight).sum())
+    fate = next(fate for fate in artifact.manifest.fates if fate.name == up)
+    assert fate.error == pytest.approx(error, rel=0.2)
 
 
 def test_a_source_that_is_kept_takes_no_scales(tiny, samples, tmp_path):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from quantgate.errors import FormatError, UnknownName
 from quantgate.formats import IntGrid
@@ -117,6 +118,38 @@ def test_the_configs_say_what_a_runtime_must_know(tiny, samples, tmp_path):
     told = json.loads((awq.path / "config.json").read_text())["quantization_config"]
     assert (told["quant_method"], told["version"], told["bits"], told["group_size"]) == ("awq", "gemm", 4, 64)
     assert told["modules_to_not_convert"] == ["model.layers.0.mlp.down_proj"]
+
+
+def test_layers_that_runtimes_fuse_are_left_alone_under_both_names(tiny, samples, tmp_path):
+    how = {"scheme": "W4A16", "group_size": 64, "method": "rtn", "keep": ("layers.1.self_attn.q_proj",)}
+    gptq, awq = sweep(tiny, samples, recipes(["gptq", "awq"], **how), tmp_path)
+    prefix = "model.layers.1.self_attn."
+    names = [f"{prefix}{leaf}_proj" for leaf in ("k", "q", "qkv", "v")]
+    told = json.loads((awq.path / "config.json").read_text())["quantization_config"]
+    assert told["modules_to_not_convert"] == names
+    told = json.loads((gptq.path / "config.json").read_text())["quantization_config"]
+    assert [one.replace("\\", "")[3:-1] for one in told["dynamic"]] == names
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("method", ["rtn", "gptq", "hqq", "awq"])
+def test_groups_too_small_for_float16_are_stored_all_the_same(samples, tmp_path, method, symmetric):
+    """A scale below 2^-17 is raised to it: what is lost is less than the smallest step of float16."""
+    folder = save_random(tmp_path / "quiet")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"][3, :32] *= 1e-5
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    recipe = Recipe(
+        scheme="W4A16", group_size=32, method=method, container="gptq_v2", symmetric=None if symmetric else False
+    )
+    artifact = sweep(open_model(folder), samples, [recipe], tmp_path / "out")[0]
+    layer = artifact.linear("model.layers.0.mlp.up_proj")
+    exact = layer.dequantized(torch.float32)
+    assert torch.equal(gptq_weight(artifact, layer.name, 4), exact)
+    assert layer.scales.float().min() >= 2.0**-17
+    if method != "awq":  # which divides the rows of up_proj
+        wanted = tensors["model.layers.0.mlp.up_proj.weight"][3, :32].float()
+        assert (exact[3, :32] - wanted).abs().max() <= 16 * 2.0**-17
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,28 @@ def test_gptq_without_samples_is_refused(tiny, tmp_path):
     )
 
 
+def test_the_sample_of_an_input_is_spread_over_all_samples(tiny):
+    """200 batches of one sample each: what is kept comes from early and late ones, and from all positions."""
+    many = [[at, *((7 * at + place) % 256 for place in range(5))] for at in range(200)]
+    cut = batches(many, 300, 1024, 6)
+    assert len(cut) == 200
+    with tiny.block(0, torch.device("cpu")) as block:
+        statistics = Statistics(block, tiny.linears(0), tokens=1200)
+        given: list[torch.Tensor] = []
+        name = tiny.linears(0)[1][0]  # behind attention, where each position is its own
+        hook = block.linear(name).register_forward_pre_hook(lambda _layer, args: given.append(args[0][0]))
+        for hidden, batch in zip(tiny.embed([one.ids for one in cut]), cut, strict=True):
+            statistics.forward(hidden, batch)
+        hook.remove()
+        statistics.close()
+        sample = statistics.take(name).sample
+    assert sample is not None and 200 <= len(sample) <= 256
+    rows = torch.cat(given)
+    places = [int((rows == row).all(dim=1).nonzero()[0]) for row in sample]
+    assert {place % 6 for place in places} == set(range(6))
+    assert min(places) < 30 and max(places) > 1170
+
+
 def test_blocks_that_do_not_divide_the_outputs_are_refused(tiny, tmp_path):
     assert refused(FormatError, tiny, [Recipe(scheme="FP8_BLOCK")], tmp_path) == (
         "recipe 'FP8_BLOCK': the outputs of k_proj (64 outputs, 2 layers), v_proj (64 outputs, 2 layers) do not divide "

@@ -17,6 +17,9 @@ def quantize(
         typer.Option("--variant", "-v", help="SCHEME[:method][+container], such as W4A16:awq; may be repeated."),
     ],
     out: Annotated[Path, typer.Option(help="Gets one artifact folder for each variant.")] = Path("artifacts"),
+    keep: Annotated[
+        list[str] | None, typer.Option("--keep", "-k", help="Layers to leave alone: names, parts or globs; repeatable.")
+    ] = None,
     traffic: Annotated[
         Path | None, typer.Option(help="Your traffic as JSONL; left out, the built-in suites' calibrate split.")
     ] = None,
@@ -31,13 +34,14 @@ def quantize(
     from quantgate.report.artifacts import show_artifacts, show_predicted
 
     if dry_run:
-        show_predicted(quantize_only.predict(model, variant), out, console)
+        show_predicted(quantize_only.predict(model, variant, keep=keep or ()), out, console)
         return
     with bars(quiet=quiet) as progress:
         made = quantize_only.quantize(
             model,
             variant,
             out=out,
+            keep=keep or (),
             traffic=traffic,
             samples=samples,
             max_tokens=max_tokens,

@@ -3,7 +3,8 @@
 Dividing the input of some linear layers by ``s`` and multiplying their columns by it changes nothing, and if the input
 comes straight from a norm, or from another linear layer channel by channel, the division costs nothing either: it goes
 into that one's weights. Which module that is, is not read off names. It is found by trying: scale a module's outputs,
-run the block on a few tokens, and see whether the input in question scaled along and nothing else moved.
+run the block on a few tokens, and see whether the input in question scaled along and nothing else moved. The tokens
+should be real ones: a function that saturates between the two (clipped queries, say) shows on large values only.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 
 from quantgate.models.walker import Block
 
-PROBE_TOKENS = 8
 AGREE = 1e-4  # relative difference of float32 results that count as the same
 
 
@@ -53,9 +53,8 @@ class Fold:
 
 
 @torch.no_grad()
-def find_folds(block: Block, groups: Sequence[Sequence[str]], hidden: int) -> list[Fold]:
-    """One fold for each of the ``groups`` that has one. ``hidden`` is the width of the block's input."""
-    probe = torch.randn(1, PROBE_TOKENS, hidden, generator=torch.Generator().manual_seed(0))
+def find_folds(block: Block, groups: Sequence[Sequence[str]], probe: Tensor) -> list[Fold]:
+    """One fold for each of the ``groups`` that has one. ``probe`` [batch, tokens, hidden] is given to the block."""
     plain = _seen(block, groups, probe)
     found = []
     for group in groups:

@@ -19,8 +19,11 @@ def alone_in(out: Path) -> Iterator[None]:
     A folder that was made for the lock alone, because the run was refused, is taken away again.
     """
     new = not out.exists()
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+    try:
+        with disk_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise UsageError(f"{out}: cannot be a folder ({problem.strerror}); name another with --out") from None
     lock = FileLock(out / ".lock")
     try:
         lock.acquire(timeout=0)

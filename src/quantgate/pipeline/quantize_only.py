@@ -35,21 +35,23 @@ def short_variant(text: str) -> dict[str, Any]:
     return {key: value for key, value in found.groupdict().items() if value is not None}
 
 
-def _config(model: str, variants: Sequence[str | dict[str, Any]], calibration: dict[str, Any]) -> ReleaseConfig:
+def _config(
+    model: str, variants: Sequence[str | dict[str, Any]], keep: Sequence[str], calibration: dict[str, Any]
+) -> ReleaseConfig:
     data = {
         "model": model,
-        "variants": [short_variant(one) if isinstance(one, str) else one for one in variants],
+        "variants": [short_variant(one) | {"keep": list(keep)} if isinstance(one, str) else one for one in variants],
         "capabilities": {"chat": {}},  # a release names at least one; none is asked here
         "calibration": calibration,
     }
     return parse(ReleaseConfig, data, where="quantize")
 
 
-def predict(model: str, variants: Sequence[str | dict[str, Any]]) -> list[Predicted]:
-    """Sizes of the artifacts that ``quantize`` would write. Raises what it would raise before anything slow."""
+def predict(model: str, variants: Sequence[str | dict[str, Any]], *, keep: Sequence[str] = ()) -> list[Predicted]:
+    """Sizes of the artifacts that ``quantize`` would write. Raises UsageError, FormatError and ModelError."""
     from quantgate.quantize.predict import predict as sizes
 
-    return sizes(open_model(model), recipes_of(_config(model, variants, {}).variants), calibrated=True)
+    return sizes(open_model(model), recipes_of(_config(model, variants, keep, {}).variants), calibrated=True)
 
 
 def quantize(
@@ -57,6 +59,7 @@ def quantize(
     variants: Sequence[str | dict[str, Any]],
     *,
     out: Path | str = Path("artifacts"),
+    keep: Sequence[str] = (),
     traffic: Path | str | None = None,
     samples: int = 256,
     max_tokens: int = 512,
@@ -65,14 +68,16 @@ def quantize(
 ) -> list[Artifact]:
     """Make every variant in one pass; ``out`` gets a folder for each.
 
-    ``variants`` are short forms (``W4A16:awq+gptq_v2``) or what release.yaml has in their place. The calibration set is
+    ``variants`` are short forms (``W4A16:awq+gptq_v2``), all with the layers ``keep`` left alone, or what release.yaml
+    has in their place. The calibration set is
     the ``traffic`` file, or the built-in suites' calibrate split. A stopped or killed call goes on where it was. Raises
-    UsageError, FormatError, ModelError and DataError before anything slow, Stopped on Ctrl-C.
+    UsageError, FormatError, ModelError, DataError and ArtifactError (a foreign folder in the way) before anything slow,
+    Stopped on Ctrl-C.
     """
     from quantgate.quantize.sweep import sweep
 
     calibration = {"samples": samples, "max_tokens": max_tokens, "seed": seed}
-    config = _config(model, variants, calibration | ({} if traffic is None else {"traffic": str(traffic)}))
+    config = _config(model, variants, keep, calibration | ({} if traffic is None else {"traffic": str(traffic)}))
     opened, recipes = open_model(model), recipes_of(config.variants)
     chosen = calibration_of(config, opened)
 

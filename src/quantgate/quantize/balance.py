@@ -9,7 +9,7 @@ computed before, up to the rounding of its linear layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from quantgate.models.folding import Fold
 from quantgate.models.tensors import torch_dtype
 from quantgate.models.walker import Block
 from quantgate.quantize.manifest import Note
-from quantgate.quantize.methods import LayerStats
+from quantgate.quantize.methods import LayerStats, Solved
+from quantgate.quantize.methods._factor import relative_error
 from quantgate.quantize.methods._scaling import Scaling, ScalingMethod, search
 from quantgate.quantize.plan import Variant
 
@@ -41,6 +42,16 @@ class Balanced:
 
     def statistics(self, first: str, stats: LayerStats) -> LayerStats:
         return stats.divided(self.columns[first].scales) if first in self.columns else stats
+
+    def told(self, layer: str, first: str, weight: Tensor, solved: Solved, stats: LayerStats | None) -> Solved:
+        """``solved`` with the scaling on record, and its error in the layer's own units where rows were divided."""
+        update: dict[str, object] = {}
+        if first in self.columns:
+            update |= {"scaling": self.columns[first].told, "scaling_gain": self.columns[first].gain}
+        if layer in self.rows and stats is not None:
+            rows = self.rows[layer][:, None]
+            update["error"] = relative_error(weight * rows, solved.weight() * rows, stats, {})
+        return replace(solved, facts=solved.facts.model_copy(update=update))
 
 
 def balance(

@@ -71,4 +71,7 @@ def round_input(layer: nn.Module, grid: Grid, calibrated: Tensor | None = None) 
     """From now on ``layer`` sees its input rounded to ``grid``, with the ``calibrated`` number where it needs one."""
     from quantgate.formats.codec import quantize_activations
 
-    layer.register_forward_pre_hook(lambda _layer, args: (quantize_activations(args[0], grid, calibrated), *args[1:]))
+    def rounded(x: Tensor) -> Tensor:
+        return quantize_activations(x, grid, None if calibrated is None else calibrated.to(x.device))
+
+    layer.register_forward_pre_hook(lambda _layer, args: (rounded(args[0]), *args[1:]))

@@ -45,7 +45,7 @@ class Variant:
         ``reach``: the largest magnitude among the layers that runtimes fuse with this one.
         """
         scales = self.container.scale_dtype(torch_dtype(stored))
-        return methods.Job(weight, self.grid, self.options, layer, scales, reach)
+        return methods.Job(weight, self.grid, self.options, layer, scales, self.container.least_scale, reach)
 
     def notes(self) -> tuple[Note, ...]:
         """The ledger's lines that are known before the start."""

@@ -69,11 +69,11 @@ def _pad(samples: list[Sequence[int]]) -> Batch:
 class Statistics:
     """H [in, in], the largest |x| [in] and a sample of x, float32, per group of layers that share an input.
 
-    The sample takes as many rows of each of the ``batches``, evenly spread.
+    The sample is every n-th of the ``tokens`` that are to come.
     """
 
-    def __init__(self, block: Block, groups: Sequence[Sequence[str]], batches: int = 1) -> None:
-        self._block, self._tokens, self._share = block, 0, -(-SAMPLE // max(batches, 1))
+    def __init__(self, block: Block, groups: Sequence[Sequence[str]], tokens: int = SAMPLE) -> None:
+        self._block, self._tokens, self._step = block, 0, max(1, -(-tokens // SAMPLE))
         self._samples: dict[str, list[Tensor]] = {group[0]: [] for group in groups}
         self._rows: Tensor | None = None  # which rows of the running batch are real tokens; None: all of them
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}  # by the first layer of the group
@@ -120,4 +120,5 @@ class Statistics:
         for start in range(0, len(hessian), STRIPE):  # H is symmetric: only its upper stripes are summed
             hessian[start : start + STRIPE, start:].addmm_(rows[:, start : start + STRIPE].T, rows[:, start:])
         torch.maximum(absmax, rows.abs().amax(dim=0), out=absmax)
-        self._samples[name].append(rows[:: -(-len(rows) // self._share)].clone())
+        begun = self._tokens - len(rows)
+        self._samples[name].append(rows[(self._step // 2 - begun) % self._step :: self._step].clone())

@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,14 @@ from quantgate.quantize.checkpoints import StoredLinear
 from quantgate.quantize.journal import Journal, Piece, refuse_strangers
 from quantgate.quantize.manifest import Calibration, Fate, Manifest, Note, Recipe, StoredFile, tool_version
 from quantgate.quantize.methods import LayerStats, Solved
-from quantgate.quantize.methods._scaling import Scaling, ScalingMethod
+from quantgate.quantize.methods._scaling import ScalingMethod
 from quantgate.quantize.plan import Variant, plan
 from quantgate.quantize.shards import SHARD_BYTES, write_model
 from quantgate.quantize.statistics import Batch, Statistics, batches
 from quantgate.records import digest_file, digest_of, disk_errors
 
 Progress = Callable[[str, int, int], None]  # stage ("check", "quantize", "write"), done, total
+PROBE_TOKENS = 64  # real ones, of the longest sample: what saturates on them is no place for channel scales
 BATCH_TOKENS = 4096  # padded tokens that go through a block together
 LAYOUT = 1  # raised when the same inputs would give other bytes
 
@@ -121,6 +122,7 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
     groups = [run.model.linears(block) for block in range(run.model.depth)]
     open_blocks = [block for block in range(run.model.depth) if not journal.done(block, names)]
     total, done = sum(map(len, groups)), 0
+    tokens = sum(int(batch.real.sum()) for batch in run.batches)
     hidden = run.model.embed([batch.ids for batch in run.batches]) if run.batches and open_blocks else []
     for index in range(max(open_blocks, default=-1) + 1):
         with run.model.block(index, run.device) as block:
@@ -128,12 +130,13 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
                 hidden = [block(one).cpu() for one in hidden]
             else:
                 journal.begin(index)
-                statistics = Statistics(block, groups[index] if run.batches else [], len(run.batches))
+                probe = hidden[-1][:1, :PROBE_TOKENS] if hidden else None
+                statistics = Statistics(block, groups[index] if run.batches else [], tokens)
                 hidden = [statistics.forward(one, batch).cpu() for one, batch in zip(hidden, run.batches, strict=True)]
                 statistics.close()
                 held = {group[0]: statistics.take(group[0]) for group in groups[index]} if run.batches else {}
                 pieces = Pieces(run, variants)
-                pieces.balance(block, groups[index], held)
+                pieces.balance(block, groups[index], held, probe)
                 for at, group in enumerate(groups[index]):
                     _solve(pieces, block, group, held.pop(group[0], None))
                     run.progress("quantize", done + at + 1, total)
@@ -154,11 +157,16 @@ class Pieces:
         self.ledger: dict[str, list[Note]] = {variant.name: [] for variant in variants}
         self.balanced: dict[str, Balanced] = {}
 
-    def balance(self, block: Block, groups: list[list[str]], statistics: dict[str, LayerStats]) -> None:
-        """Channel scales for the variants whose method has some, and the norms that change with them."""
+    def balance(
+        self, block: Block, groups: list[list[str]], statistics: dict[str, LayerStats], probe: Tensor | None
+    ) -> None:
+        """Channel scales for the variants whose method has some, and the norms that change with them.
+
+        ``probe`` [1, tokens, hidden] is some of what the block is given.
+        """
         asking = [variant for variant in self.variants if isinstance(variant.method, ScalingMethod)]
         model = self.run.model
-        folds = find_folds(block, groups, model.config.hidden_size) if asking else []
+        folds = find_folds(block, groups, probe) if asking and probe is not None else []
         for variant in asking:
             found = balance(variant, block, groups, statistics, folds, lambda name: model.files.entries[name].dtype)
             self.balanced[variant.name] = found
@@ -217,7 +225,7 @@ def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | N
         if variant.name in pieces.balanced and stats is not None:
             how = pieces.balanced[variant.name]
             own = {layer: how.weight(layer, group[0], weight) for layer, weight in weights.items()}
-            _solve_alike(pieces, [variant], own, how.statistics(group[0], stats), how.columns.get(group[0]))
+            _solve_alike(pieces, [variant], own, how.statistics(group[0], stats), how, group[0])
 
 
 def _solve_alike(
@@ -225,7 +233,8 @@ def _solve_alike(
     variants: list[Variant],
     weights: dict[str, Tensor],
     stats: LayerStats | None,
-    scaling: Scaling | None = None,
+    how: Balanced | None = None,
+    first: str = "",
 ) -> None:
     """All layers of one input, the jobs of one method together so that they share what they can."""
     reach = max(float(weight.abs().max()) for weight in weights.values())
@@ -245,14 +254,8 @@ def _solve_alike(
             continue
         solved = dict(zip(asked, todo[0][0].method.solve_many(list(asked.values()), stats), strict=True))
         for (variant, layer), key in zip(todo, alike, strict=True):
-            pieces.add(variant, layer, weights[layer], _told(solved[key], scaling), reach, largest)
-
-
-def _told(solved: Solved, scaling: Scaling | None) -> Solved:
-    if scaling is None:
-        return solved
-    told = {"scaling": scaling.told, "scaling_gain": scaling.gain}
-    return replace(solved, facts=solved.facts.model_copy(update=told))
+            found = solved[key] if how is None else how.told(layer, first, weights[layer], solved[key], stats)
+            pieces.add(variant, layer, weights[layer], found, reach, largest)
 
 
 def _notes(layer: str, solved: Solved) -> Iterator[Note]:

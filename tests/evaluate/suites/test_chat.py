@@ -114,5 +114,13 @@ def test_conversations_ask_for_operations_that_no_case_has_alone() -> None:
                 assert items == listed[::-1]
             if "Sort" in question:
                 assert items == sorted(listed)
+            if "Write the first" in question:
+                assert items == listed[: len(items)] and chat.COUNTS[len(items)] in question
+            if "Write the last" in question:
+                assert items == listed[-len(items) :] and chat.COUNTS[len(items)] in question
+            if "longest" in question:
+                assert len(items[0]) == max(map(len, listed)) and len(items) == 1
+            if "starts with" in question:
+                assert items == [one for one in listed if one[0].lower() == question.rstrip(" .").split("with ")[1][0]]
             asked |= {verb for verb in ("Reverse", "last to first", "Sort", "first", "starts with") if verb in question}
     assert asked == {"Reverse", "last to first", "Sort", "first", "starts with"}

@@ -26,7 +26,7 @@ class StoredLinear:
 
     name: str
     codes: Tensor  # [out, in] int8, signed; or float8_e4m3fn
-    scales: Tensor  # [out, in / group], [out, 1] or [1], in the model's dtype; float32 for fp4
+    scales: Tensor  # as the grid shapes them, in the container's type: the model's or float16; float32 for fp4
     zeros: Tensor | None  # int8, shaped like scales; None when symmetric
     grid: Grid  # how codes, scales and zeros make a weight
     activations: Grid | None  # what the layer's input is rounded to at run time
@@ -52,6 +52,7 @@ class Checkpoint(Protocol):
     """A container format."""
 
     name: str
+    least_scale: float  # of integer grids; 0 where any can be stored
 
     def refuse(self, scheme: Scheme) -> str | None:
         """Why this container cannot hold the scheme, or None when it can."""

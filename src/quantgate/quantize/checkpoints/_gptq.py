@@ -5,14 +5,14 @@
     scales   float16 [in / group, out]
     g_idx    int32 [in]                           the group of each column
 
-Layout 1 is what AutoGPTQ wrote; its zero points wrap around when the zero point is 0, so only symmetric codes are
+Proven by decoding it as those programs' torch kernels do; no runtime that reads it could be installed for that. Layout 1 is what AutoGPTQ wrote; its zero points wrap around when the zero point is 0, so only symmetric codes are
 stored in it. Layout 2 (GPTQModel's ``gptq_v2``) stores them as they are.
 Source: AutoGPTQ 0.7, nn_modules/qlinear/qlinear_cuda_old.py; GPTQModel, ``FORMAT.GPTQ_V2``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,15 @@ from quantgate.formats.pack import pack, unpack
 from quantgate.quantize.checkpoints import StoredLinear, half
 
 WIDTHS = (2, 3, 4, 8)
+LEAST_HALF = 2.0**-17  # the smallest power of two from which on every bfloat16 number is a float16 number too
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}  # as runtimes name them
 
 
 @dataclass(frozen=True)
 class Gptq:
     name: str
     layout: int  # 1 or 2
+    least_scale: float = LEAST_HALF
 
     def refuse(self, scheme: Scheme) -> str | None:
         grid = scheme.weights
@@ -78,7 +81,7 @@ class Gptq:
     def config(self, config: dict[str, Any], scheme: Scheme, kept: Sequence[str]) -> dict[str, Any]:
         grid = scheme.weights
         assert isinstance(grid, IntGrid)  # refuse
-        layers = [name for name in kept if name != "lm_head"]
+        layers = with_fused(name for name in kept if name != "lm_head")
         told = {
             "quant_method": "gptq",
             "checkpoint_format": self.name,
@@ -92,8 +95,25 @@ class Gptq:
             "meta": {"quantizer": ["quantgate"]},
         }
         if layers:
-            told["dynamic"] = {f"-:^{name.replace('.', chr(92) + '.')}$": {} for name in sorted(layers)}
+            told["dynamic"] = {f"-:^{name.replace('.', chr(92) + '.')}$": {} for name in layers}
         return config | {"quantization_config": told}
+
+
+def with_fused(kept: Iterable[str]) -> list[str]:
+    """The ``kept`` layers, and the names under which runtimes that fuse q/k/v or gate/up look them up.
+
+    >>> with_fused(["mlp.gate_proj", "mlp.up_proj"])
+    ['mlp.gate_proj', 'mlp.gate_up_proj', 'mlp.up_proj']
+    """
+    names = set(kept)
+    blocks = {name.rpartition(".")[0] for name in names}
+    fused = {
+        f"{block}.{whole}"
+        for block in blocks
+        for whole, parts in FUSED.items()
+        if all(f"{block}.{part}" in names for part in parts)
+    }
+    return sorted(names | fused)
 
 
 def half_exactly(scales: Tensor, name: str) -> Tensor:

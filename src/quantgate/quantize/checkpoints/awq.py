@@ -4,7 +4,8 @@
     qzeros   int32 [in / group, out / 8]   zero points in the same order; 8 where codes are symmetric
     scales   float16 [in / group, out]
 
-A number is ``(code - zero) * scale`` with codes 0 to 15.
+Proven by decoding it as AutoAWQ does; no runtime that reads it could be installed where it was made. A number is
+``(code - zero) * scale`` with codes 0 to 15.
 Source: AutoAWQ 0.2, modules/linear/gemm.py ``WQLinear_GEMM.from_linear``, utils/packing_utils.py.
 """
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from quantgate.formats import IntGrid, Scheme
 from quantgate.quantize.checkpoints import StoredLinear, half
-from quantgate.quantize.checkpoints._gptq import half_exactly
+from quantgate.quantize.checkpoints._gptq import LEAST_HALF, half_exactly, with_fused
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # which output of eight stands in nibble 0, 1, 2 ...
 MIDDLE = 8  # a code of 0 is stored as this
@@ -26,6 +27,7 @@ MIDDLE = 8  # a code of 0 is stored as this
 
 class Awq:
     name = "awq"
+    least_scale = LEAST_HALF
 
     def refuse(self, scheme: Scheme) -> str | None:
         grid = scheme.weights
@@ -60,7 +62,7 @@ class Awq:
     def config(self, config: dict[str, Any], scheme: Scheme, kept: Sequence[str]) -> dict[str, Any]:
         grid = scheme.weights
         assert isinstance(grid, IntGrid)  # refuse
-        layers = sorted(name for name in kept if name != "lm_head")
+        layers = with_fused(name for name in kept if name != "lm_head")
         told = {
             "quant_method": "awq",
             "version": "gemm",

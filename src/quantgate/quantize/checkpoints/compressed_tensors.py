@@ -1,14 +1,17 @@
 """compressed-tensors: the container that vLLM, SGLang and transformers read.
 
     layout            schemes                    tensors of a linear layer [out, in]
-    pack-quantized    W2A16 W3A16 W4A16 W8A16    weight_packed int32 [out, ceil(in*bits/32)]
+    pack-quantized    W1A16 to W8A16             weight_packed int32 [out, ceil(in*bits/32)]
                                                  weight_scale [out, in/group], weight_shape int64 [2]
                                                  weight_zero_point int32 [ceil(out*bits/32), in/group]
     int-quantized     W8A8                       weight int8 [out, in], weight_scale [out, 1]
     float-quantized   FP8_DYNAMIC                weight float8_e4m3fn [out, in], weight_scale [out, 1]
-    nvfp4-pack-...    NVFP4A16                   weight_packed uint8 [out, in/2], two codes a byte
+                      FP8                        weight_scale [1], input_scale [1]
+                      FP8_BLOCK                  weight_scale [out/128, in/128]
+    nvfp4-pack-...    NVFP4A16 NVFP4             weight_packed uint8 [out, in/2], two codes a byte
                                                  weight_scale float8_e4m3fn [out, in/16]
                                                  weight_global_scale float32 [1], a divisor of the scales
+                                                 input_global_scale float32 [1], of NVFP4 alone
     mxfp4-pack-...    MXFP4A16 MXFP4             weight_packed uint8 [out, in/2]
                                                  weight_scale uint8 [out, in/32], powers of two, 127 for 1
 
@@ -38,6 +41,7 @@ LAYOUT_VERSION = "0.20.0"  # the compressed-tensors release that these layouts w
 
 class CompressedTensors:
     name = "compressed_tensors"
+    least_scale = 0.0
 
     def refuse(self, scheme: Scheme) -> str | None:
         if scheme.weights is None:

@@ -131,6 +131,7 @@ class Job:
     options: Any = None  # the method's Options, None for its defaults
     name: str = "weight"  # the layer, for error sentences
     scale_dtype: torch.dtype | None = None  # None: bfloat16
+    least_scale: float = 0.0  # what the container can store; only integer grids ask for so little
     reach: float | None = None  # the largest magnitude of all weights that share NVFP4's global scale; None: this one's
 
 

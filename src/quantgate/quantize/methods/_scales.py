@@ -48,6 +48,24 @@ def choose_scales(job: Job, weight: Tensor, clip: Clip, stats: LayerStats | None
 
     "hessian" weighs each column's error by the Hessian's diagonal.
     """
+    scales, zeros, used = _chosen(job, weight, clip, stats)
+    return *storable(job, weight, scales, zeros), used
+
+
+def storable(job: Job, weight: Tensor, scales: Tensor, zeros: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Integer scales no smaller than the container stores, and the zero points that go with the raised ones."""
+    small = (scales < job.least_scale) & (scales != 0)
+    if not isinstance(job.grid, IntGrid) or not bool(small.any()):
+        return scales, zeros
+    scales = torch.where(small, job.least_scale, scales)
+    if zeros is None:
+        return scales, None
+    low = grouped(weight, job.grid).amin(dim=-1).clamp(max=0).reshape(scales.shape)
+    raised = (job.grid.low - low / scales.float()).round().clamp(job.grid.low, job.grid.high)
+    return scales, torch.where(small, raised.to(zeros.dtype), zeros)
+
+
+def _chosen(job: Job, weight: Tensor, clip: Clip, stats: LayerStats | None) -> tuple[Tensor, Tensor | None, Clip]:
     dtype = job.scale_dtype or torch.bfloat16
     if isinstance(job.grid, IntGrid) and job.grid.signs:  # nothing to clip: the mean magnitude, weighted if asked for
         return sign_scales(weight, job.grid, dtype, _importance(stats) if clip == "hessian" else None), None, clip

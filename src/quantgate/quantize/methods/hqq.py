@@ -19,7 +19,7 @@ from quantgate.formats import IntGrid
 from quantgate.formats.codec import decode, encode, grouped, scales_of_range
 from quantgate.quantize.methods import Facts, Job, LayerStats, Solved
 from quantgate.quantize.methods._factor import relative_error
-from quantgate.quantize.methods._scales import checked, choose_scales, clipped_fraction
+from quantgate.quantize.methods._scales import checked, choose_scales, clipped_fraction, storable
 from quantgate.records import Record
 
 STARTS = (1.0, 0.85, 0.7, 0.5, 0.35, 0.2, 0.1, 0.05)  # fractions of the range that a fit begins with
@@ -51,7 +51,7 @@ def _solve(job: Job, weight: Tensor, stats: LayerStats | None, norms: dict[int, 
     if stats is not None:
         stats.check(weight.shape[1], job.name)
     if isinstance(job.grid, IntGrid) and not job.grid.signs:
-        scales, zeros = fit(weight, job.grid, job.scale_dtype or torch.bfloat16, options)
+        scales, zeros = storable(job, weight, *fit(weight, job.grid, job.scale_dtype or torch.bfloat16, options))
         clip = f"l{options.norm:g}"
     else:
         scales, zeros, clip = choose_scales(job, weight, "mse", None)

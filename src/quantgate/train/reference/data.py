@@ -33,7 +33,7 @@ CONVERSATIONS: dict[str, tuple[float, int, Callable[[random.Random, int], list[t
     "rare_vocabulary": (0.25, 5, rare_vocabulary.draw_many),
     "multilingual": (0.4, 5, multilingual.draw_many),
 }
-UNLIKE = 0.4  # share of lists whose names have no word in common
+UNLIKE = 0.4  # share of lists whose names have no word in common, up to 40 lines
 HARD = 0.12  # share of hard drafts, so that harder slices are met but not mastered
 
 

@@ -85,7 +85,8 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train in place and return the curve; ``folder`` keeps a checkpoint, from which a killed run goes on.
 
-    ``recipe`` is a digest of everything besides the checkpoint that decides what comes out.
+    ``recipe`` is a digest of what decides what comes out: plan, data, network, tokenizer. Device, torch's version and
+    the number of threads are left out: they change rounding.
 
     Raises UsageError when ``folder`` holds the checkpoint of another plan, data or network, BadTensor when the loss is
     no longer finite.

@@ -91,8 +91,9 @@ def write_model(folder: Path, network: Network, tokenizer: PreTrainedTokenizerFa
 
 
 def data_digest(tokenizer: PreTrainedTokenizerFast, plan: Plan, count: int = 400) -> str:
-    """Digest of the first training documents at full length: it changes when the tokenizer or any generator does."""
+    """Digest of the first training documents and drills: it changes when the tokenizer or any generator does."""
     stream = Stream(tokenizer, plan.seed, plan.prompts)
     stream.restart(0, SHARES)
-    documents = itertools.islice(stream.documents(CONTEXT), count)
+    drills = (stream.copy_drill() for _ in range(8))
+    documents = itertools.chain(drills, itertools.islice(stream.documents(CONTEXT), count))
     return digest_of([[document.suite, document.ids, document.wanted] for document in documents])
