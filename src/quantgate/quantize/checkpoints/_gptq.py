@@ -5,7 +5,8 @@
     scales   float16 [in / group, out]
     g_idx    int32 [in]                           the group of each column
 
-Proven by decoding it as those programs' torch kernels do; no runtime that reads it could be installed for that. Layout 1 is what AutoGPTQ wrote; its zero points wrap around when the zero point is 0, so only symmetric codes are
+Proven by decoding it as those programs' torch kernels do; no runtime that reads it could be installed for that.
+Layout 1 is what AutoGPTQ wrote; its zero points wrap around when the zero point is 0, so only symmetric codes are
 stored in it. Layout 2 (GPTQModel's ``gptq_v2``) stores them as they are.
 Source: AutoGPTQ 0.7, nn_modules/qlinear/qlinear_cuda_old.py; GPTQModel, ``FORMAT.GPTQ_V2``.
 """
