@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,24 +69,26 @@ class Point:
 
 
 def frontier(points: Sequence[Point], baseline_mb: float) -> Markup:
-    """Size against the worst capability's loss: down and to the left is better."""
+    """Size against the worst capability's loss: down and to the left is better.
+
+    The loss goes by its square root, so that small losses are told apart beside a ruined variant.
+    """
     left, width, top, height = 60, 560, 16, 250
     right_edge = 1.05 * max([baseline_mb, *(point.megabytes for point in points)])
-    worst = max([0.08, *(1.15 * point.loss for point in points)])
+    worst = max([0.06, *(1.1 * point.loss for point in points)])
 
     def x(value: float) -> float:
         return left + width * value / right_edge
 
     def y(value: float) -> float:
-        return top + height * (1 - value / worst)
+        return top + height * (1 - math.sqrt(value / worst))
 
     parts = [_open(left + width + 90, top + height + 44, "size against worst loss")]
-    for step in range(5):
-        loss, size = worst * step / 4, right_edge * step / 4
-        parts += [
-            _rule(left, y(loss), left + width, y(loss), "grid"),
-            _text(x(size), top + height + 18, f"{size:.1f} MB"),
-        ]
+    parts += [
+        _text(x(right_edge * step / 4), top + height + 18, f"{right_edge * step / 4:.1f} MB") for step in range(5)
+    ]
+    for loss in (one for one in (0.0, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0) if one <= worst):
+        parts.append(_rule(left, y(loss), left + width, y(loss), "grid"))
         parts.append(_text(left - 8, y(loss) + 4, f"{100 * loss:.0f} %", anchor="end"))
     parts.append(_rule(x(baseline_mb), top, x(baseline_mb), top + height, "zero"))
     parts.append(_text(x(baseline_mb) + 6, top + 12, "baseline", anchor="start"))

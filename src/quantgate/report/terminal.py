@@ -16,11 +16,12 @@ from quantgate.report import RunReport
 
 MARKS = {"pass": ("pass", "green"), "fail": ("FAIL", "bold red"), "inconclusive": ("open", "yellow")}
 SHORT = {
-    "long_context": "long ctx",
-    "multilingual": "multiling.",
-    "rare_vocabulary": "rare words",
+    "long_context": "long",
+    "multilingual": "multi",
+    "rare_vocabulary": "rare",
     "json_tools": "tools",
     "code_gen": "code",
+    "refusals": "refuse",
 }
 
 
@@ -53,7 +54,7 @@ def plain_table(first: str, others: Sequence[str], justify: JustifyMethod) -> Ta
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column(first, no_wrap=True)
     for name in others:
-        table.add_column(name, justify=justify, no_wrap=True)
+        table.add_column(name, justify=justify, no_wrap=True, min_width=min(len(name), 4))
     return table
 
 

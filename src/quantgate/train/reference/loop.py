@@ -33,7 +33,7 @@ from quantgate.train.reference.network import Network
 class Plan:
     """What a training run does; the same plan and seed give the same batches."""
 
-    tokens: int = 34_000_000  # in all
+    tokens: int = 36_000_000  # in all
     batch_tokens: int = 3072  # per step
     learning_rate: float = 3e-3
     warmup_steps: int = 120
