@@ -256,6 +256,7 @@ def test_bound_is_never_printed_as_the_margin_it_lies_beyond(make: Any) -> None:
     ("capabilities", "sentence"),
     [
         (("math",), "keeps math within its margin"),
+        (("math", "chat"), "keeps both capabilities within their margins"),
         (("math", "chat", "code"), "keeps all 3 capabilities within their margins"),
     ],
 )

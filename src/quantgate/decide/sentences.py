@@ -73,8 +73,10 @@ def verdict_sentence(verdict: str, rows: Sequence[tuple[str, str]], *, blocked: 
         return f"not proven on {listing(open_)}; more cases or a wider margin may decide"
     if blocked:
         return "keeps every capability, but a larger variant did not pass before it in the fixed sequence"
-    what = f"all {len(rows)} capabilities within their margins" if len(rows) > 1 else f"{rows[0][0]} within its margin"
-    return f"keeps {what}"
+    if len(rows) == 1:
+        return f"keeps {rows[0][0]} within its margin"
+    many = "both" if len(rows) == 2 else f"all {len(rows)}"
+    return f"keeps {many} capabilities within their margins"
 
 
 def chosen_sentence(chosen: str | None, variants: int) -> str:
