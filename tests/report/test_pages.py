@@ -14,7 +14,7 @@ from rich.console import Console
 from quantgate.report import RunReport
 from quantgate.report.html import html_page, relative_loss, traps
 from quantgate.report.junit import junit_xml
-from quantgate.report.terminal import show
+from quantgate.report.terminal import show, trap_sentence
 
 
 class Wellformed(HTMLParser):
@@ -71,6 +71,12 @@ def test_the_trap_is_shown_when_perplexity_is_calm_and_a_capability_broke(report
     assert [(one["evidence"].variant, one["worst"].gate.capability) for one in found] == [("W3A16", "json_tools")]
     assert relative_loss(found[0]["worst"]) == pytest.approx(0.3)
     assert traps(report, calm=1.01) == []  # a perplexity that moved is no trap
+
+
+def test_the_terminal_tells_what_averages_hide(report: RunReport) -> None:
+    first, _, second = trap_sentence(traps(report)[0]).partition(", and ")
+    assert re.fullmatch(r"What averages hide: W3A16 has 1\.\d{3} times the baseline's perplexity", first)
+    assert re.fullmatch(r"json tools fell from \S+ % to \S+ %\.", second)
 
 
 def test_a_run_without_any_choice_keeps_the_baseline_on_the_page(report: RunReport) -> None:

@@ -11,8 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from quantgate.decide import CapabilityVerdict, VariantVerdict
+from quantgate.decide.sentences import percent
 from quantgate.evaluate.evidence import Comparison, Evidence
 from quantgate.report import RunReport
+from quantgate.report.html import traps
 
 MARKS = {"pass": ("pass", "green"), "fail": ("FAIL", "bold red"), "inconclusive": ("open", "yellow")}
 SHORT = {
@@ -45,9 +47,21 @@ def show(report: RunReport, console: Console) -> None:
     for verdict in report.decision.verdicts:
         mark, style = MARKS[verdict.verdict]
         console.print(Text.assemble((f"{mark:<5}", style), (f" {verdict.variant}: ", "bold"), verdict.sentence))
+    for trap in traps(report):
+        console.print(Text(f"\n{trap_sentence(trap)}", style="italic"))
     console.print()
     console.print(Text(report.decision.sentence, style="bold green" if report.decision.chosen else "bold yellow"))
     console.print(Text(spent(report), style="dim"))
+
+
+def trap_sentence(trap: dict[str, Any]) -> str:
+    """What the averages of a damaged variant hide."""
+    worst, one = trap["worst"], trap["evidence"]
+    return (
+        f"What averages hide: {one.variant} has {one.drift.ppl_ratio:.3f} times the baseline's perplexity, and "
+        f"{worst.gate.capability.replace('_', ' ')} fell from {percent(worst.baseline_score)} to "
+        f"{percent(worst.variant_score)}."
+    )
 
 
 def plain_table(first: str, others: Sequence[str], justify: JustifyMethod) -> Table:
