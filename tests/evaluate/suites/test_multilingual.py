@@ -115,18 +115,25 @@ def test_every_number_word_and_turn_of_the_calendar_is_met_in_training() -> None
         if draft.identity.startswith("day 0"):
             turns.add(tuple(draft.identity.split()[2:4]))
     assert all({str(n) for n in range(100)} <= numbers for numbers in met.values())
-    assert len(turns) == 7 * 6
+    assert len(turns) == 7 * 4
 
 
 @pytest.mark.parametrize(
     ("name", "moves", "answer"),
-    [("day 0 0 3", 3, 3), ("day 1 0 10", 10, 4), ("day 2 0 10", 10, 2), ("day 0 6 1", 1, 0), ("month 0 0 -1", -1, 11)],
+    [
+        ("day 0 0 2", 2, 2),
+        ("day 0 0 3", 3, 3),
+        ("day 1 0 10", 10, 4),
+        ("day 2 0 10", 10, 2),
+        ("day 0 6 1", 1, 0),
+        ("month 0 0 -1", -1, 11),
+    ],
 )
 def test_days_and_months_are_counted_from_the_anchor(name: str, moves: int, answer: int) -> None:
-    """Today is Monday (0): three days on; yesterday was, tomorrow is: ten days on; Sunday and January roll over."""
+    """Today is Monday (0): two, three days on; yesterday was, tomorrow is: ten days on; Sunday and January roll over."""
     rng, english = random.Random(1), LANGUAGES["en"]
     table = english.days if name.startswith("day") else english.months
-    made = (multilingual.calendar(rng, english, abs(moves) > 3) for _ in range(20_000))
+    made = (multilingual.calendar(rng, english, abs(moves) > 2) for _ in range(20_000))
     found = next(problem for problem in made if problem.identity.startswith(f"{name} "))
     assert found.accept == [table[answer]]
     assert f"{abs(moves)} {name.split()[0]}" in found.text
@@ -163,16 +170,23 @@ def test_every_split_gives_400_cases(level: Difficulty, split: suites.Split) -> 
     assert len({case.id for case in suites.cases("multilingual", split, 400, difficulty=level)}) == 400
 
 
-def test_each_question_of_a_conversation_belongs_to_one_split() -> None:
-    """The story and its questions are drawn before the split matters: all splits together ask each question once."""
-    stories = 0
-    for seed in range(200):
-        made = [multilingual.draw_many(random.Random(seed), 5, split) for split in SPLITS]
-        if made[0] == made[1]:
-            continue  # number words, days and months: no cases
-        stories += 1
-        assert sum(len(turns) // 2 for turns in made) == 5
-    assert stories > 80
+def test_questions_of_a_conversation_are_those_of_their_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[tuple[str, suites.Split]]()
+
+    def remember(suite: str, identity: str) -> suites.Split:
+        seen.append((identity, suites.split_of(suite, identity)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(multilingual, "split_of", remember)
+    kinds = Counter[str]()
+    for seed, split in itertools.product(range(120), SPLITS):
+        seen.clear()
+        turns = multilingual.draw_many(random.Random(seed), 5, split)
+        wanted = sum(found == split for _, found in seen) if seen else 5  # no identities: number words, no cases
+        assert len(turns) == 2 * wanted
+        kinds.update({identity.split()[0] for identity, _ in seen} or {"words only"})
+    cases = {draft.identity.split()[0] for draft in drawn("default", 2000)}
+    assert set(kinds) == cases | {"words only"}
 
 
 def test_answers_about_a_story_follow_from_its_table() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from quantgate.evaluate import scorers
 from quantgate.evaluate.suites import SPLITS, Difficulty, Draft, cases, split_of
-from quantgate.evaluate.suites.rare_vocabulary import draw, draw_many, twins_of, word_of
+from quantgate.evaluate.suites.rare_vocabulary import LETTER, draw, draw_many, twins_of, word_of
 
 TAUGHT = """
 spell the word with hyphens between letters how do you put write of from last to first them start at end and it
@@ -148,11 +148,17 @@ def glossary_of(prompt: str) -> tuple[str, dict[str, str]]:
 
 
 def test_conversations_about_one_glossary_are_answered_right_and_leave_out_other_splits() -> None:
-    questions = 0
+    questions = letters = 0
     for split in SPLITS:
         for seed in range(150):
             turns = draw_many(random.Random(seed), 4, split)
             entries, told = glossary_of(turns[0][1]) if turns else ("", {})
+            if not told:
+                assert all(
+                    letter_of(asked) == answer for (_, asked), (_, answer) in zip(turns[::2], turns[1::2], strict=True)
+                )
+                letters += len(turns) // 2
+                continue
             for (_, question), (_, answer) in zip(turns[::2], turns[1::2], strict=True):
                 last = question.removeprefix(entries)
                 assert any(
@@ -160,7 +166,19 @@ def test_conversations_about_one_glossary_are_answered_right_and_leave_out_other
                 )
                 assert split_of("rare_vocabulary", f"glossary {entries} -> {answer}") == split
                 questions += 1
-    assert 500 < questions < 700  # 150 times 4, shared among the splits
+    assert 330 < questions < 450  # 150 times 4, shared among the splits, two thirds on glossaries
+    assert 150 < letters < 270
+
+
+def letter_of(question: str) -> str:
+    """The right answer to a question about a word's first or last letter."""
+    asked = {
+        text.format(word="(.+)").replace("?", "[?]"): which for which in ("first", "last") for text in LETTER[which]
+    }
+    which, found = next(
+        (which, found) for pattern, which in asked.items() if (found := re.fullmatch(pattern, question))
+    )
+    return found[1][0] if which == "first" else found[1][-1]
 
 
 def test_identities_of_conversations_are_those_of_cases() -> None:

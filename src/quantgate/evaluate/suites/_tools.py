@@ -331,3 +331,51 @@ TOOLS = (
         "List a flat with {rooms} rooms in {city}, owner {first_name} {last_name}, for {amount} {currency}.",
     )),
 )  # fmt: skip
+
+
+# What no tool of the library does, said with words that its tools are asked with.
+ELSEWHERE = (
+    ("joke", "Tell me a joke about {food} and a {noun}."),
+    ("poem", "Write a poem about {city} for {person}."),
+    ("capital", "Is {city} larger than {other}?"),
+    ("taste", "Why does {person} like {food} more than {drink}?"),
+    ("recipe", "How do I cook {food} with {drink} for {count} people?"),
+    ("sum", "What is {count} plus {more}?"),
+    ("age", "How old is {person}, if {friend} is {count}?"),
+    ("history", "Who built the {noun} of {city}?"),
+    ("opinion", "Should I trust {person} or {friend}?"),
+    ("gift", "What can I give {person} for {count} {currency}?"),
+    ("learning", "How hard is {language} for someone from {city}?"),
+    ("cleaning", "What helps against {drink} on the floor of the {room}?"),
+    ("game", "Explain the rules of a game for {count} people in the {room}."),
+    ("match", "Who won in {city} last {day}, {person} or {friend}?"),
+    ("habit", "Is it healthy to have {food} every {day}?"),
+    ("story", "Write a story about {person} and {friend} in {city}."),
+    ("meaning", "What does it mean when {person} says {text}?"),
+    ("route", "Which rivers are there between {city} and {other}?"),
+)
+
+
+def elsewhere(rng: random.Random) -> tuple[str, str]:
+    """A request that no tool serves: which problem it is, and its text."""
+    kind, text = rng.choice(ELSEWHERE)
+    city, other = rng.sample(CITIES, 2)
+    person, friend = rng.sample(PEOPLE, 2)
+    food, drink = rng.sample(FOODS, 2)
+    asked = text.format(
+        city=city,
+        other=other,
+        person=person,
+        friend=friend,
+        food=food,
+        drink=drink,
+        count=rng.randint(2, 60),
+        more=rng.randint(2, 60),
+        noun=rng.choice(NOUNS),
+        room=rng.choice(ROOMS),
+        day=rng.choice(DAYS),
+        currency=rng.choice(MONEY),
+        language=rng.choice(LANGUAGES),
+        text=rng.choice(TEXTS),
+    )
+    return f"{kind} {asked}", asked

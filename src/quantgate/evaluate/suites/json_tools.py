@@ -1,9 +1,10 @@
 """json_tools: read tool schemas in the prompt, answer with one JSON call by value, or abstain when no tool fits.
 
-Kinds: a flat ``call``, a ``nested`` one (objects and lists among the arguments), ``abstain`` (the right tool is not
-listed) and ``multi_turn`` (a follow-up changes one argument of an earlier call). Default lists two or three tools of
-different families; hard lists four to six in pairs of near twins, shuffles the properties, nests deeper, changes two
-arguments at once and names values that must be ignored.
+Kinds: a flat ``call``, a ``nested`` one (objects and lists among the arguments), ``abstain`` (no tool listed does what
+is asked) and ``multi_turn`` (a follow-up changes one argument of an earlier call). Default lists two or three tools of
+different families, and abstaining is right where no tool of any kind would serve; hard lists four to six in pairs of
+near twins, leaves out the right one of a pair, shuffles the properties, nests deeper, changes two arguments at once and
+names values that must be ignored.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import random
 from typing import Any
 
 from quantgate.evaluate.suites import Difficulty, Draft, Role, Split, Suite, split_of
-from quantgate.evaluate.suites._tools import TOOLS, Field, Tool, Tree, fill, leaves, schema_of, shuffled
+from quantgate.evaluate.suites._tools import TOOLS, Field, Tool, Tree, elsewhere, fill, leaves, schema_of, shuffled
 
 NO_TOOL = "no_tool"
 KINDS = {"call": 0.30, "nested": 0.28, "abstain": 0.20, "multi_turn": 0.22}
@@ -126,6 +127,9 @@ def draw(rng: random.Random, difficulty: Difficulty) -> Draft:
     name, fields = shown[tools.index(tool)] if present else ("", tool.fields)
     request = request_of(rng, tool, values)
     identity = [kind, tool.names[0], values]
+    if not present and not hard:
+        problem, request = elsewhere(rng)
+        identity = [kind, problem]
     if hard and kind != "multi_turn" and tool.changeable and rng.random() < 0.5:
         request = noise(rng, tool, values) + request
     turns: list[tuple[Role, str]] = [("system", system), ("user", request)]
@@ -168,7 +172,12 @@ def draw_many(rng: random.Random, questions: int, split: Split = "train") -> lis
         return True
 
     while sum(role == "user" for role, _ in turns) < questions:
-        if rng.random() < 0.35:
+        chance = rng.random()
+        if chance < 0.15:
+            problem, request = elsewhere(rng)
+            take("abstain", request, NO_TOOL, problem)
+            continue
+        if chance < 0.35:
             tool = rng.choice(absent)
             values = draw_values(rng, tool.fields)
             take("abstain", request_of(rng, tool, values), NO_TOOL, tool.names[0], values)

@@ -35,7 +35,7 @@ def whose(speech: Language, name: str) -> list[str]:
 
 def colours(rng: random.Random, speech: Language, hard: bool) -> Problem:
     """Whose thing has which colour. Hard: more people, and colours that two of them share."""
-    people = rng.sample(range(len(NAMES)), rng.randrange(6, 9) if hard else rng.randrange(3, 5))
+    people = rng.sample(range(len(NAMES)), rng.randrange(6, 9) if hard else rng.randrange(2, 4))
     asked, match = rng.sample(range(len(people)), 2)
     things = rng.sample(range(8), 4 if hard else 3)
     owned = [rng.choice(things) for _ in people]
@@ -64,7 +64,7 @@ def colours(rng: random.Random, speech: Language, hard: bool) -> Problem:
 
 def lives(rng: random.Random, speech: Language, hard: bool) -> Problem:
     """Who lives where and eats what. Hard: more people, and a city that two of them share."""
-    people = rng.sample(range(len(NAMES)), rng.randrange(5, 7) if hard else 3)
+    people = rng.sample(range(len(NAMES)), rng.randrange(5, 7) if hard else rng.randrange(2, 4))
     asked, match = rng.sample(range(len(people)), 2)
     towns, meals = rng.sample(range(10), len(people)), rng.sample(range(8), len(people))
     question = rng.choice(("where", "eats what", "lives in", "eats", "eats there"))
@@ -92,7 +92,7 @@ def lives(rng: random.Random, speech: Language, hard: bool) -> Problem:
 
 def shopping(rng: random.Random, speech: Language, hard: bool) -> Problem:
     """Who buys how many of what."""
-    people = rng.sample(range(len(NAMES)), rng.randrange(6, 9) if hard else rng.randrange(3, 5))
+    people = rng.sample(range(len(NAMES)), rng.randrange(6, 9) if hard else rng.randrange(2, 4))
     goods = rng.sample(range(6), 3)
     bought = [rng.choice(goods) for _ in people]
     amounts = rng.sample(range(2, 100), len(people))
@@ -110,11 +110,11 @@ def read(rng: random.Random, speech: Language, hard: bool) -> Problem:
 
 
 def calendar(rng: random.Random, speech: Language, hard: bool) -> Problem:
-    """A day or month one to three steps from today's. The person and the event make problems many; the table is one.
+    """A day or month one or two steps from today's. The person and the event make problems many; the table is one.
 
     Hard: further, and from yesterday's or tomorrow's.
     """
-    unit, names, far = rng.choice((("day", speech.days, (3, 13)), ("month", speech.months, (3, 11))))
+    unit, names, far = rng.choice((("day", speech.days, (2, 13)), ("month", speech.months, (2, 11))))
     steps = rng.randrange(far[0] + 1, far[1] + 1) if hard else rng.randrange(1, far[0] + 1)
     at, anchor = rng.randrange(len(names)), rng.choice((0, 1, 2)) if hard else 0
     who, event, sign = rng.choice(NAMES), rng.randrange(8), rng.choice((1, -1))
@@ -151,11 +151,11 @@ def compare(rng: random.Random, speech: Language, hard: bool) -> Problem:
 
 
 def number(rng: random.Random, speech: Language, hard: bool) -> Problem:
-    """Number words: two to be written in digits, one plus a small one, the larger or smaller of two."""
+    """Number words: two to be written in digits, the larger or smaller of two (hard: also one plus another)."""
     a, b = rng.sample(range(100, 1000) if hard else range(100), 2)
-    kind = rng.choice(("digits", "digits", "plus", "largest", "smallest"))
+    kind = rng.choice(("digits", "digits", "largest", "smallest", *("plus",) * hard))
     if kind == "plus":
-        b = rng.randrange(10, 100) if hard else rng.randrange(2, 10)
+        b = rng.randrange(10, 100)
         text = say(rng, speech, kind, a=speech.number(a), b=speech.number(b))
         return Problem(f"words plus {a} {b}", text, [str(a + b)], "digits only")
     low, high = sorted((a, b))
@@ -167,8 +167,8 @@ def number(rng: random.Random, speech: Language, hard: bool) -> Problem:
 
 
 def count(rng: random.Random, speech: Language, hard: bool) -> Problem:
-    """How often one word stands in a list of three to six (hard: nine to thirteen)."""
-    length = rng.randrange(9, 14) if hard else rng.randrange(3, 7)
+    """How often one word stands in a list of three or four (hard: six to thirteen)."""
+    length = rng.randrange(6, 14) if hard else rng.randrange(3, 5)
     word, *others = rng.sample(range(8), 4)
     times = rng.randrange(2, 8) if hard else rng.randrange(0, 4)
     listed = [word] * min(times, length) + [rng.choice(others) for _ in range(length - times)]
@@ -185,6 +185,15 @@ KINDS: Sequence[tuple[str, Callable[[random.Random, Language, bool], Problem], f
     ("number", number, 0.15),
     ("count", count, 0.15),
 )
+
+
+# Kinds of which a training text holds several problems, and their shares of such texts.
+SHORT: dict[str, tuple[Callable[[random.Random, Language, bool], Problem], float]] = {
+    "calendar": (calendar, 0.20),
+    "count": (count, 0.14),
+    "number": (number, 0.09),
+    "compare": (compare, 0.05),
+}
 
 
 def draw(rng: random.Random, difficulty: Difficulty) -> Draft:
@@ -207,29 +216,28 @@ def draw(rng: random.Random, difficulty: Difficulty) -> Draft:
 def draw_many(rng: random.Random, questions: int, split: Split = "train") -> list[tuple[Role, str]]:
     """A conversation in one language, every answer right: training text. Questions of other splits' cases are left out.
 
-    Either about one short story, or what the other kinds are built from: number words one at a time, and days and
-    months some steps on.
+    Either about one short story, or several problems of one kind, or number words one at a time.
     """
-    speech, kind = rng.choice(list(LANGUAGES.values())), rng.random()
-    turns = list[tuple[Role, str]]()
-    if kind < 0.25:
+    speech, turns = rng.choice(list(LANGUAGES.values())), list[tuple[Role, str]]()
+    kind = rng.choices(("story", "words", *SHORT), (0.40, 0.12, *(share for _, share in SHORT.values())))[0]
+    if kind == "words":
         for _ in range(questions):
             n = rng.randrange(100)
             asked = say(rng, speech, "digits", list=speech.number(n)) if not turns else speech.number(n)
             turns += [("user", asked), ("assistant", str(n))]
         return turns
-    if kind < 0.45:
-        names = rng.choice((speech.days, speech.months))
+    if kind in SHORT:
         for _ in range(questions):
-            at, steps = rng.randrange(len(names)), rng.randrange(1, len(names)) * rng.choice((1, -1))
-            asked = f"{names[at]} {'+' if steps > 0 else '-'} {abs(steps)}"
-            turns += [("user", asked), ("assistant", names[(at + steps) % len(names)])]
+            problem = SHORT[kind][0](rng, speech, False)
+            if split_of("multilingual", problem.identity) == split:
+                text = problem.text if turns else f"{problem.text} {say(rng, speech, problem.form)}"
+                turns += [("user", text), ("assistant", problem.accept[0])]
         return turns
     facts, found = rng.choice((_homes, _things, _goods))(rng, speech)
     for identity, asks, answer, form in rng.sample(found, min(questions, len(found))):
         if split_of("multilingual", identity) == split:
-            text = f"{asks} {say(rng, speech, form)}"
-            turns += [("user", text if turns else f"{' '.join(facts)} {text}"), ("assistant", answer)]
+            text = asks if turns else f"{' '.join(facts)} {asks} {say(rng, speech, form)}"
+            turns += [("user", text), ("assistant", answer)]
     return turns
 
 
@@ -238,7 +246,8 @@ Asked = tuple[str, str, str, str]  # identity, question, answer, form
 
 def _homes(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]]:
     """What ``lives`` tells, and all that can be asked about it."""
-    people, towns, meals = rng.sample(range(len(NAMES)), 3), rng.sample(range(10), 3), rng.sample(range(8), 3)
+    size = rng.randrange(2, 4)
+    people, towns, meals = (rng.sample(range(many), size) for many in (len(NAMES), 10, 8))
     table = list(zip(people, towns, meals, strict=True))
     facts, found = list[str](), list[Asked]()
     for who, town, meal in table:
@@ -253,7 +262,7 @@ def _homes(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]
 
 def _things(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]]:
     """What ``colours`` tells, and all that can be asked about it."""
-    people = rng.sample(range(len(NAMES)), rng.randrange(3, 5))
+    people = rng.sample(range(len(NAMES)), rng.randrange(2, 5))
     things = rng.sample(range(8), 3)
     table = [
         (who, rng.choice(things), shade) for who, shade in zip(people, rng.sample(range(8), len(people)), strict=True)
@@ -270,7 +279,7 @@ def _things(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked
 
 def _goods(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]]:
     """What ``shopping`` tells, and all that can be asked about it."""
-    people = rng.sample(range(len(NAMES)), rng.randrange(3, 5))
+    people = rng.sample(range(len(NAMES)), rng.randrange(2, 5))
     goods = rng.sample(range(6), 3)
     amounts = rng.sample(range(2, 100), len(people))
     table = [(who, rng.choice(goods), n) for who, n in zip(people, amounts, strict=True)]

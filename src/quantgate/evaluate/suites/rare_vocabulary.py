@@ -164,8 +164,8 @@ def letter(rng: random.Random, count: int, hard: bool) -> Draft:
 
 
 def glossary(rng: random.Random, count: int, hard: bool) -> Draft:
-    """Three to five entries; asks what a word means. Hard: eight words, a letter apart; asks for words as well."""
-    words = twins_of(rng, 8, count) if hard else words_of(rng, rng.randrange(3, 6), count)
+    """Two to four entries; asks what a word means. Hard: eight words, a letter apart; asks for words as well."""
+    words = twins_of(rng, 8, count) if hard else words_of(rng, rng.randrange(2, 5), count)
     meanings = rng.sample(MEANINGS, len(words))
     entries = " ".join(f"{word} means {meaning}." for word, meaning in zip(words, meanings, strict=True))
     asked = rng.randrange(len(words))
@@ -176,12 +176,16 @@ def glossary(rng: random.Random, count: int, hard: bool) -> Draft:
 
 
 def draw_many(rng: random.Random, questions: int, split: Split = "train") -> list[tuple[Role, str]]:
-    """One glossary and about ``questions`` questions on it, every answer right: training text.
+    """About ``questions`` questions on one glossary, or on letters, every answer right: training text.
 
     Questions that are cases of other splits are left out.
     """
     count = rng.choice((2, 3))
-    words = words_of(rng, rng.randrange(3, 6), count)
+    if rng.random() < 0.35:
+        asked_letters = (letter(rng, count, False) for _ in range(questions))
+        kept = (one for one in asked_letters if split_of("rare_vocabulary", one.identity) == split)
+        return [turn for one in kept for turn in (*one.messages, ("assistant", one.answer))]
+    words = words_of(rng, rng.randrange(2, 6), count)
     meanings = rng.sample(MEANINGS, len(words))
     entries = " ".join(f"{word} means {meaning}." for word, meaning in zip(words, meanings, strict=True))
     turns = list[tuple[Role, str]]()

@@ -29,12 +29,12 @@ LEVELS: tuple[Difficulty, ...] = ("default", "hard")
 # A list, tools or a story at the beginning teaches with several questions: share of documents, questions, generator.
 CONVERSATIONS: dict[str, tuple[float, int, Callable[[random.Random, int], list[tuple[Role, str]]]]] = {
     "json_tools": (0.7, 4, json_tools.draw_many),
-    "chat": (0.3, 5, chat.draw_many),
-    "rare_vocabulary": (0.25, 5, rare_vocabulary.draw_many),
-    "multilingual": (0.4, 5, multilingual.draw_many),
+    "chat": (0.45, 5, chat.draw_many),
+    "rare_vocabulary": (0.5, 6, rare_vocabulary.draw_many),
+    "multilingual": (0.7, 10, multilingual.draw_many),
 }
 UNLIKE = 0.4  # share of lists whose names have no word in common, up to 40 lines
-HARD = 0.12  # share of hard drafts, so that harder slices are met but not mastered
+HARD = 0.08  # share of hard drafts, so that harder slices are met but not mastered
 
 
 @dataclass(frozen=True)

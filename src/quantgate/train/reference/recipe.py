@@ -41,7 +41,7 @@ def train_reference(
         for level in ("default", "hard")
     }
     with folder_aside(out) as folder:
-        write_model(folder, network, tokenizer, config)
+        write_model(folder, network, tokenizer)
         write_card(folder, plan, curve, scores, data)
     return out
 
@@ -58,7 +58,10 @@ def _tokenizer(seed: int) -> PreTrainedTokenizerFast:
 
 
 def reference_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """Hidden 256 and feed-forward 768, multiples of 256, so that every block format fits."""
+    """Hidden 256 and feed-forward 768, multiples of 256, so that every block format fits.
+
+    Four blocks to begin with, six from ``Plan.grows_at`` on.
+    """
     return LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=256,
@@ -78,8 +81,9 @@ def reference_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def write_model(folder: Path, network: Network, tokenizer: PreTrainedTokenizerFast, config: LlamaConfig) -> None:
+def write_model(folder: Path, network: Network, tokenizer: PreTrainedTokenizerFast) -> None:
     """Configuration, tokenizer and BF16 weights as transformers reads them."""
+    config = network.config
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     GenerationConfig(
