@@ -130,7 +130,7 @@ def test_every_number_word_and_turn_of_the_calendar_is_met_in_training() -> None
     ],
 )
 def test_days_and_months_are_counted_from_the_anchor(name: str, moves: int, answer: int) -> None:
-    """Today is Monday (0): two, three days on; yesterday was, tomorrow is: ten days on; Sunday and January roll over."""
+    """Today is Monday (0): two, three days on; yesterday was, tomorrow is: ten on; Sunday and January roll over."""
     rng, english = random.Random(1), LANGUAGES["en"]
     table = english.days if name.startswith("day") else english.months
     made = (multilingual.calendar(rng, english, abs(moves) > 2) for _ in range(20_000))
