@@ -70,7 +70,7 @@ def summary_of(artifact: Artifact, out: Path) -> VariantSummary:
         name=artifact.name,
         artifact=manifest.digest,
         path=str(artifact.path.relative_to(out)),
-        scheme=artifact.scheme.label,
+        scheme=artifact.label,
         method=manifest.method,
         stored_bytes=manifest.tensor_bytes,
         bits_per_weight=manifest.bits_per_weight,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from quantgate.errors import ArtifactError, QuantgateError
 from quantgate.formats import Scheme, scheme
 from quantgate.models import OpenedModel
 from quantgate.models.tensors import TensorFiles, open_tensors
-from quantgate.quantize.manifest import BASELINE, Fate, Manifest, ModelIdentity, Recipe, tool_version
+from quantgate.quantize.manifest import BASELINE, MIXED, Fate, Manifest, ModelIdentity, Recipe, tool_version
 from quantgate.records import digest_file
 
 if TYPE_CHECKING:
@@ -46,11 +47,31 @@ class Artifact:
 
     @property
     def scheme(self) -> Scheme:
-        """Formats of weights and activations. Raises ArtifactError for the baseline, which has none."""
+        """Formats of weights and activations. Raises ArtifactError for the baseline and for mixtures."""
         if self.is_baseline:
             raise ArtifactError(f"{self.path}: is the full-precision baseline, nothing in it is quantized")
         recipe = self.manifest.recipe
+        if recipe.scheme == MIXED:
+            raise ArtifactError(f"{self.path}: its layers are stored in several schemes; ask for a layer's own")
         return scheme(recipe.scheme, group_size=recipe.group_size, symmetric=recipe.symmetric)
+
+    @cached_property
+    def _schemes(self) -> dict[str, Scheme]:
+        return {fate.name: scheme(fate.scheme) for fate in self.manifest.quantized}
+
+    def scheme_of(self, layer: str) -> Scheme:
+        """The scheme of one quantized layer. Raises ArtifactError when the layer is not quantized."""
+        if layer not in self._schemes:
+            raise ArtifactError(f"{self.path}: '{layer}' is not a quantized layer of it; its fate says what it is")
+        return self._schemes[layer]
+
+    @property
+    def label(self) -> str:
+        """The scheme's label; of a mixture, those of its layers: ``W3A16-g64 (20), W4A16 (6)``."""
+        counts = Counter(found.label for found in self._schemes.values())
+        if len(counts) == 1:
+            return next(iter(counts))
+        return ", ".join(f"{label} ({count})" for label, count in sorted(counts.items()))
 
     @cached_property
     def quantized(self) -> tuple[str, ...]:
@@ -59,11 +80,9 @@ class Artifact:
 
     def linear(self, name: str) -> StoredLinear:
         """Codes, scales and zero points of one quantized layer. Raises ArtifactError when it is not quantized."""
-        if name not in self.quantized:
-            raise ArtifactError(f"{self.path}: '{name}' is not a quantized layer of it; its fate says what it is")
-        bias = f"{name}.bias"
+        found, bias = self.scheme_of(name), f"{name}.bias"
         return self.checkpoint.unpack(
-            name, self.files.read, self.scheme, self.files.read(bias) if bias in self.files.entries else None
+            name, self.files.read, found, self.files.read(bias) if bias in self.files.entries else None
         )
 
 

@@ -46,10 +46,11 @@ def load_dequantized(artifact: Artifact, dtype: torch.dtype | None = None) -> An
         raise ModelError(
             f"{artifact.path}: no tensor '{sorted(told['missing_keys'])[0]}' for its architecture; make it again"
         )
-    if not artifact.is_baseline and artifact.scheme.activations is not None:
-        for name in artifact.quantized:
-            given = artifact.linear(name).input_scale if artifact.scheme.calibrated else None
-            round_input(model.get_submodule(name), artifact.scheme.activations, given)
+    for name in () if artifact.is_baseline else artifact.quantized:
+        found = artifact.scheme_of(name)
+        if found.activations is not None:
+            given = artifact.linear(name).input_scale if found.calibrated else None
+            round_input(model.get_submodule(name), found.activations, given)
     return model.eval()
 
 

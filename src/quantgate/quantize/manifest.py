@@ -14,6 +14,7 @@ from quantgate.records import Record, digest_of
 ALWAYS_KEPT = ("embed_tokens", "lm_head")  # where a rounding error reaches every token; kept until a recipe can ask
 CONTAINER = "compressed_tensors"  # unless a recipe names another
 BASELINE = "BF16"  # the scheme that quantizes nothing
+MIXED = "MIXED"  # the scheme of an artifact whose layers come from several others
 SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 
@@ -84,6 +85,7 @@ class Fate(Record):
     name: str
     asked: str  # a format, "int4 g128", or "keep"
     got: str  # a format, the stored type ("bf16"), or "tied to ..."
+    scheme: str = ""  # of a quantized layer: the label of its scheme, W4A16-g64
     because: str = ""  # why the two differ, or why nothing was asked
     error: float | None = (
         None  # tr(dW H dW^T) / tr(W H W^T): share of the layer's output energy lost on calibration data

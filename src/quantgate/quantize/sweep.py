@@ -11,7 +11,6 @@ The activations are those of the full-precision model for every recipe: that is 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,19 +24,19 @@ from quantgate.errors import ArtifactError, RecordError, Stopped
 from quantgate.formats.codec import calibrated_scale, global_scale
 from quantgate.models import OpenedModel
 from quantgate.models.folding import find_folds
-from quantgate.models.text import tokenizer_files
 from quantgate.models.walker import Block
 from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, kept, open_artifact
 from quantgate.quantize.balance import Balanced, balance
 from quantgate.quantize.checkpoints import StoredLinear
 from quantgate.quantize.journal import Journal, Piece, refuse_strangers
-from quantgate.quantize.manifest import Calibration, Fate, Manifest, Note, Recipe, StoredFile, tool_version
+from quantgate.quantize.manifest import Calibration, Fate, Note, Recipe, tool_version
 from quantgate.quantize.methods import LayerStats, Solved
 from quantgate.quantize.methods._scaling import ScalingMethod
 from quantgate.quantize.plan import Variant, plan
-from quantgate.quantize.shards import SHARD_BYTES, write_model
+from quantgate.quantize.publish import write_artifact
+from quantgate.quantize.shards import SHARD_BYTES
 from quantgate.quantize.statistics import Batch, Statistics, batches
-from quantgate.records import digest_file, digest_of, disk_errors
+from quantgate.records import digest_of
 
 Progress = Callable[[str, int, int], None]  # stage ("check", "quantize", "write"), done, total
 PROBE_TOKENS = 64  # real ones, of the longest sample: what saturates on them is no place for channel scales
@@ -198,6 +197,7 @@ class Pieces:
             name=layer,
             asked=variant.format,
             got=variant.format,
+            scheme=variant.scheme.label,
             because=solved.facts.because,
             error=solved.facts.error,
             weight_error=lost,
@@ -280,41 +280,25 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
     rest = [name for name in model.files.entries if name.removesuffix(".weight") not in fates]
     for name in rest:
         fates[name.removesuffix(".weight")] = _kept_fate(run, variant, name)
-    entries = solved | {name: model.files.entries[name] for name in rest}
-
-    folder = journal.whole(variant.name)
-    write_model(folder, entries, shard_bytes)
     config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
     linears = [layer for block in blocks for group in model.linears(block) for layer in group]
-    told = container.config(config, variant.scheme, ["lm_head", *(one for one in linears if one in variant.kept)])
-    with disk_errors(folder):
-        (folder / "config.json").write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-        for file in [*tokenizer_files(model.path), model.path / "generation_config.json"]:
-            if file.is_file():
-                shutil.copyfile(file, folder / file.name)
-    files = {
-        file.name: StoredFile(sha256=digest_file(file), bytes=file.stat().st_size) for file in sorted(folder.iterdir())
-    }
-    Manifest(
+    write_artifact(
+        journal.whole(variant.name),
+        model,
+        entries=solved | {name: model.files.entries[name] for name in rest},
+        fates=fates,
+        config=container.config(config, variant.scheme, ["lm_head", *(one for one in linears if one in variant.kept)]),
+        shard_bytes=shard_bytes,
         name=variant.name,
         recipe=variant.recipe,
         method=variant.method_name,
         checkpoint=variant.recipe.container,
-        model=identity(model),
         calibration=run.calibration,
         inputs=run.inputs(variant),
-        tool=tool_version(),
-        torch=torch.__version__,
         device=run.device.type,
         seed=run.seed,
-        fates=tuple(fates[name] for name in sorted(fates)),
         ledger=(*variant.notes(), *(note for piece in pieces for note in piece.ledger)),
-        tensor_bytes=sum(entry.size for entry in entries.values()),
-        tensor_weights=model.parameters,
-        total_bytes=sum(file.bytes for file in files.values()),
-        files=files,
-    ).save(folder / MANIFEST)
-    open_artifact(folder, verify=False)  # nothing gets its name before its own manifest vouches for it
+    )
     return open_artifact(journal.publish(variant.name), verify=False)
 
 

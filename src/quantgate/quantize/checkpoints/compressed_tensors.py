@@ -25,7 +25,7 @@ Source: compressed-tensors 0.20, compressors/pack_quantized, compressors/naive_q
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -93,25 +93,41 @@ class CompressedTensors:
         return StoredLinear(name, codes, scales, zeros, grid, scheme.activations, bias, input_scale=given)
 
     def config(self, config: dict[str, Any], scheme: Scheme, kept: Sequence[str]) -> dict[str, Any]:
-        layout = self.layout(scheme)
-        group = {
-            "targets": ["Linear"],
-            "weights": _arguments(scheme.weights),
-            "input_activations": _arguments(scheme.activations, activations=True),
-            "output_activations": None,
-            "format": layout,
-        }
+        return self._told(config, [(scheme, ["Linear"])], kept)
+
+    def mixed_config(
+        self, config: dict[str, Any], schemes: Mapping[str, Scheme], kept: Sequence[str]
+    ) -> dict[str, Any]:
+        """``config`` for layers of several ``schemes``: one group a scheme, each naming its layers."""
+        groups: dict[str, tuple[Scheme, list[str]]] = {}
+        for layer, scheme in sorted(schemes.items()):
+            groups.setdefault(scheme.label, (scheme, []))[1].append(layer)
+        return self._told(config, [groups[label] for label in sorted(groups)], kept)
+
+    def _told(
+        self, config: dict[str, Any], groups: Sequence[tuple[Scheme, list[str]]], kept: Sequence[str]
+    ) -> dict[str, Any]:
+        layouts = {self.layout(scheme) for scheme, _ in groups}
         return config | {
             "quantization_config": {
                 "quant_method": "compressed-tensors",
-                "format": layout,
+                "format": layouts.pop() if len(layouts) == 1 else "mixed-precision",
                 "quantization_status": "compressed",
-                "config_groups": {"group_0": group},
+                "config_groups": {f"group_{at}": self._group(*group) for at, group in enumerate(groups)},
                 "ignore": sorted(kept),
                 "kv_cache_scheme": None,
                 "global_compression_ratio": None,
                 "version": LAYOUT_VERSION,
             }
+        }
+
+    def _group(self, scheme: Scheme, targets: list[str]) -> dict[str, Any]:
+        return {
+            "targets": targets,
+            "weights": _arguments(scheme.weights),
+            "input_activations": _arguments(scheme.activations, activations=True),
+            "output_activations": None,
+            "format": self.layout(scheme),
         }
 
     def layout(self, scheme: Scheme) -> str:

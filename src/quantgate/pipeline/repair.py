@@ -1,0 +1,374 @@
+"""Repair: give precision back where a failing capability lives, and send the result to the gate again.
+
+    failed variant -> sensitivity on the tune split -> mixtures from small to large -> the first that keeps the
+    capability on the tune split -> the gate, on cases that nobody has asked before
+
+Every layer's bytes come from an artifact of the same run, so nothing is quantized anew. The gate's cases have no part
+in choosing the mixture; those that judged the failed variant are left out, since its failure is why we are here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantgate import decide
+from quantgate.engines import Completion, Engine
+from quantgate.errors import DataError, FormatError, Stopped, UsageError, hint
+from quantgate.evaluate import suites
+from quantgate.evaluate.answers import Answers
+from quantgate.evaluate.compare import Pairs, Side, compare, mean, visiting_order
+from quantgate.evaluate.evidence import Evidence, Gate
+from quantgate.evaluate.files import read_suite
+from quantgate.evaluate.suites import Case
+from quantgate.models import OpenedModel, open_model
+from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.two_models import Progress
+from quantgate.pipeline.variants import candidate_of, sentence_of, summary_of
+from quantgate.quantize.manifest import BASELINE, SAFE_NAME
+from quantgate.release_config import CapabilityConfig, ReleaseConfig, load_config
+from quantgate.report import RunReport
+from quantgate.report.environment import environment
+from quantgate.report.repairs import Lift, Repair, Trial
+
+if TYPE_CHECKING:
+    from quantgate.quantize import Artifact
+    from quantgate.quantize.sensitivity import Examples, Sensitivity
+
+SHARES = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.02)  # of the failed variant's foreseen drift, tried in this order
+EXAMPLES = 24  # conversations per capability that gradients are taken of
+TUNE_CASES = 150  # per capability, that a mixture must keep before it may go to the gate
+SPARE = 0.5  # share of the margin that may be lost on the tune split
+LONGEST = 768  # tokens of a conversation that gradients are taken of
+
+
+@dataclass
+class Bench:
+    """What a repair works on."""
+
+    config: ReleaseConfig
+    out: Path
+    report: RunReport
+    model: OpenedModel
+    name: str  # of the failed variant
+    targets: tuple[str, ...]  # capabilities that it did not keep
+    sources: dict[str, Artifact]  # the failed variant first
+    progress: Progress
+
+
+def repair(
+    config: ReleaseConfig | Path | str,
+    variant: str,
+    *,
+    out: Path | None = None,
+    label: str = "",
+    progress: Progress | None = None,
+) -> Repair:
+    """Lift the cheapest set of ``variant``'s layers that brings back what it lost in the finished run of ``config``.
+
+    ``label`` names the repaired artifact (default ``<variant>+repair``), which lands beside the others; the record and
+    a report page land in ``repairs/<label>``.
+
+    Raises UsageError when the run is not finished, the variant is unknown or lost nothing, FormatError when it cannot
+    be mixed, DataError when the suites have no unseen cases left, Stopped on Ctrl-C.
+    """
+    if not isinstance(config, ReleaseConfig):
+        config = load_config(Path(config))
+    folder = Path(out or config.out)
+    try:
+        with alone_in(folder):
+            return _repair(_bench(config, folder, variant, progress), label or f"{variant}+repair")
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped; the answers so far are kept in {folder}, and the same command uses them") from None
+
+
+def _bench(config: ReleaseConfig, out: Path, variant: str, progress: Progress | None) -> Bench:
+    from quantgate.quantize import open_artifact
+    from quantgate.quantize.mix import mixable
+
+    report = _finished(config, out)
+    names = [one.name for one in report.variants]
+    if variant not in names:
+        raise UsageError(f"repair: '{variant}' is no variant of {out / 'report.json'}; {hint(variant, names)}")
+    verdict = next(one for one in report.decision.verdicts if one.variant == variant)
+    targets = tuple(one.capability for one in verdict.capabilities if one.verdict != "pass")
+    if not targets:
+        raise UsageError(f"repair: {variant} passed on every capability; there is nothing to repair")
+    model = open_model(config.model)
+    found = {one.name: open_artifact(out / one.path) for one in report.variants}
+    if reason := mixable(model, variant, found[variant]):
+        raise FormatError(f"repair: {reason}; repair another variant")
+    rounds = _rounds_inputs(found[variant])
+    others = {
+        name: one
+        for name, one in found.items()
+        if name != variant and not mixable(model, name, one) and (rounds or not _rounds_inputs(one))
+    }
+    return Bench(
+        config, out, report, model, variant, targets, {variant: found[variant], **others}, progress or (lambda *_: None)
+    )
+
+
+def _rounds_inputs(artifact: Artifact) -> bool:
+    """Whether the runtime rounds activations, which gradients by weights do not foresee."""
+    return any(artifact.scheme_of(layer).activations is not None for layer in artifact.quantized)
+
+
+def _finished(config: ReleaseConfig, out: Path) -> RunReport:
+    file = out / "report.json"
+    if not file.is_file():
+        raise UsageError(f"repair: no {file}; finish the run first, with: quantgate run")
+    report = RunReport.load(file)
+    if report.config != config.model_copy(update={"out": ""}).digest:
+        raise UsageError(f"repair: {file} is of another configuration; run it again, with: quantgate run")
+    return report
+
+
+def _repair(bench: Bench, label: str) -> Repair:
+    from quantgate.engines.torch import open_engine
+    from quantgate.quantize import baseline
+
+    if not SAFE_NAME.fullmatch(label) or label in bench.sources:
+        raise UsageError(f"repair: '{label}' cannot name the repaired variant; give another name")
+    rules = _rules(bench)
+    fresh = {gate.capability: _fresh(bench, gate) for gate in rules}
+    decide.refuse_hopeless(rules, {name: len(cases) for name, cases in fresh.items()})  # before anything slow
+    base = Side(engine := open_engine(bench.model, baseline(bench.model)), _answers(bench, engine))
+    found = _sensitivity(bench, base)
+    trials = list[Trial]()
+    for choice, foreseen in _mixtures(bench, found):
+        made = _mixed(bench, choice, label)
+        side = Side(engine := open_engine(bench.model, made), _answers(bench, engine))
+        scores = {name: _tune_scores(bench, name, base, side) for name in bench.targets}
+        kept = all(_kept(bench, name, *scores[name]) for name in bench.targets)
+        trials.append(Trial(share=foreseen, bytes=made.manifest.tensor_bytes, scores=scores, kept=kept))
+        if kept:
+            break
+    evidence = _gate(bench, rules, fresh, base, side, made)
+    result = _record(bench, found, choice, made, trials, evidence)
+    _write(bench, result, made)
+    return result
+
+
+def _answers(bench: Bench, engine: Engine) -> Answers:
+    return Answers(bench.out / "answers", engine.identity)
+
+
+def _sensitivity(bench: Bench, base: Side) -> Sensitivity:
+    from quantgate.quantize.sensitivity import sensitivity
+
+    def tell(done: int, total: int) -> None:
+        bench.progress("probing the layers", done, total, "")
+
+    examples: Examples = {name: _examples(bench, name, base) for name in bench.config.capabilities}
+    return sensitivity(bench.model, bench.sources, examples, seed=bench.config.judge.seed, progress=tell)
+
+
+def _examples(bench: Bench, name: str, base: Side) -> list[tuple[list[int], int]]:
+    """Tune-split conversations, token ids and where the answer starts: the known one, else the baseline's own."""
+    found, longest = list[tuple[list[int], int]](), min(LONGEST, bench.model.context)
+    for case in _tune(bench, name, 4 * EXAMPLES):
+        answer = case.answer
+        if answer is None:
+            (own,) = base.answers.of(base.engine, [case])
+            answer = own.text if isinstance(own, Completion) else ""
+        turns = [(message.role, message.content) for message in case.messages]
+        ids = base.engine.encode([*turns, ("assistant", answer)])
+        if answer and len(ids) <= longest:
+            found.append((ids, len(base.engine.encode(turns))))
+        if len(found) == EXAMPLES:
+            break
+    if not found:
+        raise DataError(f"repair: no tune-split case of {name} has an answer within {longest} tokens; add shorter ones")
+    return found
+
+
+def _tune(bench: Bench, name: str, count: int) -> list[Case]:
+    wanted, seed = bench.config.capabilities[name], bench.config.judge.seed
+    if wanted.suite is None:
+        return suites.cases(name, "tune", count, seed=seed)
+    return _unasked(wanted, name, seed)[::2][:count]
+
+
+def _rules(bench: Bench) -> list[Gate]:
+    """The run's gates, corrected for one variant more."""
+    judge = bench.config.judge
+    level = decide.pass_alpha(judge.alpha, len(bench.report.variants) + 1, judge.order)
+    return [gate.model_copy(update={"pass_alpha": level, "hard": 0}) for gate in bench.report.gates]
+
+
+def _fresh(bench: Bench, gate: Gate) -> list[Case]:
+    """Gate cases that no variant of the run has been asked: twice as many as it had, since a repair loses a little."""
+    wanted, name = bench.config.capabilities[gate.capability], gate.capability
+    count = 2 * max(wanted.cases, decide.fewest_cases(gate))
+    if wanted.suite is None:
+        return suites.cases(name, "gate", wanted.cases + count, seed=gate.seed)[wanted.cases :]
+    return _unasked(wanted, name, gate.seed)[1::2][:count]
+
+
+def _unasked(wanted: CapabilityConfig, name: str, seed: int) -> list[Case]:
+    """A suite file's cases behind those of the gate; every second one is for tuning."""
+    return visiting_order(read_suite(Path(str(wanted.suite)), name), seed)[wanted.cases :]
+
+
+def _mixtures(bench: Bench, found: Sensitivity) -> Iterator[tuple[dict[str, str], float]]:
+    """Choices of ever less foreseen drift on the targets, and its share of the failed variant's; the last is the best.
+
+    A source may only lend a group that it stores in more bytes than the failed variant does.
+    """
+    import numpy as np
+
+    from quantgate.quantize.allocate import fewest_bytes
+    from quantgate.quantize.mix import cost
+
+    names = [*bench.sources, BASELINE]
+    artifacts = [*bench.sources.values(), None]
+    sizes = np.array(
+        [[sum(cost(bench.model, one, layer) for layer in group) for one in artifacts] for group in found.groups], float
+    )
+    drift = {name: np.pad(found.kl(name).numpy(), ((0, 0), (0, 1))) for name in found.moves}
+    lends = sizes > sizes[:, :1]
+    lends[:, 0] = True
+    lends[:, -1] = True
+    closed = np.where(lends, sizes, sizes.max() * 1e3)
+    before = {name: float(one[:, 0].sum()) for name, one in drift.items()}
+    seen = set[tuple[int, ...]]()
+    for share in SHARES:
+        ceilings = {name: before[name] * (share if name in bench.targets else 1.0) for name in drift}
+        made = fewest_bytes(drift, closed, ceilings)
+        if made.choice not in seen:
+            seen.add(made.choice)
+            choice = {
+                layer: names[source] for group, source in zip(found.groups, made.choice, strict=True) for layer in group
+            }
+            if set(choice.values()) != {BASELINE}:
+                yield choice, share
+
+
+def _mixed(bench: Bench, choice: dict[str, str], label: str) -> Artifact:
+    from quantgate.quantize.mix import mix
+
+    lost = " and ".join(bench.targets)
+    because = {layer: f"lifted for {lost}" for layer, name in choice.items() if name != bench.name}
+    return mix(bench.model, bench.sources, choice, bench.out / "artifacts" / label, because=because)
+
+
+def _tune_scores(bench: Bench, name: str, base: Side, side: Side) -> tuple[float, float]:
+    """Mean scores of baseline and mixture on tune-split cases."""
+    cases, pairs = _tune(bench, name, 4 * EXAMPLES + TUNE_CASES)[4 * EXAMPLES :], Pairs()
+    if not cases:
+        cases = _tune(bench, name, TUNE_CASES)
+    bench.progress(f"trying on {name}", 0, len(cases), "")
+    first, second = (one.answers.of(one.engine, cases) for one in (base, side))
+    for case, answer, other in zip(cases, first, second, strict=True):
+        pairs.add(case, answer, other)
+    bench.progress(f"trying on {name}", len(cases), len(cases), "")
+    before, after = (mean(scores) for scores in pairs.scores())
+    if before is None or after is None:
+        raise DataError(f"repair: none of the {len(cases)} tune-split cases of {name} could be scored")
+    return before, after
+
+
+def _kept(bench: Bench, name: str, before: float, after: float) -> bool:
+    gate = next(one for one in bench.report.gates if one.capability == name)
+    return before - after <= SPARE * gate.margin * (before if gate.relative else 1.0)
+
+
+def _gate(
+    bench: Bench, rules: Sequence[Gate], fresh: dict[str, list[Case]], base: Side, side: Side, made: Artifact
+) -> Evidence:
+    rows, total, done = [], sum(map(len, fresh.values())), 0
+    for gate in rules:
+
+        def tell(asked: int, _available: int, before: int = done, what: str = gate.capability) -> None:
+            bench.progress("evaluate", before + asked, total, what)
+
+        rows.append(compare(gate, fresh[gate.capability], base, side, progress=tell))
+        done += len(fresh[gate.capability])
+        bench.progress("evaluate", done, total, gate.capability)
+    return Evidence(
+        variant=made.name,
+        artifact=made.manifest.digest,
+        baseline=bench.model.weights_digest,
+        engine=side.engine.identity.key,
+        baseline_engine=base.engine.identity.key,
+        kernels=tuple(sentence_of(path) for path in side.engine.kernels),
+        comparisons=tuple(rows),
+        drift=None,
+        no_drift="a repair is not screened, it is judged",
+    )
+
+
+def _record(
+    bench: Bench,
+    found: Sensitivity,
+    choice: dict[str, str],
+    made: Artifact,
+    trials: Sequence[Trial],
+    evidence: Evidence,
+) -> Repair:
+    judge = bench.config.judge
+    candidate = candidate_of(made)
+    gates = [one.gate for one in evidence.comparisons]
+    failed = next(one for one in bench.report.candidates if one.name == bench.name)
+    return Repair(
+        variant=bench.name,
+        repaired=made.name,
+        targets=bench.targets,
+        lifts=tuple(_lifts(bench, found, choice)),
+        trials=tuple(trials),
+        bytes_before=failed.stored_bytes,
+        bytes_after=candidate.stored_bytes,
+        chosen=bench.report.decision.chosen,
+        chosen_bytes=next(
+            (one.stored_bytes for one in bench.report.candidates if one.name == bench.report.decision.chosen), None
+        ),
+        report=bench.report.model_copy(
+            update={
+                "title": f"repair of {bench.name}",
+                "gates": tuple(gates),
+                "candidates": (candidate,),
+                "variants": (summary_of(made, bench.out),),
+                "evidence": (evidence,),
+                "decision": decide.decide(gates, [candidate], [evidence], alpha=judge.alpha, order=judge.order),
+                "environment": environment(),
+                "stages": (),
+            }
+        ),
+    )
+
+
+def _lifts(bench: Bench, found: Sensitivity, choice: dict[str, str]) -> Iterator[Lift]:
+    """The groups that no longer come from the failed variant, those that gain most per byte first."""
+    from quantgate.quantize.mix import cost
+
+    made = list[Lift]()
+    for at, group in enumerate(found.groups):
+        name = choice[group[0]]
+        if name == bench.name:
+            continue
+        lent = bench.sources.get(name)
+        added = sum(
+            cost(bench.model, lent, layer) - cost(bench.model, bench.sources[bench.name], layer) for layer in group
+        )
+        column = None if lent is None else found.sources.index(name)
+        drop = {
+            capability: float(kl[at, 0] - (0 if column is None else kl[at, column]))
+            for capability in bench.targets
+            for kl in (found.kl(capability),)
+        }
+        made.append(Lift(layers=group, source=name, bytes_added=added, drift_removed=drop))
+    return iter(sorted(made, key=lambda one: -sum(one.drift_removed.values()) / max(one.bytes_added, 1)))
+
+
+def _write(bench: Bench, result: Repair, made: Artifact) -> None:
+    from quantgate.pipeline import write_reports
+
+    folder = bench.out / "repairs" / made.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_reports(result.report, folder)
+    result.save(folder / "repair.json")

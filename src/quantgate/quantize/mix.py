@@ -1,0 +1,142 @@
+"""Put an artifact together from layers of others: no weight is quantized anew, bytes are copied as they were solved.
+
+    mix(model, {"W3A16": small, "W8A16": large}, {"model.layers.0.mlp.down_proj": "W8A16", ...}, Path("W3A16-mixed"))
+
+Layers that read one input (q/k/v, gate/up) are fused by runtimes, so they come from one source. The name ``BF16`` is
+that of the model itself. Sources with channel scales folded in (AWQ, SmoothQuant) can be mixed with nothing, since
+their layers expect another input.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from quantgate.errors import FormatError, UsageError, hint
+from quantgate.formats import Scheme
+from quantgate.models import OpenedModel
+from quantgate.models.tensors import Entry
+from quantgate.quantize.artifact import Artifact, identity, kept, open_artifact
+from quantgate.quantize.checkpoints.compressed_tensors import CHECKPOINT
+from quantgate.quantize.manifest import BASELINE, CONTAINER, MIXED, Fate, Note, Recipe
+from quantgate.quantize.publish import write_artifact
+from quantgate.records import digest_of, folder_aside
+
+Choice = Mapping[str, str]  # linear layer -> the source it comes from
+
+
+def mix(
+    model: OpenedModel, sources: Mapping[str, Artifact], choice: Choice, out: Path, *, because: Mapping[str, str] = {}
+) -> Artifact:
+    """The artifact ``out``, whose every linear layer comes from the source that ``choice`` names.
+
+    ``because`` says for some layers why theirs was chosen; it goes into their fates. Raises UsageError for a choice
+    that leaves out a layer, names another or an unknown source, or parts fused layers; FormatError for sources that
+    cannot be mixed.
+    """
+    _check_choice(model, sources, choice)
+    used = {name: sources[name] for name in sorted(set(choice.values())) if name != BASELINE}
+    for name, source in used.items():
+        _check_source(model, name, source)
+    fates, entries = dict[str, Fate](), dict[str, Entry]()
+    for layer, name in choice.items():
+        fate = _fate(model, used.get(name), layer, because.get(layer, ""))
+        files = model.files if fate.asked == "keep" else used[name].files
+        entries |= {tensor: files.entries[tensor] for tensor in fate.tensors}
+        fates[layer] = fate
+    for tensor in model.files.entries:
+        if tensor.removesuffix(".weight") not in fates:
+            fates[tensor.removesuffix(".weight")] = kept(model, tensor, "keep", "not the weight of a linear layer")
+            entries[tensor] = model.files.entries[tensor]
+    parts = {name: source.manifest.digest for name, source in used.items()}
+    first = next(iter(used.values())).manifest
+    with folder_aside(out) as folder:
+        write_artifact(
+            folder,
+            model,
+            entries,
+            fates,
+            _config(model, used, choice),
+            name=out.name,
+            recipe=Recipe(scheme=MIXED, label=out.name, options={"parts": dict(parts)}),
+            method="mix",
+            checkpoint=CONTAINER,
+            calibration=first.calibration,
+            inputs=digest_of([identity(model).body(), parts, sorted(choice.items())]),
+            device=first.device,
+            seed=first.seed,
+            ledger=tuple(_notes(used, choice)),
+        )
+    return open_artifact(out, verify=False)
+
+
+def linears(model: OpenedModel) -> list[list[str]]:
+    """All linear layers, those that read one input together."""
+    return [group for block in range(model.depth) for group in model.linears(block)]
+
+
+def cost(model: OpenedModel, source: Artifact | None, layer: str) -> int:
+    """Bytes of one layer in a source; None is the model itself."""
+    return _fate(model, source, layer, "").bytes
+
+
+def mixable(model: OpenedModel, name: str, source: Artifact) -> str:
+    """Why ``source`` cannot lend its layers to a mixture, or nothing when it can."""
+    if source.is_baseline:
+        return ""
+    manifest = source.manifest
+    if manifest.model.weights != model.weights_digest:
+        return f"'{name}' was made from {manifest.model.ref}, which is another model"
+    if manifest.checkpoint != CONTAINER:
+        return f"'{name}' is stored as {manifest.checkpoint}; only {CONTAINER} says each layer's format"
+    if moved := [fate.name for fate in manifest.quantized if fate.facts.get("scaling")]:
+        return f"'{name}' has channel scales of {moved[0]} and others folded in, so its layers expect another input"
+    return ""
+
+
+def _check_choice(model: OpenedModel, sources: Mapping[str, Artifact], choice: Choice) -> None:
+    groups = linears(model)
+    every = [layer for group in groups for layer in group]
+    if wrong := sorted(set(choice) - set(every)):
+        raise UsageError(f"mix: '{wrong[0]}' is not a linear layer of {model.ref}; {hint(wrong[0], every)}")
+    if missing := sorted(set(every) - set(choice)):
+        raise UsageError(f"mix: nothing is chosen for '{missing[0]}'; choose for all {len(every)} linear layers")
+    for layer, name in choice.items():
+        if name != BASELINE and name not in sources:
+            raise UsageError(f"mix: '{layer}' is to come from '{name}'; {hint(name, [*sources, BASELINE])}")
+    for group in groups:
+        if len({choice[layer] for layer in group}) > 1:
+            raise UsageError(
+                f"mix: {', '.join(group)} read one input and runtimes fuse them; choose one source for all of them"
+            )
+    if set(choice.values()) <= {BASELINE}:
+        raise UsageError("mix: every layer is to stay as it is; that is the model itself")
+
+
+def _check_source(model: OpenedModel, name: str, source: Artifact) -> None:
+    if reason := mixable(model, name, source):
+        raise FormatError(f"mix: {reason}; leave it out")
+
+
+def _fate(model: OpenedModel, source: Artifact | None, layer: str, because: str) -> Fate:
+    """The source's own fate of the layer; the model's where there is no source, or where the source keeps it."""
+    if source is None or layer not in source.quantized:
+        return kept(model, f"{layer}.weight", "keep", because or "the mixture keeps it")
+    fate = next(one for one in source.manifest.quantized if one.name == layer)
+    return fate.model_copy(update={"because": because or fate.because})
+
+
+def _config(model: OpenedModel, used: Mapping[str, Artifact], choice: Choice) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
+    schemes = dict[str, Scheme]()
+    for layer, name in choice.items():
+        if name in used and layer in used[name].quantized:
+            schemes[layer] = used[name].scheme_of(layer)
+    return CHECKPOINT.mixed_config(config, schemes, ["lm_head", *sorted(set(choice) - set(schemes))])
+
+
+def _notes(used: Mapping[str, Artifact], choice: Choice) -> list[Note]:
+    """The sources' ledgers, each for the layers that come from it."""
+    return [note for name, source in used.items() for note in source.manifest.ledger if choice.get(note.tensor) == name]
