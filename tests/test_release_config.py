@@ -65,7 +65,7 @@ WRONG = {
     "capabilities: {math: {margn: 3%}}\nvariants: [W4A16]\n": "unknown key 'margn' in 'capabilities.math'; "
     "did you mean 'margin'? Known: cases, hard, margin, relative, suite",
     "capabilities: [math]\nvariants: [W8A8, {scheme: W4A16, groupsize: 64}]\n": "unknown key 'groupsize' in "
-    "'variants.1'; did you mean 'group_size'? Known: container, group_size, keep, method, name, options, scheme, "
+    "'variants.1'; did you mean 'group_size'? Known: bits, container, group_size, keep, method, name, options, scheme, "
     "symmetric",
     # fractions
     "capabilities: {math: {margin: three}}\nvariants: [W4A16]\n": "'capabilities.math.margin': "

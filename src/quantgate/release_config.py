@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, JsonValue, field_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from quantgate.decide import Order
 from quantgate.errors import UsageError
@@ -27,6 +27,14 @@ def _fraction(value: Any) -> Any:
     return value
 
 
+AUTO = "auto"  # the scheme of a mixture that is made for a budget of bits
+AUTO_VARIANTS: tuple[str | dict[str, Any], ...] = (  # what "variants: auto" stands for
+    "W8A16",
+    "W4A16-g32",
+    "W4A16",
+    {"scheme": AUTO, "bits": 4.5},
+    {"scheme": AUTO, "bits": 3.75},
+)
 Fraction = Annotated[float, BeforeValidator(_fraction)]
 
 
@@ -62,7 +70,13 @@ class CapabilityConfig(Record):
 class VariantConfig(Record):
     """One candidate: scheme, method and what to leave alone."""
 
-    scheme: str = Field(description=f"{', '.join(scheme_names())}; a group size may follow: W4A16-g64")
+    scheme: str = Field(
+        description=f"{', '.join(scheme_names())}; a group size may follow: W4A16-g64. "
+        "auto: the best mixture of schemes within 'bits'"
+    )
+    bits: float | None = Field(
+        default=None, gt=0, le=16, description="of scheme auto: bits per weight over all linear layers, scales included"
+    )
     method: str | None = Field(
         default=None, description=f"{', '.join(methods.names())}; left out, the usual one of the scheme"
     )
@@ -74,6 +88,16 @@ class VariantConfig(Record):
     container: str = Field(default=CONTAINER, description=f"how it is stored: {', '.join(checkpoints.names())}")
     keep: tuple[str, ...] = Field(default=(), description="layers to leave alone: names, parts of names, or globs")
     name: str | None = Field(default=None, description="what to call it")
+
+    @model_validator(mode="after")
+    def _budget(self) -> Self:
+        if (self.scheme.lower() == AUTO) != (self.bits is not None):
+            raise ValueError("'bits' is the budget of scheme auto: both or neither, such as {scheme: auto, bits: 4.5}")
+        given = [name for name in ("method", "group_size", "symmetric") if getattr(self, name) is not None]
+        if self.scheme.lower() == AUTO and (given or self.options or self.container != CONTAINER):
+            what = (given or (["options"] if self.options else ["container"]))[0]
+            raise ValueError(f"scheme auto chooses by itself; leave '{what}' out")
+        return self
 
 
 class JudgeConfig(Record):
@@ -99,7 +123,9 @@ class ReleaseConfig(Record):
         default=CalibrationConfig(), description="the samples that quantization may see"
     )
     capabilities: dict[str, CapabilityConfig] = Field(description="what the product needs, each with its margin")
-    variants: tuple[VariantConfig, ...] = Field(description="the candidates; a bare name such as W4A16 will do")
+    variants: tuple[VariantConfig, ...] = Field(
+        description="the candidates; a bare name such as W4A16 will do. auto: a choice of them, mixtures included"
+    )
     judge: JudgeConfig = Field(default=JudgeConfig(), description="the test and its error rate")
     drift_cases: int = Field(
         default=160, ge=0, description="held-out conversations for the drift screen; 0 leaves it out"
@@ -123,6 +149,8 @@ class ReleaseConfig(Record):
     @field_validator("variants", mode="before")
     @classmethod
     def _bare_variants(cls, value: Any) -> Any:
+        if value == AUTO:
+            value = AUTO_VARIANTS
         if isinstance(value, (list, tuple)):
             return [{"scheme": one} if isinstance(one, str) else one for one in value]
         return value

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from quantgate import pipeline
 from quantgate.cli import app
-from quantgate.engines import Prompt
+from quantgate.engines import Completion, Prompt
 from quantgate.engines.torch import open_engine
 from quantgate.errors import UsageError
 from quantgate.evaluate.compare import visiting_order
@@ -31,9 +31,8 @@ def suite(place: Path) -> Path:
     """360 cases whose right answers are the baseline's."""
     engine = open_engine(model := open_model(place / "model"), baseline(model))
     prompts = [f"say {at * at + 7}" for at in range(ASKED + REST + 60)]
-    texts = [
-        one.text for one in engine.generate([Prompt(turns=(("user", one),), max_tokens=BUDGET) for one in prompts])
-    ]  # type: ignore[union-attr]
+    asked = [Prompt(turns=(("user", one),), max_tokens=BUDGET) for one in prompts]
+    texts = [one.text if isinstance(one, Completion) else "" for one in engine.generate(asked)]
     kept = [at for at, text in enumerate(texts) if normal(text)][: ASKED + REST]
     write_suite(place / "say.jsonl", [prompts[at] for at in kept], [texts[at] for at in kept])
     return place / "say.jsonl"

@@ -26,10 +26,11 @@ from quantgate.evaluate.evidence import Comparison, Drift, Evidence
 from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
+from quantgate.pipeline import auto
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.two_models import CompareResult, compare_models
-from quantgate.pipeline.variants import candidate_of, recipes_of, sentence_of, summary_of
+from quantgate.pipeline.variants import candidate_of, is_auto, recipes_of, sentence_of, summary_of
 from quantgate.quantize.manifest import Recipe
 from quantgate.records import digest_of
 from quantgate.release_config import ReleaseConfig, load_config
@@ -80,7 +81,8 @@ def _run(this: Run) -> RunReport:
     config = this.config
     recipes = recipes_of(config.variants)
     with this.stage("draw the cases"):
-        cases = cases_of(config, len(recipes))
+        mixed = [one for one in config.variants if is_auto(one)]
+        cases = cases_of(config, len(recipes) + len(mixed))
         decide.refuse_hopeless(cases.gates, {name: len(group) for name, group in cases.gate.items()})
     with this.stage("open the model"):
         model = open_model(config.model)
@@ -127,12 +129,19 @@ def _report(
 
 
 def _quantize(this: Run, model: OpenedModel, chosen: Chosen, recipes: Sequence[Recipe]) -> list[Artifact]:
+    """The variants' artifacts: those with recipes, then the mixtures."""
+    from quantgate.quantize.mix import mixable
     from quantgate.quantize.sweep import sweep
 
     def tell(stage: str, done: int, total: int) -> None:
         this.progress("quantize", done, total, stage)
 
-    return sweep(model, chosen.ids, recipes, this.out / "artifacts", progress=tell, seed=this.config.calibration.seed)
+    names, lending = [recipe.name for recipe in recipes], auto.ingredients(model, this.config.variants)
+    every = [*recipes, *(one for one in lending if one.name not in names)]
+    made = sweep(model, chosen.ids, every, this.out / "artifacts", progress=tell, seed=this.config.calibration.seed)
+    lent = {one.name: next(found for found in made if found.name == one.name) for one in lending}
+    lent = {name: one for name, one in lent.items() if not mixable(model, name, one)}
+    return made[: len(recipes)] + auto.mixtures(this.config, model, lent, this.out, this.progress)
 
 
 def _evaluate(this: Run, model: OpenedModel, artifacts: Sequence[Artifact], cases: Cases) -> list[Evidence]:

@@ -16,33 +16,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantgate import decide
-from quantgate.engines import Completion, Engine
+from quantgate.engines import Engine
 from quantgate.errors import DataError, FormatError, Stopped, UsageError, hint
 from quantgate.evaluate import suites
 from quantgate.evaluate.answers import Answers
-from quantgate.evaluate.compare import Pairs, Side, compare, mean, visiting_order
+from quantgate.evaluate.compare import Pairs, Side, compare, mean
 from quantgate.evaluate.evidence import Evidence, Gate
-from quantgate.evaluate.files import read_suite
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
+from quantgate.pipeline import auto, probing
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.two_models import Progress
 from quantgate.pipeline.variants import candidate_of, sentence_of, summary_of
 from quantgate.quantize.manifest import BASELINE, SAFE_NAME
-from quantgate.release_config import CapabilityConfig, ReleaseConfig, load_config
+from quantgate.release_config import ReleaseConfig, load_config
 from quantgate.report import RunReport
 from quantgate.report.environment import environment
 from quantgate.report.repairs import Lift, Repair, Trial
 
 if TYPE_CHECKING:
     from quantgate.quantize import Artifact
-    from quantgate.quantize.sensitivity import Examples, Sensitivity
+    from quantgate.quantize.sensitivity import Sensitivity
 
 SHARES = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.02)  # of the failed variant's foreseen drift, tried in this order
-EXAMPLES = 24  # conversations per capability that gradients are taken of
 TUNE_CASES = 150  # per capability, that a mixture must keep before it may go to the gate
 SPARE = 0.5  # share of the margin that may be lost on the tune split
-LONGEST = 768  # tokens of a conversation that gradients are taken of
 
 
 @dataclass
@@ -137,7 +135,7 @@ def _repair(bench: Bench, label: str) -> Repair:
     fresh = {gate.capability: _fresh(bench, gate) for gate in rules}
     decide.refuse_hopeless(rules, {name: len(cases) for name, cases in fresh.items()})  # before anything slow
     base = Side(engine := open_engine(bench.model, baseline(bench.model)), _answers(bench, engine))
-    found = _sensitivity(bench, base)
+    found = probing.probe(bench.config, bench.model, bench.sources, base, bench.out, bench.progress)
     trials = list[Trial]()
     for choice, foreseen in _mixtures(bench, found):
         made = _mixed(bench, choice, label)
@@ -157,42 +155,6 @@ def _answers(bench: Bench, engine: Engine) -> Answers:
     return Answers(bench.out / "answers", engine.identity)
 
 
-def _sensitivity(bench: Bench, base: Side) -> Sensitivity:
-    from quantgate.quantize.sensitivity import sensitivity
-
-    def tell(done: int, total: int) -> None:
-        bench.progress("probing the layers", done, total, "")
-
-    examples: Examples = {name: _examples(bench, name, base) for name in bench.config.capabilities}
-    return sensitivity(bench.model, bench.sources, examples, seed=bench.config.judge.seed, progress=tell)
-
-
-def _examples(bench: Bench, name: str, base: Side) -> list[tuple[list[int], int]]:
-    """Tune-split conversations, token ids and where the answer starts: the known one, else the baseline's own."""
-    found, longest = list[tuple[list[int], int]](), min(LONGEST, bench.model.context)
-    for case in _tune(bench, name, 4 * EXAMPLES):
-        answer = case.answer
-        if answer is None:
-            (own,) = base.answers.of(base.engine, [case])
-            answer = own.text if isinstance(own, Completion) else ""
-        turns = [(message.role, message.content) for message in case.messages]
-        ids = base.engine.encode([*turns, ("assistant", answer)])
-        if answer and len(ids) <= longest:
-            found.append((ids, len(base.engine.encode(turns))))
-        if len(found) == EXAMPLES:
-            break
-    if not found:
-        raise DataError(f"repair: no tune-split case of {name} has an answer within {longest} tokens; add shorter ones")
-    return found
-
-
-def _tune(bench: Bench, name: str, count: int) -> list[Case]:
-    wanted, seed = bench.config.capabilities[name], bench.config.judge.seed
-    if wanted.suite is None:
-        return suites.cases(name, "tune", count, seed=seed)
-    return _unasked(wanted, name, seed)[::2][:count]
-
-
 def _rules(bench: Bench) -> list[Gate]:
     """The run's gates, corrected for one variant more."""
     judge = bench.config.judge
@@ -206,12 +168,7 @@ def _fresh(bench: Bench, gate: Gate) -> list[Case]:
     count = 2 * max(wanted.cases, decide.fewest_cases(gate))
     if wanted.suite is None:
         return suites.cases(name, "gate", wanted.cases + count, seed=gate.seed)[wanted.cases :]
-    return _unasked(wanted, name, gate.seed)[1::2][:count]
-
-
-def _unasked(wanted: CapabilityConfig, name: str, seed: int) -> list[Case]:
-    """A suite file's cases behind those of the gate; every second one is for tuning."""
-    return visiting_order(read_suite(Path(str(wanted.suite)), name), seed)[wanted.cases :]
+    return probing.unasked(wanted, name, gate.seed)[1::2][:count]
 
 
 def _mixtures(bench: Bench, found: Sensitivity) -> Iterator[tuple[dict[str, str], float]]:
@@ -222,14 +179,9 @@ def _mixtures(bench: Bench, found: Sensitivity) -> Iterator[tuple[dict[str, str]
     import numpy as np
 
     from quantgate.quantize.allocate import fewest_bytes
-    from quantgate.quantize.mix import cost
 
     names = [*bench.sources, BASELINE]
-    artifacts = [*bench.sources.values(), None]
-    sizes = np.array(
-        [[sum(cost(bench.model, one, layer) for layer in group) for one in artifacts] for group in found.groups], float
-    )
-    drift = {name: np.pad(found.kl(name).numpy(), ((0, 0), (0, 1))) for name in found.moves}
+    sizes, drift = auto.sizes_of(bench.model, bench.sources, found), auto.drift_of(found)
     lends = sizes > sizes[:, :1]
     lends[:, 0] = True
     lends[:, -1] = True
@@ -258,9 +210,7 @@ def _mixed(bench: Bench, choice: dict[str, str], label: str) -> Artifact:
 
 def _tune_scores(bench: Bench, name: str, base: Side, side: Side) -> tuple[float, float]:
     """Mean scores of baseline and mixture on tune-split cases."""
-    cases, pairs = _tune(bench, name, 4 * EXAMPLES + TUNE_CASES)[4 * EXAMPLES :], Pairs()
-    if not cases:
-        cases = _tune(bench, name, TUNE_CASES)
+    cases, pairs = probing.tune_cases(bench.config, name, TUNE_CASES), Pairs()
     bench.progress(f"trying on {name}", 0, len(cases), "")
     first, second = (one.answers.of(one.engine, cases) for one in (base, side))
     for case, answer, other in zip(cases, first, second, strict=True):

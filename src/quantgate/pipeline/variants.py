@@ -10,7 +10,7 @@ from quantgate import decide, formats
 from quantgate.errors import UsageError
 from quantgate.quantize.manifest import BASELINE, Recipe, in_container
 from quantgate.records import parse
-from quantgate.release_config import VariantConfig
+from quantgate.release_config import AUTO, VariantConfig
 from quantgate.report import VariantSummary
 
 if TYPE_CHECKING:
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def recipes_of(variants: Sequence[VariantConfig]) -> list[Recipe]:
-    """One recipe per variant; the baseline's own name is no variant.
+    """One recipe per variant; the baseline's own name is no variant, and a mixture has no recipe.
 
     Raises UsageError for an unknown scheme, a name that cannot name a folder, two variants of one name, and none.
     """
-    itself = (BASELINE, "BASELINE")
-    recipes = [_recipe(one, at) for at, one in enumerate(variants, 1) if one.scheme.upper() not in itself]
-    names = [recipe.name for recipe in recipes]
+    others = (BASELINE, "BASELINE", AUTO.upper())
+    recipes = [_recipe(one, at) for at, one in enumerate(variants, 1) if one.scheme.upper() not in others]
+    names = [recipe.name for recipe in recipes] + [name_of(one) for one in variants if is_auto(one)]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"variants: two are called '{name}'; give one of them another 'name'")
-    if not recipes:
+    if not names:
         raise UsageError("variants: names no variant besides the baseline; add one, such as W4A16")
     return recipes
 
@@ -50,6 +50,16 @@ def _recipe(one: VariantConfig, at: int) -> Recipe:
         or in_container("-".join([scheme.label, *([one.method] if one.method else [])]), one.container),
     }
     return parse(Recipe, data, where=where)
+
+
+def is_auto(variant: VariantConfig) -> bool:
+    """Whether the variant is a mixture for a budget of bits."""
+    return variant.scheme.lower() == AUTO
+
+
+def name_of(variant: VariantConfig) -> str:
+    """A mixture's name: ``auto-4.5``, unless the user calls it otherwise."""
+    return variant.name or f"{AUTO}-{variant.bits:g}"
 
 
 def candidate_of(artifact: Artifact) -> decide.Candidate:

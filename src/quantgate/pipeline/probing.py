@@ -1,0 +1,105 @@
+"""Tune-split conversations, and what they tell about every layer: the sensitivities, kept on disk once computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantgate.engines import Completion
+from quantgate.errors import DataError
+from quantgate.evaluate import suites
+from quantgate.evaluate.compare import Side, visiting_order
+from quantgate.evaluate.files import read_suite
+from quantgate.evaluate.suites import Case
+from quantgate.models import OpenedModel
+from quantgate.pipeline.two_models import Progress
+from quantgate.records import Record, digest_of
+from quantgate.release_config import CapabilityConfig, ReleaseConfig
+
+if TYPE_CHECKING:
+    from quantgate.quantize import Artifact
+    from quantgate.quantize.sensitivity import Sensitivity
+
+EXAMPLES = 24  # conversations per capability that gradients are taken of
+LONGEST = 768  # tokens of a conversation that gradients are taken of
+SET_ASIDE = 4 * EXAMPLES  # tune-split cases that gradients may be taken of; the others try mixtures out
+
+
+class Moves(Record):
+    """A Sensitivity on disk."""
+
+    groups: tuple[tuple[str, ...], ...]
+    sources: tuple[str, ...]
+    moves: dict[str, list[list[list[float]]]]
+    tokens: dict[str, int]
+
+
+def probe(
+    config: ReleaseConfig,
+    model: OpenedModel,
+    sources: Mapping[str, Artifact],
+    base: Side,
+    out: Path,
+    progress: Progress,
+) -> Sensitivity:
+    """Sensitivities of every capability of ``config``; computed once, then read from ``out/sensitivity``."""
+    import torch
+
+    from quantgate.quantize.sensitivity import Sensitivity, sensitivity
+
+    def tell(done: int, total: int) -> None:
+        progress("probing the layers", done, total, "")
+
+    examples = {name: _examples(config, model, name, base) for name in config.capabilities}
+    parts = [[name, source.manifest.digest] for name, source in sources.items()]
+    key = digest_of([model.weights_digest, parts, config.judge.seed, examples])
+    file = out / "sensitivity" / f"{key[7:39]}.json"
+    if file.is_file():
+        known = Moves.load(file)
+        moves = {name: torch.tensor(one, dtype=torch.float64) for name, one in known.moves.items()}
+        return Sensitivity(known.groups, known.sources, moves, known.tokens)
+    found = sensitivity(model, sources, examples, seed=config.judge.seed, progress=tell)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    told = {name: one.tolist() for name, one in found.moves.items()}
+    Moves(groups=found.groups, sources=found.sources, moves=told, tokens=found.tokens).save(file)
+    return found
+
+
+def tune_cases(config: ReleaseConfig, name: str, count: int) -> list[Case]:
+    """Tune-split cases that no gradient was taken of; where a suite file has too few, those again."""
+    return _tune(config, name, SET_ASIDE + count)[SET_ASIDE:] or _tune(config, name, count)
+
+
+def unasked(wanted: CapabilityConfig, name: str, seed: int) -> list[Case]:
+    """A suite file's cases behind those of the gate; the first, third ... are for tuning."""
+    return visiting_order(read_suite(Path(str(wanted.suite)), name), seed)[wanted.cases :]
+
+
+def _tune(config: ReleaseConfig, name: str, count: int) -> list[Case]:
+    wanted, seed = config.capabilities[name], config.judge.seed
+    if wanted.suite is None:
+        return suites.cases(name, "tune", count, seed=seed)
+    return unasked(wanted, name, seed)[::2][:count]
+
+
+def _examples(config: ReleaseConfig, model: OpenedModel, name: str, base: Side) -> list[tuple[list[int], int]]:
+    """Token ids and where the answer starts: the known answer, else the baseline's own."""
+    found, longest = list[tuple[list[int], int]](), min(LONGEST, model.context)
+    for case in _tune(config, name, SET_ASIDE):
+        answer = case.answer
+        if answer is None:
+            (own,) = base.answers.of(base.engine, [case])
+            answer = own.text if isinstance(own, Completion) else ""
+        turns = [(message.role, message.content) for message in case.messages]
+        ids = base.engine.encode([*turns, ("assistant", answer)])
+        if answer and len(ids) <= longest:
+            found.append((ids, len(base.engine.encode(turns))))
+        if len(found) == EXAMPLES:
+            break
+    if not found:
+        raise DataError(
+            f"{name}: no tune-split case has an answer within {longest} tokens; add shorter ones, or ask fewer cases "
+            "at the gate, so that some are left"
+        )
+    return found

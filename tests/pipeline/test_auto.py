@@ -1,0 +1,84 @@
+"""A budget of bits becomes a mixture within it, better than any of its ingredients of that size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.pipeline.conftest import Release
+
+from quantgate import pipeline
+from quantgate.errors import UsageError
+from quantgate.models import open_model
+from quantgate.pipeline import quantize_only
+from quantgate.pipeline.probing import Moves
+from quantgate.quantize import open_artifact
+from quantgate.quantize.mix import linears
+from quantgate.release_config import AUTO_VARIANTS, load_config
+
+BITS = (4.6, 6.0)
+
+
+def suites(place: Path) -> dict[str, object]:
+    return {name: {"suite": str(place / f"{name}.jsonl"), "margin": "20%", "cases": 50} for name in ("echo", "count")}
+
+
+def test_a_mixture_keeps_its_budget_and_drifts_less_than_what_it_is_made_of(release: Release, place: Path) -> None:
+    variants = ["W8A16", *({"scheme": "auto", "bits": bits} for bits in BITS)]
+    config = release(capabilities=suites(place), variants=variants)
+    report = pipeline.run(config)
+    run = Path(json.loads(config.read_text())["out"])
+    assert [one.name for one in report.variants] == ["W8A16", "auto-4.6", "auto-6"]
+    assert len(report.decision.verdicts) == len(report.evidence) == 3
+    assert report.gates[0].pass_alpha == pytest.approx(0.05 / 3)
+
+    model = open_model(place / "model")
+    every = [layer for group in linears(model) for layer in group]
+    weights = sum(model.files.entry(f"{layer}.weight").weights for layer in every)
+    (file,) = (run / "sensitivity").iterdir()
+    known = Moves.load(file)
+    assert set(known.sources) == {"W3A16-g64", "W4A16-g64", "W4A16-g32", "W8A16"}
+    for bits in BITS:
+        made = open_artifact(run / "artifacts" / f"auto-{bits:g}")
+        stored = sum(fate.bytes for fate in made.manifest.fates if fate.name in every)
+        assert 0.9 * bits < 8 * stored / weights <= bits
+        schemes = {made.scheme_of(layer).label for layer in made.quantized}
+        assert len(schemes) > (bits == 6.0)  # a budget between two sizes takes from both
+    before = file.stat().st_mtime_ns
+    assert pipeline.run(config).decision == report.decision
+    assert file.stat().st_mtime_ns == before  # probed once
+
+
+def test_auto_alone_stands_for_a_choice(release: Release, place: Path) -> None:
+    config = load_config(release(variants="auto"))
+    assert [one.bits for one in config.variants if one.scheme == "auto"] == [4.5, 3.75]
+    assert len(config.variants) == len(AUTO_VARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("variant", "sentence"),
+    [
+        ({"scheme": "auto"}, "both or neither, such as"),
+        ({"scheme": "W4A16", "bits": 4}, "both or neither, such as"),
+        ({"scheme": "auto", "bits": 4, "method": "rtn"}, "chooses by itself; leave 'method' out"),
+        ({"scheme": "auto", "bits": 4, "container": "gptq"}, "chooses by itself; leave 'container' out"),
+        ({"scheme": "auto", "bits": 20}, "20"),
+    ],
+)
+def test_a_budget_that_means_nothing_is_refused(release: Release, variant: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        load_config(release(variants=[variant]))
+
+
+def test_too_small_a_budget_and_different_keeps_are_told(release: Release, place: Path) -> None:
+    with pytest.raises(UsageError, match=r"auto-2: 2 bits are fewer than the smallest mixture has; give at least 3"):
+        pipeline.run(release(capabilities=suites(place), variants=[{"scheme": "auto", "bits": 2}]))
+    two = [{"scheme": "auto", "bits": 4}, {"scheme": "auto", "bits": 5, "keep": ["o_proj"]}]
+    with pytest.raises(UsageError, match="two of scheme auto keep different layers"):
+        pipeline.run(release(capabilities=suites(place), variants=two))
+
+
+def test_quantizing_alone_does_not_know_what_to_keep(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="scheme auto needs to know what must be kept"):
+        quantize_only.quantize(str(place / "model"), [{"scheme": "auto", "bits": 4.5}], out=tmp_path)
