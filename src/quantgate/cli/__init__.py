@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from quantgate.cli import compare, demo, init, quantize, repair, report, run, train
+from quantgate.cli import compare, demo, init, inspect, quantize, repair, report, run, train
 from quantgate.cli.screen import errors
 from quantgate.errors import QuantgateError
 
@@ -25,6 +25,7 @@ app.command("run")(run.run)
 app.command("compare")(compare.compare)
 app.command("quantize")(quantize.quantize)
 app.command("repair")(repair.repair)
+app.command("inspect")(inspect.inspect)
 app.command("report")(report.report)
 app.command("init")(init.init)
 app.add_typer(train.app, name="train")

@@ -107,6 +107,47 @@ def frontier(points: Sequence[Point], baseline_mb: float) -> Markup:
     return Markup("".join(parts))
 
 
+INKS = ("var(--a)", "var(--b)", "var(--c)", "var(--d)", "var(--e)", "var(--f)")
+
+
+def curves(lines: Sequence[tuple[str, Sequence[float]]], along: str, what: str) -> Markup:
+    """Lines over blocks on a logarithmic scale, each with its name at its end."""
+    left, width, top, height = 70, 500, 16, 240
+    values = [value for _, line in lines for value in line if value > 0]
+    low = 10 ** math.floor(math.log10(min(values))) if values else 1e-6
+    high = 10 ** math.ceil(math.log10(max(values)) + 1e-9) if values else 1.0
+    longest = max((len(line) for _, line in lines), default=1)
+    decades = max(1, round(math.log10(high / low)))
+
+    def x(at: int) -> float:
+        return left + width * (at / (longest - 1) if longest > 1 else 0.5)
+
+    def y(value: float) -> float:
+        return top + height * (1 - math.log10(max(value, low) / low) / decades)
+
+    parts = [_open(left + width + 150, top + height + 44, f"{what} by {along}")]
+    for decade in range(decades + 1):
+        at = low * 10**decade
+        parts += [
+            _rule(left, y(at), left + width, y(at), "grid"),
+            _text(left - 8, y(at) + 4, f"{100 * at:g} %", anchor="end"),
+        ]
+    for at in range(0, longest, max(1, longest // 8)):
+        parts.append(_text(x(at), top + height + 18, str(at)))
+    taken: list[float] = []
+    for index, (name, line) in sorted(enumerate(lines), key=lambda one: -one[1][1][-1]):
+        ink, points = INKS[index % len(INKS)], " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in enumerate(line))
+        label = y(line[-1]) + 4
+        while any(abs(label - other) < 13 for other in taken):
+            label += 13
+        taken.append(label)
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>')
+        parts += [_dot(x(at), y(value), 3, ink) for at, value in enumerate(line)]
+        parts.append(_text(x(len(line) - 1) + 10, label, name, "label", "start"))
+    parts += [_text(left + width / 2, top + height + 38, along), "</svg>"]
+    return Markup("".join(parts))
+
+
 def _open(width: float, height: float, label: str) -> str:
     return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{label}">'
 

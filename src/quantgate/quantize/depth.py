@@ -1,0 +1,107 @@
+"""A second walk over the model: what each layer is given, and how a variant's error grows from block to block."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from quantgate.models import OpenedModel
+from quantgate.models.walker import Block
+from quantgate.quantize.artifact import Artifact
+from quantgate.quantize.load import round_input
+from quantgate.quantize.statistics import Batch, Statistics
+from quantgate.records import Record
+
+
+class InputShape(Record):
+    """What the calibration set gives to layers that read one input: how far some channels stand out."""
+
+    layers: tuple[str, ...]
+    channels: int
+    max_over_median: float  # the largest |x| of the largest channel, over that of the median channel
+    largest: int  # which channel that is
+    kurtosis: float  # of all values of the sample, E (x - mean)^4 / variance^2: 3 for a normal distribution
+
+
+class Growth(Record):
+    """Behind every block, |h' - h|^2 / |h|^2 over all real tokens: hidden states of the variant and of the model."""
+
+    variant: str
+    error: tuple[float, ...]  # one per block
+
+
+def walk(
+    model: OpenedModel,
+    variants: Sequence[Artifact],
+    batches: Sequence[Batch],
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[InputShape], list[Growth]]:
+    """Inputs of every group of linear layers, and the growth of every variant's error.
+
+    Each variant is given its own hidden states, so the errors of the blocks before are in them. Holds one block, and
+    one set of hidden states for the model and for each variant.
+    """
+    hidden = model.embed([batch.ids for batch in batches])
+    own = [[one.clone() for one in hidden] for _ in variants]
+    tokens = sum(int(batch.real.sum()) for batch in batches)
+    shapes, errors = list[InputShape](), [list[float]() for _ in variants]
+    for index in range(model.depth):
+        with model.block(index) as block:
+            statistics = Statistics(block, model.linears(index), tokens)
+            hidden = [statistics.forward(one, batch) for one, batch in zip(hidden, batches, strict=True)]
+            statistics.close()
+            for group in model.linears(index):
+                found = statistics.take(group[0])
+                assert found.absmax is not None  # statistics of a walk always have both
+                assert found.sample is not None
+                shapes.append(_shape(group, found.absmax, found.sample))
+            for at, variant in enumerate(variants):
+                rounded = _rounded(block, model, variant)
+                own[at] = [rounded(one) for one in own[at]]
+                errors[at].append(_distance(own[at], hidden, batches))
+        if progress:
+            progress(index + 1, model.depth)
+    growth = [Growth(variant=one.name, error=tuple(row)) for one, row in zip(variants, errors, strict=True)]
+    return shapes, growth
+
+
+def _shape(group: Sequence[str], absmax: Tensor, sample: Tensor) -> InputShape:
+    centred = sample.double() - sample.double().mean()
+    variance = float(centred.square().mean())
+    return InputShape(
+        layers=tuple(group),
+        channels=len(absmax),
+        max_over_median=float(absmax.max() / absmax.median().clamp(min=1e-30)),
+        largest=int(absmax.argmax()),
+        kurtosis=float(centred.pow(4).mean()) / max(variance**2, 1e-300),
+    )
+
+
+def _rounded(block: Block, model: OpenedModel, variant: Artifact) -> Block:
+    """The block with the variant's weights and, where its scheme says so, rounded inputs."""
+    prefix = model.walker.prefix(block.index)
+    module, state = copy.deepcopy(block.module), dict[str, Tensor]()
+    for name in module.state_dict():
+        layer = (prefix + name).removesuffix(".weight")
+        quantized = name.endswith(".weight") and layer in variant.quantized
+        tensor = variant.linear(layer).dequantized(torch.float32) if quantized else variant.files.read(prefix + name)
+        state[name] = tensor.float()
+    module.load_state_dict(state, assign=True)
+    for name, inner in module.named_modules():
+        if isinstance(inner, nn.Linear) and prefix + name in variant.quantized:
+            scheme = variant.scheme_of(prefix + name)
+            if scheme.activations is not None:
+                given = variant.linear(prefix + name).input_scale if scheme.calibrated else None
+                round_input(inner, scheme.activations, given)
+    return Block(model.walker, block.index, module.eval().requires_grad_(False), block.device)
+
+
+def _distance(own: Sequence[Tensor], hidden: Sequence[Tensor], batches: Sequence[Batch]) -> float:
+    wrong = size = 0.0
+    for mine, true, batch in zip(own, hidden, batches, strict=True):
+        wrong += float((mine - true)[batch.real].double().square().sum())
+        size += float(true[batch.real].double().square().sum())
+    return wrong / max(size, 1e-300)

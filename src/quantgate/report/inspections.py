@@ -1,0 +1,151 @@
+"""An inspection as a record, a table and a page of heatmaps: where precision matters, and for what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from rich.console import Console
+
+from quantgate.quantize.depth import Growth, InputShape
+from quantgate.records import Record
+from quantgate.report.charts import curves
+from quantgate.report.terminal import SHORT, plain_table
+
+SHOWN = 12  # layers in the terminal's table
+
+
+class LayerView(Record):
+    """Linear layers that read one input."""
+
+    shape: InputShape
+    error: dict[str, float | None]  # variant -> largest share of a layer's output energy lost on the calibration set
+    drift: dict[str, dict[str, float]]  # variant -> capability -> foreseen nats per answer token
+
+
+class Inspection(Record):
+    """Everything that ``quantgate inspect`` found; ``inspection.json`` is this record."""
+
+    model: str
+    weights: str  # digest
+    variants: tuple[str, ...]
+    labels: tuple[str, ...]  # their schemes
+    capabilities: tuple[str, ...]
+    layers: tuple[LayerView, ...]  # in the order of the model
+    growth: tuple[Growth, ...]
+    answer_tokens: dict[str, int]  # capability -> tokens that gradients were taken of
+
+
+def name_of(layers: Sequence[str]) -> str:
+    """``0.self_attn: q, k, v``: the block, the module, and the layers without their common ending.
+
+    >>> name_of(("model.layers.3.mlp.gate_proj", "model.layers.3.mlp.up_proj"))
+    '3.mlp: gate, up'
+    """
+    parent = layers[0].rpartition(".")[0].removeprefix("model.").removeprefix("layers.")
+    return f"{parent}: {', '.join(layer.rpartition('.')[2].removesuffix('_proj') for layer in layers)}"
+
+
+def worst(view: LayerView, variant: str) -> float:
+    """The foreseen drift of the capability that the layer moves most."""
+    return max(view.drift[variant].values())
+
+
+def show_inspection(found: Inspection, console: Console) -> None:
+    """The layers that matter most under the smallest variant, and each variant's error behind the last block."""
+    variant = max(found.variants, key=lambda name: sum(worst(view, name) for view in found.layers))
+    capabilities = found.capabilities
+    table = plain_table(
+        "layers", ("outlier", "kurtosis", "error %", *(SHORT.get(one, one) for one in capabilities)), "right"
+    )
+    ordered = sorted(found.layers, key=lambda view: -worst(view, variant))
+    for view in ordered[:SHOWN]:
+        error = view.error[variant]
+        cells = [
+            f"{view.shape.max_over_median:.1f}",
+            f"{view.shape.kurtosis:.1f}",
+            "-" if error is None else f"{100 * error:.2f}",
+        ]
+        drift = [f"{1000 * view.drift[variant][one]:.2f}" for one in capabilities]
+        table.add_row(name_of(view.shape.layers), *cells, *drift)
+    console.print(table)
+    shown = f"the {SHOWN} most sensitive of {len(found.layers)} groups" if len(found.layers) > SHOWN else "all groups"
+    console.print(
+        f"{shown} under {variant}: largest over median |x| of a channel, kurtosis, output energy lost, and the "
+        "foreseen KL divergence per capability in thousandths of a nat per token",
+        style="dim",
+    )
+    growth = plain_table("error behind block", [str(at) for at in _some(len(found.growth[0].error))], "right")
+    for one in found.growth:
+        growth.add_row(one.variant, *(f"{100 * one.error[at]:.2g}" for at in _some(len(one.error))))
+    console.print(growth)
+    console.print("percent of the hidden state's energy", style="dim")
+
+
+def _some(blocks: int) -> list[int]:
+    """At most eight blocks, the first and the last among them."""
+    if blocks <= 8:
+        return list(range(blocks))
+    return sorted({round(at * (blocks - 1) / 7) for at in range(8)})
+
+
+def inspection_page(found: Inspection) -> str:
+    """One self-contained HTML page: a heatmap per variant, the inputs, and the growth of errors with depth."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("quantgate.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("inspection.html").render(
+        found=found,
+        maps=[_heatmap(found, name, label) for name, label in zip(found.variants, found.labels, strict=True)],
+        inputs=_inputs(found),
+        growth=curves([(one.variant, one.error) for one in found.growth], "block", "error"),
+        name_of=name_of,
+    )
+
+
+def _heatmap(found: Inspection, variant: str, label: str) -> dict[str, Any]:
+    """Rows of (name, error cell, one cell a capability); colours by logarithm over four decades."""
+    drifts = [one for view in found.layers for one in view.drift[variant].values()]
+    errors = [one for view in found.layers if (one := view.error[variant]) is not None]
+    drift_heat, error_heat = _heat(max(drifts, default=0.0)), _heat(max(errors, default=0.0))
+    rows = []
+    for view in found.layers:
+        error = view.error[variant]
+        cells = [("-", "") if error is None else (f"{100 * error:.2f} %", error_heat(error))]
+        cells += [
+            (f"{1000 * view.drift[variant][one]:.3f}", drift_heat(view.drift[variant][one]))
+            for one in found.capabilities
+        ]
+        rows.append((name_of(view.shape.layers), cells))
+    totals = [1000 * sum(view.drift[variant][one] for view in found.layers) for one in found.capabilities]
+    return {"variant": variant, "label": label, "rows": rows, "totals": [f"{one:.2f}" for one in totals]}
+
+
+def _inputs(found: Inspection) -> list[tuple[str, list[tuple[str, str]]]]:
+    outlier = _heat(max(view.shape.max_over_median for view in found.layers))
+    peaked = _heat(max(view.shape.kurtosis for view in found.layers))
+    return [
+        (
+            name_of(view.shape.layers),
+            [
+                (f"{view.shape.channels}", ""),
+                (f"{view.shape.max_over_median:.1f}", outlier(view.shape.max_over_median)),
+                (f"{view.shape.largest}", ""),
+                (f"{view.shape.kurtosis:.1f}", peaked(view.shape.kurtosis)),
+            ],
+        )
+        for view in found.layers
+    ]
+
+
+def _heat(largest: float) -> Callable[[float], Markup]:
+    """A cell's background: none at a ten-thousandth of the largest, full at the largest."""
+
+    def style(value: float) -> Markup:
+        share = 0.0 if largest <= 0 or value <= 0 else max(0.0, 1 + math.log10(value / largest) / 4)
+        return Markup(f"--heat: {share:.2f}")
+
+    return style
