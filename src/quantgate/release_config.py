@@ -9,10 +9,10 @@ import yaml
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from quantgate.decide import Order
-from quantgate.errors import UsageError
+from quantgate.errors import UsageError, hint
 from quantgate.formats import scheme_names
 from quantgate.quantize import checkpoints, methods
-from quantgate.quantize.manifest import CONTAINER
+from quantgate.quantize.manifest import CONTAINER, EVENTS
 from quantgate.records import Record, parse
 
 
@@ -111,6 +111,21 @@ class JudgeConfig(Record):
         default="e-bonferroni", description="how many variants are corrected for; see the page on verdicts"
     )
     seed: int = Field(default=0, description="fixes which cases are asked, and in which order")
+    ledger: dict[str, int] = Field(
+        default={},
+        description="lines of the ledger that a variant may have and still be chosen, by event, such as "
+        f"{{fallback: 0}}; events: {', '.join(EVENTS)}",
+    )
+
+    @field_validator("ledger")
+    @classmethod
+    def _known(cls, value: dict[str, int]) -> dict[str, int]:
+        for event, allowed in value.items():
+            if event not in EVENTS:
+                raise ValueError(f"'{event}' is no event of the ledger; {hint(event, list(EVENTS))}")
+            if allowed < 0:
+                raise ValueError(f"{event}: {allowed} lines cannot be; expected 0 or more")
+        return value
 
 
 class ReleaseConfig(Record):

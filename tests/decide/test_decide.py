@@ -26,6 +26,23 @@ def test_smallest_passing_variant_wins(make: Any) -> None:
     assert [one.variant for one in decision.verdicts] == ["large", "middle", "small"]  # largest first
 
 
+def test_a_variant_whose_ledger_breaks_a_rule_is_not_chosen_though_it_passed(make: Any) -> None:
+    gates = [make.gate("math")]
+    evidence = [make.evidence(name, make.comparison(gates[0], 300)) for name in ("w4", "w8")]
+    small = make.candidate("w4", 1).model_copy(update={"ledger": {"fallback": 2, "kept": 5}})
+    candidates = [small, make.candidate("w8", 2)]
+
+    def chosen(**ledger: int) -> str | None:
+        return decide(gates, candidates, evidence, alpha=0.05, order="e-bonferroni", ledger=ledger).chosen
+
+    assert chosen() == chosen(fallback=2) == chosen(damping=0) == "w4"
+    assert chosen(fallback=1) == chosen(kept=0) == "w8"
+    found = decide(gates, candidates, evidence, alpha=0.05, order="e-bonferroni", ledger={"fallback": 1, "kept": 9})
+    verdict = next(one for one in found.verdicts if one.variant == "w4")
+    assert verdict.verdict == "pass"
+    assert verdict.sentence.endswith("; not to be chosen: 2 lines of fallback in its ledger, 1 allowed")
+
+
 def test_of_two_equally_small_variants_the_first_by_name_wins(make: Any) -> None:
     gate = make.gate()
     candidates, evidence = make.run(gate, beta=(300, 200, 0), alpha=(300, 200, 0))

@@ -234,3 +234,15 @@ def test_two_runs_in_one_folder_are_refused_and_a_killed_one_leaves_no_lock(rele
     os.waitpid(pid, 0)
     with alone_in(tmp_path / "run"):
         pass
+
+
+def test_a_rule_about_the_ledger_keeps_a_variant_from_being_chosen(release: Release) -> None:
+    """o_proj is kept, which is a line of the ledger for its one layer."""
+    variants = [{"scheme": "W8A16", "keep": ["o_proj"], "name": "kept"}]
+    free = pipeline.run(release(variants=variants))
+    assert free.decision.chosen == "kept"
+    bound = pipeline.run(release(variants=variants, judge={"ledger": {"kept": 0}}))
+    assert bound.decision.chosen is None
+    assert "1 line of kept in its ledger, 0 allowed" in bound.decision.verdicts[0].sentence
+    with pytest.raises(UsageError, match="'falback' is no event of the ledger; did you mean 'fallback'"):
+        load_config(release(judge={"ledger": {"falback": 0}}))

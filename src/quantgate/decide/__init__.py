@@ -11,11 +11,11 @@ capabilities). Choosing among variants does need one, and it is registered befor
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from quantgate.decide.preflight import fewest_cases, refuse_hopeless
-from quantgate.decide.sentences import capability_sentence, chosen_sentence, verdict_sentence
+from quantgate.decide.sentences import capability_sentence, chosen_sentence, ledger_sentence, verdict_sentence
 from quantgate.errors import UsageError
 from quantgate.evaluate.evidence import Comparison, Evidence, Gate
 from quantgate.records import Record
@@ -31,6 +31,7 @@ class Candidate(Record):
     artifact: str  # digest
     stored_bytes: int  # of all weights on disk, scales included
     bits_per_weight: float
+    ledger: dict[str, int] = {}  # event -> lines of the manifest's ledger
 
 
 class CapabilityVerdict(Record):
@@ -44,7 +45,7 @@ class VariantVerdict(Record):
     artifact: str  # digest of the exact bytes that were judged
     engine: str  # digest of runtime, kernels, settings
     verdict: Verdict
-    eligible: bool  # may be chosen: passed, and not behind a failure in a fixed sequence
+    eligible: bool  # may be chosen: passed, within the ledger's rules, not behind a failure in a fixed sequence
     sentence: str
     capabilities: tuple[CapabilityVerdict, ...]
 
@@ -66,9 +67,15 @@ def pass_alpha(alpha: float, variants: int, order: Order) -> float:
 
 
 def decide(
-    gates: Sequence[Gate], candidates: Sequence[Candidate], evidence: Sequence[Evidence], *, alpha: float, order: Order
+    gates: Sequence[Gate],
+    candidates: Sequence[Candidate],
+    evidence: Sequence[Evidence],
+    *,
+    alpha: float,
+    order: Order,
+    ledger: Mapping[str, int] = {},
 ) -> Decision:
-    """The decision over all variants.
+    """The decision over all variants; ``ledger`` says how many lines of an event a chosen one may have.
 
     Raises UsageError when there is nothing to decide on, or when evidence could be picked from: two variants, gates or
     comparisons of one name, two baselines.
@@ -81,7 +88,7 @@ def decide(
     verdicts: list[VariantVerdict] = []
     blocked = False
     for candidate in largest_first:
-        verdict = judge_variant(gates, candidate, by_name.get(candidate.name), blocked=blocked)
+        verdict = judge_variant(gates, candidate, by_name.get(candidate.name), blocked=blocked, ledger=ledger)
         verdicts.append(verdict)
         blocked = order == "fixed-sequence" and (blocked or verdict.verdict != "pass")
     eligible = {one.variant for one in verdicts if one.eligible}
@@ -115,7 +122,12 @@ def _once(what: str, names: Iterable[str]) -> None:
 
 
 def judge_variant(
-    gates: Sequence[Gate], candidate: Candidate, evidence: Evidence | None, *, blocked: bool
+    gates: Sequence[Gate],
+    candidate: Candidate,
+    evidence: Evidence | None,
+    *,
+    blocked: bool,
+    ledger: Mapping[str, int] = {},
 ) -> VariantVerdict:
     """Every gate must pass; evidence for other bytes, or for no bytes, proves nothing."""
     found = {one.gate.capability: one for one in evidence.comparisons} if evidence else {}
@@ -124,13 +136,16 @@ def judge_variant(
     rows = tuple(judge_capability(gate, found.get(gate.capability)) for gate in gates)
     kinds = [row.verdict for row in rows]
     verdict: Verdict = "fail" if "fail" in kinds else "pass" if set(kinds) == {"pass"} else "inconclusive"
+    broken = {event: candidate.ledger.get(event, 0) for event in ledger}
+    broken = {event: lines for event, lines in broken.items() if lines > ledger[event]}
     return VariantVerdict(
         variant=candidate.name,
         artifact=candidate.artifact,
         engine=evidence.engine if evidence else "none",
         verdict=verdict,
-        eligible=verdict == "pass" and not blocked,
-        sentence=verdict_sentence(verdict, [(row.capability, row.verdict) for row in rows], blocked=blocked),
+        eligible=verdict == "pass" and not blocked and not broken,
+        sentence=verdict_sentence(verdict, [(row.capability, row.verdict) for row in rows], blocked=blocked)
+        + ledger_sentence(broken, ledger),
         capabilities=rows,
     )
 

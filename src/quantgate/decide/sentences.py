@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from quantgate.evaluate.evidence import Comparison, Gate
 
@@ -77,6 +77,16 @@ def verdict_sentence(verdict: str, rows: Sequence[tuple[str, str]], *, blocked: 
         return f"keeps {rows[0][0]} within its margin"
     many = "both" if len(rows) == 2 else f"all {len(rows)}"
     return f"keeps {many} capabilities within their margins"
+
+
+def ledger_sentence(broken: Mapping[str, int], allowed: Mapping[str, int]) -> str:
+    """
+    >>> ledger_sentence({"fallback": 2}, {"fallback": 0})
+    '; not to be chosen: 2 lines of fallback in its ledger, 0 allowed'
+    """
+    parts = [f"{count(lines, 'line')} of {event}" for event, lines in broken.items()]
+    limits = " and ".join(str(allowed[event]) for event in broken)
+    return f"; not to be chosen: {listing(parts)} in its ledger, {limits} allowed" if parts else ""
 
 
 def chosen_sentence(chosen: str | None, variants: int) -> str:

@@ -109,7 +109,10 @@ def _report(
 ) -> RunReport:
     config = this.config
     candidates = [candidate_of(artifact) for artifact in artifacts]
-    decision = decide.decide(cases.gates, candidates, evidence, alpha=config.judge.alpha, order=config.judge.order)
+    judge = config.judge
+    decision = decide.decide(
+        cases.gates, candidates, evidence, alpha=judge.alpha, order=judge.order, ledger=judge.ledger
+    )
     return RunReport(
         title=f"release of {model.path.resolve().name if Path(config.model).is_dir() else config.model}",
         model=config.model,

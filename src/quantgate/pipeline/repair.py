@@ -283,7 +283,9 @@ def _record(
                 "candidates": (candidate,),
                 "variants": (summary_of(made, bench.out),),
                 "evidence": (evidence,),
-                "decision": decide.decide(gates, [candidate], [evidence], alpha=judge.alpha, order=judge.order),
+                "decision": decide.decide(
+                    gates, [candidate], [evidence], alpha=judge.alpha, order=judge.order, ledger=judge.ledger
+                ),
                 "environment": environment(),
                 "stages": (),
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +70,7 @@ def candidate_of(artifact: Artifact) -> decide.Candidate:
         artifact=manifest.digest,
         stored_bytes=manifest.tensor_bytes,
         bits_per_weight=manifest.bits_per_weight,
+        ledger=dict(Counter(note.event for note in manifest.ledger)),
     )
 
 

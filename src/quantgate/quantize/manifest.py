@@ -18,6 +18,19 @@ MIXED = "MIXED"  # the scheme of an artifact whose layers come from several othe
 SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 
+EVENTS = {  # of the ledger: what each line is about
+    "kept": "kept at full precision",
+    "fused": "kept because a neighbour is",
+    "fallback": "solved by another method than asked",
+    "damping": "solved with more damping than asked",
+    "dead_columns": "with inputs that the calibration set never used",
+    "clipped": "with more than one weight in a hundred beyond the reach of its scale",
+    "not_scaled": "without the channel scales that were asked for",
+    "expert_tokens": "experts, with the tokens that reached them",
+    "starved_expert": "experts that too few tokens reached",
+}
+
+
 def in_container(name: str, container: str) -> str:
     """A variant's name with its container, where that is not the usual one: ``W4A16+gptq_v2``."""
     return name if container == CONTAINER else f"{name}+{container}"
@@ -103,7 +116,7 @@ class Note(Record):
     """One line of the ledger: something a gate may want to block on."""
 
     tensor: str
-    event: str  # damping, dead_columns, clipped, kept, fused ...
+    event: str  # one of EVENTS
     detail: str
     value: float | None = None
 

@@ -41,6 +41,7 @@ from quantgate.records import digest_of
 Progress = Callable[[str, int, int], None]  # stage ("check", "quantize", "write"), done, total
 PROBE_TOKENS = 64  # real ones, of the longest sample: what saturates on them is no place for channel scales
 BATCH_TOKENS = 4096  # padded tokens that go through a block together
+CLIPPED = 0.01  # share of weights beyond the reach of their scales that the ledger tells of
 LAYOUT = 1  # raised when the same inputs would give other bytes
 
 
@@ -260,6 +261,9 @@ def _solve_alike(
 
 def _notes(layer: str, solved: Solved) -> Iterator[Note]:
     facts = solved.facts
+    if facts.clipped > CLIPPED:
+        detail = f"{facts.clipped:.1%} of its weights are beyond the reach of their scales"
+        yield Note(tensor=layer, event="clipped", detail=detail, value=facts.clipped)
     if facts.method != facts.asked:
         yield Note(tensor=layer, event="fallback", detail=f"{facts.asked} became {facts.method}: {facts.because}")
     if facts.retries:
