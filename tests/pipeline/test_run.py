@@ -236,7 +236,7 @@ def test_two_runs_in_one_folder_are_refused_and_a_killed_one_leaves_no_lock(rele
         pass
 
 
-def test_a_rule_about_the_ledger_keeps_a_variant_from_being_chosen(release: Release) -> None:
+def test_a_rule_about_the_ledger_keeps_a_variant_from_being_chosen(release: Any) -> None:
     """o_proj is kept, which is a line of the ledger for its one layer."""
     variants = [{"scheme": "W8A16", "keep": ["o_proj"], "name": "kept"}]
     free = pipeline.run(release(variants=variants))
