@@ -116,3 +116,10 @@ def scheme(
 
 def _default_group(bits: int) -> int | None:
     return DEFAULT_GROUP if bits <= 4 else None
+
+
+KV_CACHES: dict[str, Grid] = {  # what keys and values may be rounded to when they are cached
+    "fp8": FloatGrid(strategy="tensor"),  # one calibrated scale for a layer's keys, one for its values
+    "int8": IntGrid(bits=8, strategy="token"),  # a scale per token and head
+    "int4": IntGrid(bits=4, strategy="token"),
+}

@@ -33,14 +33,15 @@ from quantgate.train.reference.network import Network
 class Plan:
     """What a training run does; the same plan and seed give the same batches."""
 
-    tokens: int = 30_000_000  # in all
+    tokens: int = 28_000_000  # in all
     batch_tokens: int = 3072  # per step
     learning_rate: float = 3e-3
     warmup_steps: int = 120
     weight_decay: float = 0.01
     seed: int = 17
     copying: tuple[tuple[int, float], ...] = ((0, 0.4), (250, 0.1), (1500, 0.02))  # from a step on, drills' share
-    grows_at: float = 0.615  # share of the run after which a copy stands behind every second block
+    grows_at: float = 0.5486  # share of the run after which a copy stands behind every second block
+    looking: tuple[tuple[int, float], ...] = ((0, 0.0), (5000, 0.2), (7000, 0.05))  # the same of lookup drills
     lengths: tuple[tuple[float, int], ...] = ((0.0, 256), (0.08, 512), (0.45, 1024), (0.80, 2048))
     prompts: float = 0.1  # how much a token of a prompt counts beside one of an answer
     evaluate_every: int = 1000  # steps
@@ -59,6 +60,9 @@ class Plan:
 
     def copy_share(self, step: int) -> float:
         return [share for start, share in self.copying if step >= start][-1]
+
+    def look_share(self, step: int) -> float:
+        return [share for start, share in self.looking if step >= start][-1]
 
     def rate(self, step: int) -> float:
         """Linear warm-up, then linear decay to zero."""
@@ -108,7 +112,7 @@ def train(
         if plan.grown(step) and not network.grown:
             optimizers = _grow(network, optimizers, plan)
         length = plan.length(step)
-        parts = stream.step(plan.batch_tokens, length, plan.copy_share(step))
+        parts = stream.step(plan.batch_tokens, length, plan.copy_share(step), plan.look_share(step))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = plan.learning_rate * plan.rate(step)

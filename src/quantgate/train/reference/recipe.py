@@ -98,6 +98,6 @@ def data_digest(tokenizer: PreTrainedTokenizerFast, plan: Plan, count: int = 400
     """Digest of the first training documents and drills: it changes when the tokenizer or any generator does."""
     stream = Stream(tokenizer, plan.seed, plan.prompts)
     stream.restart(0, SHARES)
-    drills = (stream.copy_drill() for _ in range(8))
+    drills = [stream.copy_drill() for _ in range(8)] + [stream.lookup_drill() for _ in range(8)]
     documents = itertools.chain(drills, itertools.islice(stream.documents(CONTEXT), count))
     return digest_of([[document.suite, document.ids, document.wanted] for document in documents])
