@@ -85,6 +85,9 @@ class VariantConfig(Record):
     )
     symmetric: bool | None = Field(default=None, description="false adds zero points")
     options: dict[str, JsonValue] = Field(default={}, description="options of the method, such as {clip: mse}")
+    kv_cache: Literal["fp8", "int8", "int4"] | None = Field(
+        default=None, description="what keys and values are rounded to in the cache; fp8 is what runtimes read"
+    )
     container: str = Field(default=CONTAINER, description=f"how it is stored: {', '.join(checkpoints.names())}")
     keep: tuple[str, ...] = Field(default=(), description="layers to leave alone: names, parts of names, or globs")
     name: str | None = Field(default=None, description="what to call it")

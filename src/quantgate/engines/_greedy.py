@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import Cache, StaticLayer
 
 from quantgate.errors import EngineError
+from quantgate.quantize.kv_cache import Rounding
 
 SLICE_TOKENS = {"cpu": 1024}  # prompt positions that go through the model at once; 512 and 4096 took 4 % longer
 SLICE_TOKENS_ELSEWHERE = 8192
@@ -39,12 +40,14 @@ class Columns(StaticLayer):
     Python numbers, so a step costs two copies and no index arithmetic.
     """
 
-    def __init__(self, window: Window, rows: int, columns: int) -> None:
+    def __init__(self, window: Window, rows: int, columns: int, rounding: Rounding | None = None) -> None:
         super().__init__(max_cache_len=columns)
-        self.window, self.rows = window, rows
+        self.window, self.rows, self.rounding = window, rows, rounding
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         at = self.window
+        if self.rounding is not None:
+            key_states, value_states = self.rounding(key_states, value_states)
         if self.keys is None or self.values is None:
             # zeros, not empty: what was never written is masked, but 0 * NaN is NaN
             self.keys, self.values = (
@@ -123,10 +126,12 @@ class Rows:
 
 
 class Decoder:
-    """A transformers causal model and the ids that end its answers."""
+    """A transformers causal model, the ids that end its answers, and what its cache rounds each layer's entries to."""
 
-    def __init__(self, network: Any, stops: Sequence[int], device: torch.device) -> None:
-        self.network, self.device = network, device
+    def __init__(
+        self, network: Any, stops: Sequence[int], device: torch.device, roundings: Sequence[Rounding] = ()
+    ) -> None:
+        self.network, self.device, self.roundings = network, device, list(roundings)
         self.masks = Masks(network.config.get_text_config(decoder=True))
         self.stops = torch.tensor(stops, device=device)
         self.dtype: torch.dtype = network.dtype
@@ -141,8 +146,7 @@ class Decoder:
         began = time.perf_counter()
         steps, longest = max(1, *budgets), len(prompts[-1])
         window = Window(slice(None), 0, 0, 0)
-        layers = [Columns(window, len(prompts), longest + steps) for _ in self.network.model.layers]
-        cache = Cache(layers=list(layers))
+        cache, layers = self._cache(window, len(prompts), longest + steps)
         rows = self._read(prompts, budgets, cache, window, steps)
         prefilled = time.perf_counter()
         made = torch.zeros(len(prompts), steps, dtype=torch.long, device=self.device)
@@ -167,6 +171,20 @@ class Decoder:
         found = [row[:budget] for row, budget in zip(made.tolist(), budgets, strict=True)]
         stops = set(self.stops.tolist())
         return [_until_stop(row, stops) for row in found], prefilled - began, time.perf_counter() - prefilled
+
+    def _cache(self, window: Window, rows: int, columns: int) -> tuple[Cache, list[Columns]]:
+        count = len(self.network.model.layers)
+        roundings: Sequence[Rounding | None] = self.roundings or [None] * count
+        layers = [Columns(window, rows, columns, rounding) for rounding in roundings]
+        return Cache(layers=list(layers)), layers
+
+    def whole(self, ids: Tensor) -> Tensor:
+        """Logits of ``ids`` [batch, length] in one go, keys and values rounded as the cache rounds them."""
+        if not self.roundings:
+            return self.network(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
+        rows, length = ids.shape
+        cache, _ = self._cache(Window(slice(None), 0, length, 0), rows, length)
+        return self.network(input_ids=ids, past_key_values=cache, use_cache=True).logits  # type: ignore[no-any-return]
 
     def _read(
         self, prompts: Sequence[list[int]], budgets: Sequence[int], cache: Cache, window: Window, steps: int

@@ -52,7 +52,7 @@ class TorchEngine:
         self.kernels = () if artifact.is_baseline else self._swap(artifact, kernels)
         self.network.to(self.device)
         self.stops = _stop_ids(model)
-        self.decoder = Decoder(self.network, sorted(self.stops), self.device)
+        self.decoder = Decoder(self.network, sorted(self.stops), self.device, artifact.kv_cache())
         self.identity = Identity(
             engine="torch",
             weights=model.weights_digest if artifact.is_baseline else artifact.manifest.digest,
@@ -116,8 +116,7 @@ class TorchEngine:
             hook.remove()
 
     def _logits(self, ids: Tensor) -> Tensor:
-        out: Tensor = self.network(input_ids=ids.to(self.device), use_cache=False).logits
-        return out.float().cpu()
+        return self.decoder.whole(ids.to(self.device)).float().cpu()
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Failure]:
         """Greedy answers, in the order asked. A prompt that does not fit the context is a Failure."""

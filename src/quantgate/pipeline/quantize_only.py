@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from quantgate.quantize import Artifact
     from quantgate.quantize.predict import Predicted
 
-SHORT = re.compile(r"(?P<scheme>[^:+\s]+)(?::(?P<method>\w+))?(?:\+(?P<container>\w+))?")
+SHORT = re.compile(r"(?P<scheme>[^:@+\s]+)(?::(?P<method>\w+))?(?:@(?P<kv_cache>\w+))?(?:\+(?P<container>\w+))?")
 
 
 def short_variant(text: str) -> dict[str, Any]:
-    """``W4A16``, ``W4A16-g64:awq``, ``W4A16:gptq+gptq_v2``: scheme, method and container, as release.yaml has them.
+    """``W4A16``, ``W4A16-g64:awq@fp8``, ``W4A16:gptq+gptq_v2``: scheme, method, KV cache, container of a release.yaml.
 
     >>> short_variant("W4A16:gptq+awq")
     {'scheme': 'W4A16', 'method': 'gptq', 'container': 'awq'}
     """
     found = SHORT.fullmatch(text)
     if found is None:
-        raise UsageError(f"variant '{text}': expected SCHEME[:method][+container], such as W4A16:awq or W4A16+gptq_v2")
+        raise UsageError(f"variant '{text}': expected SCHEME[:method][@kv_cache][+container], such as W4A16:awq@fp8")
     return {key: value for key, value in found.groupdict().items() if value is not None}
 
 

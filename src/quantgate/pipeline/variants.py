@@ -45,12 +45,18 @@ def _recipe(one: VariantConfig, at: int) -> Recipe:
         "group_size": (grid.group_size or -1) if scheme.packed and grid else None,
         "symmetric": False if grid is not None and not grid.symmetric else None,
         "options": one.options,
+        "kv_cache": one.kv_cache or "",
         "container": one.container,
         "keep": one.keep,
         "label": one.name
-        or in_container("-".join([scheme.label, *([one.method] if one.method else [])]), one.container),
+        or in_container("-".join([scheme.label, *_parts(one)]), one.container),
     }
     return parse(Recipe, data, where=where)
+
+
+def _parts(one: VariantConfig) -> list[str]:
+    """What a variant's name tells beside its scheme."""
+    return [*([one.method] if one.method else []), *([f"kv-{one.kv_cache}"] if one.kv_cache else [])]
 
 
 def is_auto(variant: VariantConfig) -> bool:

@@ -18,6 +18,7 @@ from quantgate.records import digest_file
 
 if TYPE_CHECKING:
     from quantgate.quantize.checkpoints import Checkpoint, StoredLinear
+    from quantgate.quantize.kv_cache import Rounding
 
 MANIFEST = "manifest.json"
 
@@ -77,6 +78,13 @@ class Artifact:
     def quantized(self) -> tuple[str, ...]:
         """Full names of the linear layers that are stored as codes."""
         return tuple(fate.name for fate in self.manifest.quantized)
+
+    def kv_cache(self) -> list[Rounding]:
+        """What the cache of each layer rounds keys and values to, in order; nothing when it rounds none."""
+        from quantgate.quantize.kv_cache import roundings
+
+        found = self.manifest.kv_cache
+        return roundings(self.files, list(found.attentions), found.format) if found else []
 
     def linear(self, name: str) -> StoredLinear:
         """Codes, scales and zero points of one quantized layer. Raises ArtifactError when it is not quantized."""

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from quantgate.errors import ArtifactError, BadTensor
 from quantgate.formats import Grid
-from quantgate.formats.codec import FP8_MAX, quantize_activations
+from quantgate.formats.codec import quantize_activations
+from quantgate.formats.grids import FP8_MAX
 from quantgate.formats.schemes import KV_CACHES
 from quantgate.models.tensors import TensorFiles
 

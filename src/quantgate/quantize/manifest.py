@@ -44,6 +44,7 @@ class Recipe(Record):
     group_size: int | Literal["channel"] | None = None  # input columns that share a scale; empty: the scheme's own
     symmetric: bool | None = None  # empty means the scheme's own
     options: dict[str, JsonValue] = Field(default_factory=dict)  # what the method understands; unknown keys are errors
+    kv_cache: str = ""  # what keys and values are rounded to when cached: fp8, int8, int4; empty: nothing
     container: str = CONTAINER  # how it is stored: compressed_tensors, gptq, gptq_v2, awq
     keep: tuple[str, ...] = ALWAYS_KEPT  # layers to leave at full precision: names, parts of names, or globs
     label: str = ""  # the variant's name, if the made-up one will not do
@@ -76,7 +77,8 @@ class Recipe(Record):
             if self.group_size in ("channel", -1)
             else f"g{self.group_size}"
         )
-        parts = [self.scheme, size, "asym" if self.symmetric is False else "", self.method]
+        cache = f"kv-{self.kv_cache}" if self.kv_cache else ""
+        parts = [self.scheme, size, "asym" if self.symmetric is False else "", self.method, cache]
         return self.label or in_container("-".join(part for part in parts if part), self.container)
 
     def kept_by(self, layer: str) -> str | None:
@@ -149,6 +151,13 @@ class StoredFile(Record):
     bytes: int
 
 
+class StoredCache(Record):
+    """The KV cache that an artifact asks its runtime for."""
+
+    format: str  # fp8, int8, int4
+    attentions: tuple[str, ...]  # the attention modules, one per layer, in order
+
+
 class Manifest(Record):
     """Everything about one artifact: ``manifest.json`` in its folder. Its digest names the artifact."""
 
@@ -165,6 +174,7 @@ class Manifest(Record):
     seed: int
     fates: tuple[Fate, ...]  # one for every tensor of the model
     ledger: tuple[Note, ...]
+    kv_cache: StoredCache | None = None
     tensor_bytes: int  # all tensors of the container
     tensor_weights: int  # all numbers of the model (tied ones once)
     total_bytes: int  # all files but this one
