@@ -70,7 +70,7 @@ class OpenedModel:
     @property
     def tied(self) -> bool:
         """Whether lm_head is the embedding table and not stored by itself."""
-        return bool(self.config.tie_word_embeddings) and "lm_head.weight" not in self.files.entries
+        return bool(self.config.tie_word_embeddings) and f"{self.walker.head}.weight" not in self.files.entries
 
     @cached_property
     def walker(self) -> Walker:
