@@ -128,6 +128,7 @@ class Decoder:
     def __init__(self, network: Any, stops: Sequence[int], device: torch.device) -> None:
         self.network, self.device = network, device
         self.masks = Masks(network.config.get_text_config(decoder=True))
+        self.layers = int(network.config.num_hidden_layers)
         self.stops = torch.tensor(stops, device=device)
         self.dtype: torch.dtype = network.dtype
         self.slice_tokens = SLICE_TOKENS.get(device.type, SLICE_TOKENS_ELSEWHERE)
@@ -141,7 +142,7 @@ class Decoder:
         began = time.perf_counter()
         steps, longest = max(1, *budgets), len(prompts[-1])
         window = Window(slice(None), 0, 0, 0)
-        layers = [Columns(window, len(prompts), longest + steps) for _ in self.network.model.layers]
+        layers = [Columns(window, len(prompts), longest + steps) for _ in range(self.layers)]
         cache = Cache(layers=list(layers))
         rows = self._read(prompts, budgets, cache, window, steps)
         prefilled = time.perf_counter()

@@ -72,6 +72,15 @@ class OpenedModel:
         """Whether lm_head is the embedding table and not stored by itself."""
         return bool(self.config.tie_word_embeddings) and f"{self.walker.head}.weight" not in self.files.entries
 
+    @property
+    def unquantized(self) -> dict[str, str]:
+        """Linear layers and routers that no recipe touches -> why: the head, what stands around the blocks, gates."""
+        return self.walker.unquantized
+
+    @property
+    def has_experts(self) -> bool:
+        return self.walker.has_experts
+
     @cached_property
     def walker(self) -> Walker:
         from quantgate.models.walker import Walker

@@ -84,11 +84,11 @@ def _build(config: Any, refuse: str) -> Any:
         raise ModelError(f"{refuse}transformers has no causal language model for it ({first[:120]}){EXPECT}") from None
 
 
-def _blocks(model: Any, config: Any, refuse: str) -> str:
+def _blocks(model: nn.Module, config: Any, refuse: str) -> str:
     """The path of the outermost list of modules that has as many entries as the configuration has layers."""
     lists = [path for path, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     outer = [path for path in lists if not any(path.startswith(other + ".") for other in lists)]
-    found = [path for path in outer if len(model.get_submodule(path)) == config.num_hidden_layers]
+    found = [path for path in outer if len(list(model.get_submodule(path).children())) == config.num_hidden_layers]
     if len(found) != 1:
         many = f"{len(found)} lists of" if found else "no list of its"
         raise ModelError(f"{refuse}it has {many} {config.num_hidden_layers} decoder blocks{EXPECT}")

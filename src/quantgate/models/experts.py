@@ -45,8 +45,9 @@ class Experts(nn.Module):
             weights = (both[at, :inner], both[at, inner:], down[at])
             parts = {leaf: _linear(weight) for leaf, weight in zip(leaves, weights, strict=True)}
             self.add_module(str(at), nn.ModuleDict(parts))
-        self._fused = [copy.copy(fused)]  # in a list, so that it is no submodule: it lends the activation, no weights
-        self._fused[0]._parameters = {}
+        lender: Any = copy.copy(fused)  # of the activation function; its weights are taken off, and in a list it is no
+        lender._parameters = {}  # submodule whose name would be stored
+        self._fused = [lender]
 
     def forward(self, hidden: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
         """``hidden`` [tokens, hidden], ``chosen`` and ``shares`` [tokens, experts per token] from the router."""

@@ -82,7 +82,7 @@ class Block:
 
     def experts(self, layer: str) -> tuple[str, Experts] | None:
         """The expert that ``layer`` belongs to, by its full name, and all experts beside it; None outside of experts."""
-        path = self._walker.paths[layer].rpartition(".")[0].removeprefix(self._walker.prefix(self.index))
+        path = self._walker.paths[layer].removeprefix(self._walker.prefix(self.index)).rpartition(".")[0]
         parent = self.module.get_submodule(path.rpartition(".")[0])
         return (layer.rpartition(".")[0], parent) if isinstance(parent, Experts) else None
 
@@ -117,6 +117,10 @@ class Walker:
     def head(self) -> str:
         """The checkpoint's name of the layer that makes logits; not stored where it is tied to the embeddings."""
         return self.anatomy.module_name(self.anatomy.head)
+
+    @property
+    def has_experts(self) -> bool:
+        return any(isinstance(module, Experts) for layer in self.layers for module in layer.modules())
 
     @cached_property
     def unquantized(self) -> dict[str, str]:

@@ -22,10 +22,18 @@ if TYPE_CHECKING:
 def load_dequantized(artifact: Artifact, dtype: torch.dtype | None = None) -> Any:
     """The artifact's architecture in ``dtype`` (None: the type it is stored in), in eval mode, on the CPU.
 
-    Raises ModelError when the stored tensors do not fill the architecture.
+    Experts that transformers fuses are linear layers in it. Raises ModelError when the stored tensors do not fill the
+    architecture.
     """
+    return load_with_paths(artifact, dtype)[0]
+
+
+def load_with_paths(artifact: Artifact, dtype: torch.dtype | None = None) -> tuple[Any, dict[str, str]]:
+    """``load_dequantized``, and where each of its modules is: the artifact's name for it -> its path in the model."""
     import torch
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    from quantgate.models.experts import expand, module_paths
 
     config = AutoConfig.from_pretrained(artifact.path, trust_remote_code=False)
     stored = getattr(torch, str(config.dtype or torch.float32).removeprefix("torch."))
@@ -46,11 +54,12 @@ def load_dequantized(artifact: Artifact, dtype: torch.dtype | None = None) -> An
         raise ModelError(
             f"{artifact.path}: no tensor '{sorted(told['missing_keys'])[0]}' for its architecture; make it again"
         )
+    paths = module_paths(expand(model, str(artifact.path)))
     if not artifact.is_baseline and artifact.scheme.activations is not None:
         for name in artifact.quantized:
             given = artifact.linear(name).input_scale if artifact.scheme.calibrated else None
-            round_input(model.get_submodule(name), artifact.scheme.activations, given)
-    return model.eval()
+            round_input(model.get_submodule(paths[name]), artifact.scheme.activations, given)
+    return model.eval(), paths
 
 
 @contextmanager
