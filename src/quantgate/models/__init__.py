@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantgate.errors import ModelError
 from quantgate.models import text
+from quantgate.models.families import SUPPORTED
 from quantgate.models.locate import REFERENCE, REFERENCE_FOLDER, locate
 from quantgate.models.tensors import TensorFiles, open_tensors
 from quantgate.records import digest_of
@@ -170,5 +171,5 @@ def _config(path: Path) -> Any:
         first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise ModelError(
             f"{file}: transformers does not know the architecture '{kind}' ({first[:120]}); "
-            "supported are decoder models like Llama, Mistral, Qwen2 and Qwen3"
+            f"{SUPPORTED}"
         ) from None

@@ -15,8 +15,9 @@ from torch import nn
 
 from quantgate.errors import ModelError
 from quantgate.models.experts import expand
+from quantgate.models.families import SUPPORTED
 
-EXPECT = "; supported are decoder models like Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma, Phi-3, GPT-NeoX and OPT"
+EXPECT = f"; {SUPPORTED}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def take_apart(config: Any, where: str) -> Anatomy:
     if not isinstance(head, nn.Linear):
         raise ModelError(f"{refuse}it has no linear layer that makes logits{EXPECT}")
     _check_parameters(model, refuse)
-    _fill_buffers(model)
+    _fill_buffers(model, refuse)
     for index, block in enumerate(model.get_submodule(blocks)):
         if any(True for _ in block.buffers()):
             raise ModelError(f"{refuse}its block {index} holds buffers, which change as it runs or are not stored{EXPECT}")
@@ -114,10 +115,13 @@ def _check_parameters(model: Any, refuse: str) -> None:
                 raise ModelError(f"{refuse}'{path}.{leaf}' has {parameter.dim()} dimensions; {kind}{EXPECT}")
 
 
-def _fill_buffers(model: Any) -> None:
+def _fill_buffers(model: Any, refuse: str) -> None:
     """Numbers that are computed, not stored (rotary frequencies), are computed."""
     for module in model.modules():
         if any(True for _ in module.buffers(recurse=False)):
             for name, buffer in list(module.named_buffers(recurse=False)):
                 module._buffers[name] = torch.empty_like(buffer, device="cpu")
-            model._init_weights(module)
+            try:
+                model._init_weights(module)
+            except AttributeError as problem:
+                raise ModelError(f"{refuse}the numbers it computes for itself cannot be set ({problem}){EXPECT}") from None
