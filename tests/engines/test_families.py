@@ -15,7 +15,9 @@ from quantgate.models.families import FAMILIES, save_family
 from quantgate.quantize import Recipe, load_dequantized
 from quantgate.quantize.sweep import sweep
 
-PROMPTS = [Prompt(turns=(("user", text),), max_tokens=10) for text in ("hi", "a longer prompt than the window", "one more")]
+PROMPTS = [
+    Prompt(turns=(("user", text),), max_tokens=10) for text in ("hi", "a longer prompt than the window", "one more")
+]
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

@@ -25,7 +25,10 @@ OBSTACLES: dict[str, tuple[dict[str, Any], str]] = {  # configuration class -> s
     "bart": ({}, "it is an encoder-decoder; "),
     "t5": ({}, "it is an encoder-decoder; "),
     "gemma3": ({}, "its text model is a part of a larger one; "),
-    "gemma3n_text": ({"num_hidden_layers": 4, "num_kv_shared_layers": 0}, "the numbers it computes for itself cannot be set "),
+    "gemma3n_text": (
+        {"num_hidden_layers": 4, "num_kv_shared_layers": 0},
+        "the numbers it computes for itself cannot be set ",
+    ),
     "gpt_oss": ({"num_hidden_layers": 2}, ONE_TENSOR),
     "llama4_text": ({"num_hidden_layers": 2}, ONE_TENSOR),
     "granitemoe": ({"num_hidden_layers": 2}, ONE_TENSOR),

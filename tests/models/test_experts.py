@@ -81,10 +81,9 @@ def test_every_token_visits_as_many_experts_as_the_router_chose(kind, tmp_path):
     model = open_model(save_family(tmp_path, kind))
     (hidden,) = model.embed([IDS])
     with model.block(0) as block:
-        first = [group[0] for group in model.linears(0) if block.experts(group[0])][::2]
+        homes = {group[0]: home for group in model.linears(0) if (home := block.experts(group[0]))}
         counts = []
-        for layer in first:
-            _, experts = block.experts(layer)
+        for layer, (_, experts) in list(homes.items())[::2]:  # the first of each expert's two inputs
             block.linear(layer).register_forward_pre_hook(lambda _m, args, at=experts: counts.append(len(at.routed)))
         block(hidden)
     assert sum(counts) == 2 * IDS.numel()

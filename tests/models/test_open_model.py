@@ -128,7 +128,9 @@ def test_an_unknown_architecture_is_named(broken):
 
 def test_a_model_that_is_no_causal_decoder_is_refused_with_the_reason(broken):
     (broken / "config.json").write_text(json.dumps({"model_type": "vit", "architectures": ["ViTModel"]}))
-    with pytest.raises(ModelError, match="ViTModel cannot be walked block by block: its config.json names no max_pos"):
+    with pytest.raises(
+        ModelError, match=r"ViTModel cannot be walked block by block: its config\.json names no max_pos"
+    ):
         open_model(broken)
     (broken / "config.json").write_text(json.dumps({"model_type": "esm", "architectures": ["EsmModel"]}))
     with pytest.raises(ModelError, match="no causal language model"):

@@ -50,10 +50,18 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("kind", [*FAMILIES, *OTHERS])
+WALKED = [
+    *((kind, {}) for kind in FAMILIES),
+    *OTHERS.items(),
+    ("opt", {"do_layer_norm_before": False}),
+    ("gpt_neox", {"use_parallel_residual": False}),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings"), WALKED)
 @torch.no_grad()
-def test_the_walk_gives_the_whole_models_hidden_states(kind, tmp_path):
-    folder = save_family(tmp_path / kind, kind, **OTHERS.get(kind, {}))
+def test_the_walk_gives_the_whole_models_hidden_states(kind, settings, tmp_path):
+    folder = save_family(tmp_path / kind, kind, **settings)
     model = open_model(folder)
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     ids = torch.arange(40).reshape(2, 20) * 7 % 300
@@ -78,11 +86,11 @@ def test_groups_are_the_layers_that_share_an_input(kind, tmp_path):
 
 
 def test_what_is_never_quantized_is_named_with_the_reason(tmp_path):
-    found = {kind: open_model(save_family(tmp_path / kind, kind)).unquantized for kind in ("opt", "gpt_neox", "qwen3_moe")}
+    found = {
+        kind: open_model(save_family(tmp_path / kind, kind)).unquantized for kind in ("opt", "gpt_neox", "qwen3_moe")
+    }
     outside = "is in no decoder block"
-    assert found["opt"] == dict.fromkeys(
-        ["lm_head", "model.decoder.project_in", "model.decoder.project_out"], outside
-    )
+    assert found["opt"] == dict.fromkeys(["lm_head", "model.decoder.project_in", "model.decoder.project_out"], outside)
     assert found["gpt_neox"] == {"embed_out": outside}
     assert found["qwen3_moe"] == {"lm_head": outside, "model.layers.0.mlp.gate": "chooses or weighs experts"}
 

@@ -37,6 +37,10 @@ def notes(artifact, event):
     return {note.tensor: note for note in artifact.manifest.ledger if note.event == event}
 
 
+def input_scales(artifact, layers):
+    return {float(artifact.linear(layer).input_scale) for layer in layers}
+
+
 def experts_of(model):
     with model.block(0) as block:
         return [home[0] for group in model.linears(0) if (home := block.experts(group[0]))][::2]
@@ -66,6 +70,7 @@ def test_statistics_come_from_the_tokens_that_were_routed_to_the_expert(kind, mo
         stats = statistics.take(f"{expert}.{GATE[kind]}")
         assert stats.tokens == len(mine) > 0
         assert torch.allclose(stats.hessian, mine.T @ mine / len(mine), atol=1e-4)
+        assert stats.absmax is not None
         assert torch.allclose(stats.absmax, mine.abs().amax(dim=0), atol=1e-4)
     assert sum(map(len, samples)) == len(rows) == statistics.take(model.linears(0)[0][0]).tokens
 
@@ -124,6 +129,17 @@ def test_experts_that_were_given_no_token_at_all_are_no_obstacle(method, model, 
     assert load_dequantized(artifact)(torch.arange(8)[None]).logits.isfinite().all()
 
 
+def test_other_containers_hold_the_same_codes(kind, samples, tmp_path):
+    model = open_model(save_family(tmp_path / "model", kind, dtype="bfloat16"))
+    plain = recipe(min_expert_tokens=1)
+    ours, theirs = sweep(model, samples, [plain, plain.model_copy(update={"container": "gptq"})], tmp_path / "out")
+    assert ours.quantized == theirs.quantized
+    assert all(torch.equal(ours.linear(layer).codes, theirs.linear(layer).codes) for layer in ours.quantized)
+    assert f"{experts_of(model)[1]}.{GATE[kind]}.qweight" in theirs.files.entries
+    routers = json.loads((theirs.path / "config.json").read_text())["quantization_config"]["dynamic"]
+    assert any("gate" in pattern for pattern in routers)
+
+
 def test_without_a_calibration_set_nothing_is_counted(model, tmp_path):
     (artifact,) = sweep(model, None, [recipe("rtn")], tmp_path)
     assert artifact.manifest.ledger == ()
@@ -134,9 +150,9 @@ def test_the_experts_of_a_block_share_the_number_that_activations_are_rounded_wi
         model, samples, [recipe("rtn", "FP8", min_expert_tokens=1), Recipe(scheme="FP8", label="starved")], tmp_path
     )
     rows, _ = routed(model, samples)
-    given = {float(fed.linear(f"{expert}.{GATE[kind]}").input_scale) for expert in experts_of(model)}
-    assert given == {pytest.approx(float(rows.abs().max()) / 448, rel=0.01)}
-    assert given == {float(starved.linear(f"{expert}.{GATE[kind]}").input_scale) for expert in experts_of(model)}
+    gates = [f"{expert}.{GATE[kind]}" for expert in experts_of(model)]
+    assert [*input_scales(fed, gates)] == [pytest.approx(float(rows.abs().max()) / 448, rel=0.01)]
+    assert input_scales(starved, gates) == input_scales(fed, gates)
 
 
 def test_starved_experts_take_no_channel_scales(kind, model, samples, tmp_path):

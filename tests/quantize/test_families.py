@@ -6,6 +6,8 @@ import json
 
 import pytest
 import torch
+from pydantic import JsonValue
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
 from quantgate.models import open_model
@@ -17,26 +19,21 @@ from quantgate.quantize.artifact import baseline
 from quantgate.quantize.sweep import sweep
 
 IDS = torch.arange(60).reshape(2, 30) * 7 % 300
-FED = {"min_expert_tokens": 20}  # so that no expert of these small sets goes without statistics
+FED: dict[str, JsonValue] = {"min_expert_tokens": 20}  # so that no expert of these small sets goes without statistics
+LLAMA = {
+    "q_proj": "input_layernorm",
+    "o_proj": "v_proj",
+    "gate_proj": "post_attention_layernorm",
+    "down_proj": "up_proj",
+}
+GEMMA = LLAMA | {"gate_proj": "pre_feedforward_layernorm"}
 FOLDS = {  # where channel scales go in block 0: the layer's last name -> its source's
-    **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3"),
-        {
-            "q_proj": "input_layernorm",
-            "o_proj": "v_proj",
-            "gate_proj": "post_attention_layernorm",
-            "down_proj": "up_proj",
-        },
-    ),
-    **dict.fromkeys(
-        ("gemma2", "gemma3_text"),
-        {
-            "q_proj": "input_layernorm",
-            "o_proj": "v_proj",
-            "gate_proj": "pre_feedforward_layernorm",
-            "down_proj": "up_proj",
-        },
-    ),
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+    "gemma2": GEMMA,
+    "gemma3_text": GEMMA,
     "phi3": {"qkv_proj": "input_layernorm", "gate_up_proj": "post_attention_layernorm"},
     "gpt_neox": {"query_key_value": "input_layernorm", "dense_h_to_4h": "post_attention_layernorm"},
     "opt": {"q_proj": "self_attn_layer_norm", "out_proj": "v_proj", "fc1": "final_layer_norm", "fc2": "fc1"},
@@ -45,12 +42,25 @@ FOLDS = {  # where channel scales go in block 0: the layer's last name -> its so
 }
 
 
+@torch.no_grad()
+def test_tensors_that_the_architecture_does_not_have_are_carried_along(samples, tmp_path):
+    """Old GPT-NeoX checkpoints store their causal masks, and the number that masks scores became -inf in 16 bits."""
+    folder = save_family(tmp_path / "model", "gpt_neox")
+    tensors = load_file(folder / "model.safetensors")
+    at = "gpt_neox.layers.0.attention"
+    extra = {f"{at}.bias": torch.ones(1, 1, 8, 8).tril().bool(), f"{at}.masked_bias": torch.tensor(-torch.inf)}
+    save_file(tensors | extra, folder / "model.safetensors", metadata={"format": "pt"})
+    (artifact,) = sweep(open_model(folder), samples, [Recipe(scheme="W4A16", group_size=32)], tmp_path / "out")
+    assert all(torch.equal(artifact.files.read(name), tensor) for name, tensor in extra.items())
+    assert load_dequantized(artifact)(IDS).logits.isfinite().all()
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request, tmp_path_factory, samples):
     """The kind, its model, and its artifacts by method: rtn, gptq, awq; W4A16 in groups of 32, stored in float32."""
     kind, folder = request.param, tmp_path_factory.mktemp(request.param)
     model = open_model(save_family(folder / "model", kind))
-    fed = FED if kind in MIXTURES else {}
+    fed: dict[str, JsonValue] = FED if kind in MIXTURES else {}
     recipes = [
         Recipe(scheme="W4A16", group_size=32, method=method, options=fed, label=method)
         for method in ("rtn", "gptq", "awq")

@@ -111,8 +111,12 @@ class OpenedModel:
         return digest_of(json.loads((self.path / "config.json").read_bytes()))
 
     def check(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Read every weight once. Raises BadTensor naming the first tensor with NaN or Inf."""
-        self.files.check_finite(progress)
+        """Read every weight that the architecture has once. Raises BadTensor naming the first one with NaN or Inf.
+
+        What else is in the files (old GPT-NeoX checkpoints hold masks, with -inf in them) is carried along as it is.
+        """
+        read = set(self.walker.anatomy.stored.values())
+        self.files.check_finite([name for name in self.files.entries if name in read], progress)
 
     def embed(self, batches: Sequence[Tensor]) -> list[Tensor]:
         """Hidden states in front of block 0: each [batch, tokens] of ids becomes float32 [batch, tokens, hidden]."""
@@ -170,6 +174,5 @@ def _config(path: Path) -> Any:
         kind = raw.get("model_type", "(no model_type)")
         first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise ModelError(
-            f"{file}: transformers does not know the architecture '{kind}' ({first[:120]}); "
-            f"{SUPPORTED}"
+            f"{file}: transformers does not know the architecture '{kind}' ({first[:120]}); {SUPPORTED}"
         ) from None

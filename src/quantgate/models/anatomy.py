@@ -60,7 +60,9 @@ def take_apart(config: Any, where: str) -> Anatomy:
     _fill_buffers(model, refuse)
     for index, block in enumerate(model.get_submodule(blocks)):
         if any(True for _ in block.buffers()):
-            raise ModelError(f"{refuse}its block {index} holds buffers, which change as it runs or are not stored{EXPECT}")
+            raise ModelError(
+                f"{refuse}its block {index} holds buffers, which change as it runs or are not stored{EXPECT}"
+            )
     paths = {id(module): path for path, module in model.named_modules()}
     return Anatomy(model.eval().requires_grad_(False), blocks, paths[id(head)], stored, _matrices(model))
 
@@ -87,12 +89,13 @@ def _build(config: Any, refuse: str) -> Any:
 
 def _blocks(model: nn.Module, config: Any, refuse: str) -> str:
     """The path of the outermost list of modules that has as many entries as the configuration has layers."""
-    lists = [path for path, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    lists: list[str] = [path for path, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    layers = int(config.num_hidden_layers)
     outer = [path for path in lists if not any(path.startswith(other + ".") for other in lists)]
-    found = [path for path in outer if len(list(model.get_submodule(path).children())) == config.num_hidden_layers]
+    found = [path for path in outer if len(list(model.get_submodule(path).children())) == layers]
     if len(found) != 1:
         many = f"{len(found)} lists of" if found else "no list of its"
-        raise ModelError(f"{refuse}it has {many} {config.num_hidden_layers} decoder blocks{EXPECT}")
+        raise ModelError(f"{refuse}it has {many} {layers} decoder blocks{EXPECT}")
     return found[0]
 
 
@@ -124,4 +127,6 @@ def _fill_buffers(model: Any, refuse: str) -> None:
             try:
                 model._init_weights(module)
             except AttributeError as problem:
-                raise ModelError(f"{refuse}the numbers it computes for itself cannot be set ({problem}){EXPECT}") from None
+                raise ModelError(
+                    f"{refuse}the numbers it computes for itself cannot be set ({problem}){EXPECT}"
+                ) from None

@@ -30,8 +30,8 @@ UNUSUAL = {  # how transformers marks fused experts that are built otherwise, an
 class Experts(nn.Module):
     """The experts of one block; ``experts[3].w1`` is a linear layer. Computes what the fused module computes.
 
-    ``routed`` are the tokens that the running expert is given, as rows of the flattened batch; ``share`` is the fraction
-    of all tokens that an expert is given on average.
+    ``routed`` are the tokens that the running expert is given, as rows of the flattened batch; ``share`` is the
+    fraction of all tokens that an expert is given on average.
     """
 
     def __init__(self, fused: nn.Module, leaves: tuple[str, str, str]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from quantgate.models.random import save_random
 
 SUPPORTED = (
-    "supported are decoder models like Llama, Mistral, Mixtral, Qwen2, Qwen3, Qwen3-MoE, Gemma 2 and 3, Phi-3, GPT-NeoX "
-    "and OPT"
+    "supported are decoder models like Llama, Mistral, Mixtral, Qwen2, Qwen3, Qwen3-MoE, Gemma 2 and 3, Phi-3, "
+    "GPT-NeoX and OPT"
 )
 FAMILIES: dict[str, dict[str, Any]] = {  # transformers' name of the configuration -> settings
     "llama": {},
@@ -30,5 +30,7 @@ MIXTURES = ("mixtral", "qwen3_moe")  # of experts
 def save_family(folder: Path, kind: str, **settings: Any) -> Path:
     """A random model of ``kind`` with two blocks, hidden 64, feed-forward 96, in float32 unless told otherwise."""
     return save_random(
-        folder, kind=kind, **{"hidden": 64, "feed_forward": 96, "dtype": "float32", **FAMILIES.get(kind, {}), **settings}
+        folder,
+        kind=kind,
+        **{"hidden": 64, "feed_forward": 96, "dtype": "float32", **FAMILIES.get(kind, {}), **settings},
     )

@@ -29,7 +29,7 @@ def save_random(
     seed: int = 0,
     **config: Any,
 ) -> Path:
-    """Write a model of transformers' configuration class ``kind`` with normal weights and biases, and a byte tokenizer beside it.
+    """Write a model of transformers' configuration class ``kind``, weights and biases normal, beside a byte tokenizer.
 
     ``shard`` is the largest file that transformers may write, so a small one gives a sharded checkpoint.
     """

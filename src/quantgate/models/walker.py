@@ -1,8 +1,8 @@
 """Walk a decoder model block by block, without ever holding it whole.
 
 The architecture is built on torch's meta device, where weights have shapes but no memory, and taken apart
-(``anatomy``). To learn what each decoder block must be given (rotary embeddings, masks, sliding windows, positions), the
-model's own forward runs once per shape with every block replaced by a recorder. So no architecture is copied here:
+(``anatomy``). To learn what each decoder block must be given (rotary embeddings, masks, sliding windows, positions),
+the model's own forward runs once per shape with every block replaced by a recorder. So no architecture is copied here:
 whatever a model passes to its blocks is what they get. One block at a time is then filled with its weights in float32.
 
 Layers and tensors are named as the checkpoint names them, which is not always what they are called in memory.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -81,7 +81,7 @@ class Block:
         return ((anatomy.module_name(prefix + path), self.module.get_submodule(path)) for path in weighty)
 
     def experts(self, layer: str) -> tuple[str, Experts] | None:
-        """The expert that ``layer`` belongs to, by its full name, and all experts beside it; None outside of experts."""
+        """The expert that ``layer`` belongs to, by its full name, and all experts beside it; None outside of any."""
         path = self._walker.paths[layer].removeprefix(self._walker.prefix(self.index)).rpartition(".")[0]
         parent = self.module.get_submodule(path.rpartition(".")[0])
         return (layer.rpartition(".")[0], parent) if isinstance(parent, Experts) else None
@@ -128,7 +128,9 @@ class Walker:
         walked = {layer for index in range(self.depth) for group in self.groups(index) for layer in group}
         names = {self.anatomy.module_name(path): path for path in self.anatomy.matrices}
         return {
-            name: "chooses or weighs experts" if path.startswith(f"{self.anatomy.blocks}.") else "is in no decoder block"
+            name: "chooses or weighs experts"
+            if path.startswith(f"{self.anatomy.blocks}.")
+            else "is in no decoder block"
             for name, path in names.items()
             if name not in walked
         }
@@ -171,8 +173,8 @@ class Walker:
             if len(seen) == self.depth and all(shape == want for shape in shapes) and list(out.shape[:2]) == want[:2]:
                 return
         raise ModelError(
-            f"{self.where}: {type(self.skeleton).__name__} cannot be walked block by block: {reason}; expected blocks that "
-            "hand on one tensor [batch, tokens, hidden]"
+            f"{self.where}: {type(self.skeleton).__name__} cannot be walked block by block: {reason}; expected blocks "
+            "that hand on one tensor [batch, tokens, hidden]"
         )
 
     @contextlib.contextmanager
@@ -187,7 +189,7 @@ class Walker:
             self._empty()
 
     def _empty(self) -> None:
-        """Zeros that take no memory in the place of every tensor around the blocks: enough to learn shapes and masks."""
+        """Zeros that take no memory for every tensor around the blocks: enough to learn shapes and masks."""
         for name in self.anatomy.around:
             module, leaf = self._owner(name)
             self._put(name, torch.zeros(()).expand(module._parameters[leaf].shape))  # type: ignore[union-attr]
@@ -254,12 +256,12 @@ class Walker:
     def _trace(self, index: int) -> list[list[str]]:
         layer, handed, order = self.layers[index], dict[int, list[str]](), list[Tensor]()
 
-        def remember(name: str, given: Tensor) -> None:
-            handed.setdefault(id(given), []).append(name)
-            order.append(given)  # kept alive, so that no id is used twice
+        def remember(name: str, _module: nn.Module, args: tuple[Tensor]) -> None:
+            handed.setdefault(id(args[0]), []).append(name)
+            order.append(args[0])  # kept alive, so that no id is used twice
 
         hooks = [
-            module.register_forward_pre_hook(lambda _m, args, name=self._name(index, path): remember(name, args[0]))
+            module.register_forward_pre_hook(partial(remember, self._name(index, path)))
             for path, module in layer.named_modules()
             if isinstance(module, nn.Linear) and module.out_features > 1  # one output is a gate, not worth a code
         ]

@@ -1,11 +1,11 @@
 """Mixtures of experts in a sweep: how many calibration tokens each expert was given, and what becomes of one with few.
 
 Statistics of an expert come from the tokens that its router sent there, and from no others. With fewer than
-``min_expert_tokens`` they say more about those tokens than about the expert, so they are not used: the expert is rounded
-to nearest, clipped for the least squared error (``starved: rtn``, the default, which leaves all experts of a block in one
-format, as fused kernels need), or stays as it is (``starved: keep``). A method that needs no statistics goes on as it
-would without a calibration set. Either way the ledger has a line ``starved_expert``, and a line ``expert_tokens`` for
-every expert.
+``min_expert_tokens`` they say more about those tokens than about the expert, so they are not used: the expert is
+rounded to nearest, clipped for the least squared error (``starved: rtn``, the default, which leaves all experts of a
+block in one format, as fused kernels need), or stays as it is (``starved: keep``). A method that needs no statistics
+goes on as it would without a calibration set. Either way the ledger has a line ``starved_expert``, and a line
+``expert_tokens`` for every expert.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from quantgate.quantize.manifest import Note
 from quantgate.quantize.methods import LayerStats, Solved
 from quantgate.quantize.methods.rtn import RtnOptions
 from quantgate.quantize.plan import ExpertOptions, Variant
+
 
 @dataclass(frozen=True)
 class Crowd:

@@ -18,7 +18,6 @@ from quantgate.quantize import checkpoints, methods
 from quantgate.quantize.manifest import ALWAYS_KEPT, BASELINE, Note, Recipe
 from quantgate.records import Record, parse
 
-
 # Measured on the reference model, layers of 256 and 768 columns: GPTQ on 128 tokens of one text loses 0.6 to 1.3 times
 # what plain rounding loses on other texts, on 512 tokens 0.4 to 1.4 times, on 2,048 tokens 0.2 to 0.6 times.
 MIN_EXPERT_TOKENS = 512

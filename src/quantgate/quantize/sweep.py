@@ -266,7 +266,9 @@ def _solve_alike(
     """All layers of one input, the jobs of one method together so that they share what they can."""
     reach = max(float(weight.abs().max()) for weight in weights.values())
     largest = None if stats is None or stats.absmax is None else float(stats.absmax.max())
-    if not isinstance(how, Balanced):  # experts share the number that activations are rounded with, as kernels fuse them
+    if not isinstance(
+        how, Balanced
+    ):  # experts share the number that activations are rounded with, as kernels fuse them
         largest = pieces.crowd.largest.get(first, largest)
     entries = pieces.run.model.files.entries
     for method in dict.fromkeys(variant.method_name for variant in variants):
