@@ -133,6 +133,7 @@ class Decoder:
     ) -> None:
         self.network, self.device, self.roundings = network, device, list(roundings)
         self.masks = Masks(network.config.get_text_config(decoder=True))
+        self.layers = int(network.config.num_hidden_layers)
         self.stops = torch.tensor(stops, device=device)
         self.dtype: torch.dtype = network.dtype
         self.slice_tokens = SLICE_TOKENS.get(device.type, SLICE_TOKENS_ELSEWHERE)
@@ -173,8 +174,7 @@ class Decoder:
         return [_until_stop(row, stops) for row in found], prefilled - began, time.perf_counter() - prefilled
 
     def _cache(self, window: Window, rows: int, columns: int) -> tuple[Cache, list[Columns]]:
-        count = len(self.network.model.layers)
-        roundings: Sequence[Rounding | None] = self.roundings or [None] * count
+        roundings: Sequence[Rounding | None] = self.roundings or [None] * self.layers
         layers = [Columns(window, rows, columns, rounding) for rounding in roundings]
         return Cache(layers=list(layers)), layers
 

@@ -20,7 +20,8 @@ from quantgate.engines._greedy import Decoder
 from quantgate.engines._linears import Rounded, build
 from quantgate.errors import DataError, EngineError, UnknownName
 from quantgate.models import OpenedModel
-from quantgate.quantize import Artifact, load_dequantized
+from quantgate.quantize import Artifact
+from quantgate.quantize.load import load_with_paths
 
 BATCH_TOKENS = 16384  # positions of prompt and answer that one batch may hold
 BATCH_ROWS = 64
@@ -48,8 +49,8 @@ class TorchEngine:
             raise UnknownName("kernels", kernels, KERNELS)
         self.device, self.dtype = _device(device), getattr(torch, dtype)
         self.source, self.tokenizer = model, model.tokenizer
-        self.network = load_dequantized(artifact, self.dtype)
-        self.kernels = () if artifact.is_baseline else self._swap(artifact, kernels)
+        self.network, paths = load_with_paths(artifact, self.dtype)
+        self.kernels = () if artifact.is_baseline else self._swap(artifact, kernels, paths)
         self.network.to(self.device)
         self.stops = _stop_ids(model)
         self.decoder = Decoder(self.network, sorted(self.stops), self.device, artifact.kv_cache())
@@ -71,14 +72,14 @@ class TorchEngine:
             ),
         )
 
-    def _swap(self, artifact: Artifact, kernels: str) -> tuple[KernelPath, ...]:
+    def _swap(self, artifact: Artifact, kernels: str, paths: dict[str, str]) -> tuple[KernelPath, ...]:
         """Put a module that computes from codes in the place of every quantized linear; tell what runs."""
         counts: Counter[tuple[str, tuple[int, int], str, str, str]] = Counter()
         rounded = Rounded()
         for name in artifact.quantized:
             stored = artifact.linear(name)
             module, asked, got, because = build(stored, self.dtype, self.device, kernels, rounded)
-            parent, _, leaf = name.rpartition(".")
+            parent, _, leaf = paths[name].rpartition(".")
             setattr(self.network.get_submodule(parent), leaf, module)
             out, columns = stored.codes.shape
             counts[artifact.scheme_of(name).label, (out, columns), asked, got, because] += 1

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantgate.errors import ModelError
 from quantgate.models import text
+from quantgate.models.families import SUPPORTED
 from quantgate.models.locate import REFERENCE, REFERENCE_FOLDER, locate
 from quantgate.models.tensors import TensorFiles, open_tensors
 from quantgate.records import digest_of
@@ -70,7 +71,16 @@ class OpenedModel:
     @property
     def tied(self) -> bool:
         """Whether lm_head is the embedding table and not stored by itself."""
-        return bool(self.config.tie_word_embeddings) and "lm_head.weight" not in self.files.entries
+        return bool(self.config.tie_word_embeddings) and f"{self.walker.head}.weight" not in self.files.entries
+
+    @property
+    def unquantized(self) -> dict[str, str]:
+        """Linear layers and routers that no recipe touches -> why: the head, what stands around the blocks, gates."""
+        return self.walker.unquantized
+
+    @property
+    def has_experts(self) -> bool:
+        return self.walker.has_experts
 
     @cached_property
     def walker(self) -> Walker:
@@ -101,8 +111,12 @@ class OpenedModel:
         return digest_of(json.loads((self.path / "config.json").read_bytes()))
 
     def check(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Read every weight once. Raises BadTensor naming the first tensor with NaN or Inf."""
-        self.files.check_finite(progress)
+        """Read every weight that the architecture has once. Raises BadTensor naming the first one with NaN or Inf.
+
+        What else is in the files (old GPT-NeoX checkpoints hold masks, with -inf in them) is carried along as it is.
+        """
+        read = set(self.walker.anatomy.stored.values())
+        self.files.check_finite([name for name in self.files.entries if name in read], progress)
 
     def embed(self, batches: Sequence[Tensor]) -> list[Tensor]:
         """Hidden states in front of block 0: each [batch, tokens] of ids becomes float32 [batch, tokens, hidden]."""
@@ -160,6 +174,5 @@ def _config(path: Path) -> Any:
         kind = raw.get("model_type", "(no model_type)")
         first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise ModelError(
-            f"{file}: transformers does not know the architecture '{kind}' ({first[:120]}); "
-            "supported are decoder models like Llama, Mistral, Qwen2 and Qwen3"
+            f"{file}: transformers does not know the architecture '{kind}' ({first[:120]}); {SUPPORTED}"
         ) from None

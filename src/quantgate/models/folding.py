@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from quantgate.models.experts import Experts
 from quantgate.models.walker import Block
 
 AGREE = 1e-4  # relative difference of float32 results that count as the same
@@ -66,10 +67,11 @@ def find_folds(block: Block, groups: Sequence[Sequence[str]], probe: Tensor) -> 
 
 def _candidates(block: Block, group: Sequence[str]) -> Iterator[Fold]:
     columns = block.linear(group[0]).in_features
+    home = block.experts(group[0])
     heads = int(getattr(block.config, "num_key_value_heads", 0) or getattr(block.config, "num_attention_heads", 0) or 1)
     for name, module in block.modules():
         weight = getattr(module, "weight", None)
-        if name in group or not isinstance(weight, Tensor):
+        if name in group or not isinstance(weight, Tensor) or not _reaches(block.experts(name), home):
             continue
         if isinstance(module, nn.Linear):
             channels = module.out_features
@@ -82,13 +84,22 @@ def _candidates(block: Block, group: Sequence[str]) -> Iterator[Fold]:
             yield Fold(tuple(group), name, "offset norm", columns)
 
 
+def _reaches(source: tuple[str, Experts] | None, home: tuple[str, Experts] | None) -> bool:
+    """Whether a module may make an expert's input alone: what comes from outside goes to the router and others too."""
+    return (source and source[0]) == (home and home[0])
+
+
 def _holds(block: Block, fold: Fold, groups: Sequence[Sequence[str]], probe: Tensor, plain: dict[str, Tensor]) -> bool:
     """Whether scaling the source scales the group's input alike, and undoing it there leaves the block as it was."""
+    if fold.group[0] not in plain:
+        return False  # an expert that none of the probe's tokens is routed to
     powers = torch.randint(-1, 2, (fold.channels,), generator=torch.Generator().manual_seed(1)).float()
     scales = torch.exp2(powers).to(block.device)  # exact in binary, so what differs is no rounding
     wide = fold.expand(scales)
     with _scaled(block, fold, scales):
         seen = _seen(block, groups, probe)
+    if seen.keys() != plain.keys():
+        return False  # tokens went to other experts
     return all(_alike(tensor * wide if name == fold.group[0] else tensor, plain[name]) for name, tensor in seen.items())
 
 
@@ -133,4 +144,4 @@ def _seen(block: Block, groups: Sequence[Sequence[str]], probe: Tensor) -> dict[
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    return bool((one - other).abs().max() <= AGREE * other.abs().max())
+    return one.shape == other.shape and bool((one - other).abs().max() <= AGREE * other.abs().max())

@@ -29,7 +29,7 @@ def save_random(
     seed: int = 0,
     **config: Any,
 ) -> Path:
-    """Write a model of transformers' configuration class ``kind`` with normal weights, and a byte tokenizer beside it.
+    """Write a model of transformers' configuration class ``kind``, weights and biases normal, beside a byte tokenizer.
 
     ``shard`` is the largest file that transformers may write, so a small one gives a sharded checkpoint.
     """
@@ -51,8 +51,10 @@ def save_random(
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype))
         for name, parameter in model.named_parameters():
-            if parameter.dim() == 2:  # larger than the usual start, so that logits differ and damage is measurable
-                torch.nn.init.normal_(parameter, std=0.6 / parameter.shape[1] ** 0.5 if "embed" not in name else 0.5)
+            if parameter.dim() > 1:  # larger than the usual start, so that logits differ and damage is measurable
+                torch.nn.init.normal_(parameter, std=0.6 / parameter.shape[-1] ** 0.5 if "embed" not in name else 0.5)
+            elif name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder, max_shard_size=shard)
     save_byte_tokenizer(folder)
     return folder

@@ -1,9 +1,11 @@
 """Walk a decoder model block by block, without ever holding it whole.
 
-The architecture is built on torch's meta device, where weights have shapes but no memory. To learn what each decoder
-block must be given (rotary embeddings, masks, sliding windows, embedding scales), the model's own forward runs once
-per shape with every block replaced by a recorder. So no architecture is copied here: whatever a model passes to its
-blocks is what they get. One block at a time is then filled with its weights in float32.
+The architecture is built on torch's meta device, where weights have shapes but no memory, and taken apart
+(``anatomy``). To learn what each decoder block must be given (rotary embeddings, masks, sliding windows, positions),
+the model's own forward runs once per shape with every block replaced by a recorder. So no architecture is copied here:
+whatever a model passes to its blocks is what they get. One block at a time is then filled with its weights in float32.
+
+Layers and tensors are named as the checkpoint names them, which is not always what they are called in memory.
 
 Batches are padded on the right. Attention is causal, so a real token never sees the padding behind it, and no padding
 mask is needed; what the padded positions compute is simply not counted.
@@ -14,30 +16,40 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quantgate.errors import ModelError
+from quantgate.models.anatomy import take_apart
+from quantgate.models.experts import Experts, module_paths
 from quantgate.models.tensors import TensorFiles, finite
 
 CONTEXTS_KEPT = 32  # recorded block arguments, one per batch shape
 
 
 class Recorder(nn.Module):
-    """Stands where a block stood: passes the hidden state on and remembers what came with it."""
+    """Stands where a block stood: passes the hidden state on and remembers what came with it.
+
+    With ``instead`` that is passed on. ``wrapped``: the model expects a tuple, as older architectures do.
+    """
+
+    wrapped = False
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.seen: tuple[Tensor, tuple[Any, ...], dict[str, Any]] | None = None
+        self.instead: Tensor | None = None
         for name in ("attention_type", "layer_type", "is_sliding"):  # some models read these off the block
             if hasattr(block, name):
                 setattr(self, name, getattr(block, name))
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         self.seen = (hidden_states, args, kwargs)
-        return hidden_states
+        given = hidden_states if self.instead is None else self.instead
+        return (given,) if self.wrapped else given
 
 
 class Block:
@@ -59,13 +71,20 @@ class Block:
         return found
 
     def module_named(self, name: str) -> nn.Module:
-        """Any module of the block by its full name."""
-        return self.module.get_submodule(name.removeprefix(self._walker.prefix(self.index)))
+        """Any module of the block that owns a tensor, by its full name."""
+        return self.module.get_submodule(self._walker.paths[name].removeprefix(self._walker.prefix(self.index)))
 
     def modules(self) -> Iterator[tuple[str, nn.Module]]:
-        """Every module inside the block with its full name."""
-        prefix = self._walker.prefix(self.index)
-        return ((prefix + name, module) for name, module in self.module.named_modules() if name)
+        """Every module inside the block that owns a weight, with its full name."""
+        prefix, anatomy = self._walker.prefix(self.index), self._walker.anatomy
+        weighty = (path for path, module in self.module.named_modules() if "weight" in module._parameters)
+        return ((anatomy.module_name(prefix + path), self.module.get_submodule(path)) for path in weighty)
+
+    def experts(self, layer: str) -> tuple[str, Experts] | None:
+        """The expert that ``layer`` belongs to, by its full name, and all experts beside it; None outside of any."""
+        path = self._walker.paths[layer].removeprefix(self._walker.prefix(self.index)).rpartition(".")[0]
+        parent = self.module.get_submodule(path.rpartition(".")[0])
+        return (layer.rpartition(".")[0], parent) if isinstance(parent, Experts) else None
 
     @property
     def config(self) -> Any:
@@ -77,47 +96,124 @@ class Walker:
 
     def __init__(self, config: Any, files: TensorFiles, where: str) -> None:
         self.config, self.files, self.where = config, files, where
-        self.skeleton = _skeleton(config, where)
-        self.inner: Any = self.skeleton.model
-        self.layers: list[nn.Module] = list(self.inner.layers)
+        self.anatomy = take_apart(config, where)
+        self.paths = module_paths(self.anatomy.stored)  # the checkpoint's name of a module -> its path in memory
+        self.skeleton: Any = self.anatomy.model
+        self.layers: list[nn.Module] = list(self.skeleton.get_submodule(self.anatomy.blocks))
         self.depth = len(self.layers)
         self._recorders = [Recorder(layer) for layer in self.layers]
         self._contexts: dict[tuple[Any, ...], list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
         self._check_names()
-        self.inner.layers = nn.ModuleList(self._recorders)
-        self.inner.norm = nn.Identity()
+        setattr(self.anatomy.trunk, self.anatomy.blocks.rpartition(".")[2], nn.ModuleList(self._recorders))
+        self._empty()
+        self._learn_shape()
         self._groups: dict[int, list[list[str]]] = {}
 
     def prefix(self, index: int) -> str:
-        return f"model.layers.{index}."
+        """How the paths of block ``index`` begin in memory."""
+        return f"{self.anatomy.blocks}.{index}."
+
+    @property
+    def head(self) -> str:
+        """The checkpoint's name of the layer that makes logits; not stored where it is tied to the embeddings."""
+        return self.anatomy.module_name(self.anatomy.head)
+
+    @property
+    def has_experts(self) -> bool:
+        return any(isinstance(module, Experts) for layer in self.layers for module in layer.modules())
+
+    @cached_property
+    def unquantized(self) -> dict[str, str]:
+        """Linear layers and routers that are never quantized, by their checkpoint names -> why."""
+        walked = {layer for index in range(self.depth) for group in self.groups(index) for layer in group}
+        names = {self.anatomy.module_name(path): path for path in self.anatomy.matrices}
+        return {
+            name: "chooses or weighs experts"
+            if path.startswith(f"{self.anatomy.blocks}.")
+            else "is in no decoder block"
+            for name, path in names.items()
+            if name not in walked
+        }
 
     @torch.no_grad()
     def embed(self, batches: Sequence[Tensor]) -> list[Tensor]:
         """Hidden states in front of block 0: each [batch, tokens] of ids becomes float32 [batch, tokens, hidden]."""
-        table = self.inner.embed_tokens
-        weight = self.files.read("model.embed_tokens.weight").float()
-        finite(weight, "model.embed_tokens.weight", self.files.entry("model.embed_tokens.weight").file)
-        table.load_state_dict({"weight": weight}, assign=True, strict=False)
-        try:
+        with self._surroundings():
             hidden = []
             for ids in batches:
-                self.inner(input_ids=ids, use_cache=False)
+                self.anatomy.trunk(input_ids=ids, use_cache=False)
                 seen = self._recorders[0].seen
                 assert seen is not None  # the forward above has just filled it
                 hidden.append(seen[0].clone())
             return hidden
+
+    @torch.no_grad()
+    def finish(self, hidden: Tensor) -> Tensor:
+        """What the last block gives [batch, tokens, hidden] -> what the head is given: the final norm, a projection."""
+        ids = torch.zeros(hidden.shape[:2], dtype=torch.long)
+        with self._surroundings():
+            self._recorders[-1].instead = hidden.cpu()
+            try:
+                return self.anatomy.trunk(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+            finally:
+                self._recorders[-1].instead = None
+
+    def _learn_shape(self) -> None:
+        """Whether the model's blocks give a tensor or a tuple with it; raises ModelError when neither goes through."""
+        want, reason = [2, 3, self.config.hidden_size], "its blocks are not run one after the other"
+        for wrapped in (False, True):
+            for recorder in self._recorders:
+                recorder.wrapped = wrapped
+            try:
+                seen, out = self._pass(2, 3)
+            except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as problem:
+                reason = str(problem).strip().splitlines()[0][:120]
+                continue
+            shapes = [list(one[0].shape) for one in seen]
+            if len(seen) == self.depth and all(shape == want for shape in shapes) and list(out.shape[:2]) == want[:2]:
+                return
+        raise ModelError(
+            f"{self.where}: {type(self.skeleton).__name__} cannot be walked block by block: {reason}; expected blocks "
+            "that hand on one tensor [batch, tokens, hidden]"
+        )
+
+    @contextlib.contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        """The trunk with the weights of everything around the blocks."""
+        around = self.anatomy.around
+        try:
+            for name in around:
+                self._put(name, self._read(name))
+            yield
         finally:
-            table.load_state_dict({"weight": weight.to("meta")}, assign=True, strict=False)
+            self._empty()
+
+    def _empty(self) -> None:
+        """Zeros that take no memory for every tensor around the blocks: enough to learn shapes and masks."""
+        for name in self.anatomy.around:
+            module, leaf = self._owner(name)
+            self._put(name, torch.zeros(()).expand(module._parameters[leaf].shape))  # type: ignore[union-attr]
+
+    def _put(self, name: str, tensor: Tensor) -> None:
+        module, leaf = self._owner(name)
+        module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+
+    def _owner(self, name: str) -> tuple[nn.Module, str]:
+        path, _, leaf = name.rpartition(".")
+        return self.skeleton.get_submodule(path), leaf
+
+    def _read(self, name: str, device: torch.device | str = "cpu") -> Tensor:
+        """A tensor by its name in memory, in float32. Raises BadTensor on NaN or Inf."""
+        stored = self.anatomy.stored[name]
+        tensor = self.files.read(stored)
+        finite(tensor, stored, self.files.entry(stored).file)
+        return tensor.to(device=device, dtype=torch.float32)
 
     @contextlib.contextmanager
     def block(self, index: int, device: torch.device) -> Iterator[Block]:
         """Block ``index`` with its weights, released when the ``with`` ends. Raises BadTensor on NaN or Inf."""
-        prefix, state = self.prefix(index), {}
         module = copy.deepcopy(self.layers[index])
-        for name in module.state_dict():
-            tensor = self.files.read(prefix + name)
-            finite(tensor, prefix + name, self.files.entry(prefix + name).file)
-            state[name] = tensor.to(device=device, dtype=torch.float32)
+        state = {name: self._read(self.prefix(index) + name, device) for name in module.state_dict()}
         module.load_state_dict(state, assign=True)
         del state
         yield Block(self, index, module.eval().requires_grad_(False), device)
@@ -144,26 +240,30 @@ class Walker:
 
     @torch.no_grad()
     def _record(self, batch: int, tokens: int, device: torch.device) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        hidden = torch.zeros(1, 1, self.config.hidden_size, device="cpu").expand(batch, tokens, -1)
-        self.inner(inputs_embeds=hidden, use_cache=False)
+        seen, _ = self._pass(batch, tokens)
+        return [(_move(one[1], device), _move(one[2], device)) for one in seen]
+
+    @torch.no_grad()
+    def _pass(self, batch: int, tokens: int) -> tuple[list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]], Tensor]:
+        """Run the model without its blocks: what each of them is given, and what the final norm gives."""
+        out = self.anatomy.trunk(input_ids=torch.zeros(batch, tokens, dtype=torch.long), use_cache=False)
         seen = [recorder.seen for recorder in self._recorders]
         for recorder in self._recorders:
             recorder.seen = None
-        return [(_move(one[1], device), _move(one[2], device)) for one in seen if one is not None]
+        return [one for one in seen if one is not None], out.last_hidden_state
 
     @torch.no_grad()
     def _trace(self, index: int) -> list[list[str]]:
         layer, handed, order = self.layers[index], dict[int, list[str]](), list[Tensor]()
-        prefix = self.prefix(index)
 
-        def remember(name: str, given: Tensor) -> None:
-            handed.setdefault(id(given), []).append(name)
-            order.append(given)  # kept alive, so that no id is used twice
+        def remember(name: str, _module: nn.Module, args: tuple[Tensor]) -> None:
+            handed.setdefault(id(args[0]), []).append(name)
+            order.append(args[0])  # kept alive, so that no id is used twice
 
         hooks = [
-            module.register_forward_pre_hook(lambda _m, args, name=prefix + name: remember(name, args[0]))
-            for name, module in layer.named_modules()
-            if isinstance(module, nn.Linear)
+            module.register_forward_pre_hook(partial(remember, self._name(index, path)))
+            for path, module in layer.named_modules()
+            if isinstance(module, nn.Linear) and module.out_features > 1  # one output is a gate, not worth a code
         ]
         args, kwargs = self.context(index, 1, 4, torch.device("cpu"))
         try:
@@ -175,10 +275,14 @@ class Walker:
                 hook.remove()
         return list(handed.values())
 
+    def _name(self, index: int, path: str) -> str:
+        return self.anatomy.module_name(self.prefix(index) + path)
+
     def _check_names(self) -> None:
         """Every tensor that the architecture needs is in the files with the right shape. Raises ModelError."""
-        tied = {"lm_head.weight"} if self.config.tie_word_embeddings else set()
-        for name, want in self.skeleton.state_dict().items():
+        tied = {f"{self.head}.weight"} if self.config.tie_word_embeddings else set()
+        for path, want in self.skeleton.state_dict().items():
+            name = self.anatomy.stored[path]
             if name in tied and name not in self.files.entries:
                 continue
             if name not in self.files.entries:
@@ -192,40 +296,6 @@ class Walker:
                     f"{self.where}: tensor '{name}' has shape {list(shape)}, config.json asks for {list(want.shape)}; "
                     "the two files do not belong together"
                 )
-
-
-def _skeleton(config: Any, where: str) -> Any:
-    """The architecture on the meta device, buffers that hold computed numbers (rotary frequencies) filled in."""
-    from transformers import AutoModelForCausalLM
-
-    named = ", ".join(getattr(config, "architectures", None) or ["(none named)"])
-    refuse = f"{where}: the architecture {named} cannot be walked block by block: "
-    expect = "; supported are decoder models like Llama, Mistral, Qwen2 and Qwen3"
-    try:
-        with torch.device("meta"):
-            make: Any = AutoModelForCausalLM.from_config
-            model = make(config, dtype=torch.float32, trust_remote_code=False)
-    except ValueError as unknown:  # transformers' word for "no such causal model"
-        first = str(unknown).strip().splitlines()[0]
-        raise ModelError(f"{refuse}transformers has no causal language model for it ({first[:120]}){expect}") from None
-    inner: Any = getattr(model, "model", None)
-    for part in ("layers", "embed_tokens", "norm"):
-        if not isinstance(getattr(inner, part, None), nn.Module):
-            raise ModelError(f"{refuse}it has no 'model.{part}'{expect}")
-    if not isinstance(getattr(model, "lm_head", None), nn.Linear):
-        raise ModelError(f"{refuse}it has no linear 'lm_head'{expect}")
-    for name, parameter in model.named_parameters():
-        if parameter.dim() > 2:
-            raise ModelError(f"{refuse}'{name}' has {parameter.dim()} dimensions (a mixture of experts){expect}")
-    for module in model.modules():
-        if any(True for _ in module.buffers(recurse=False)):
-            for name, buffer in list(module.named_buffers(recurse=False)):
-                module._buffers[name] = torch.empty_like(buffer, device="cpu")
-            model._init_weights(module)
-    for index, layer in enumerate(inner.layers):
-        if any(True for _ in layer.buffers()):
-            raise ModelError(f"{refuse}its block {index} holds buffers that are not in the checkpoint{expect}")
-    return model.eval().requires_grad_(False)
 
 
 def _move(value: Any, device: Any) -> Any:

@@ -48,8 +48,7 @@ def _recipe(one: VariantConfig, at: int) -> Recipe:
         "kv_cache": one.kv_cache or "",
         "container": one.container,
         "keep": one.keep,
-        "label": one.name
-        or in_container("-".join([scheme.label, *_parts(one)]), one.container),
+        "label": one.name or in_container("-".join([scheme.label, *_parts(one)]), one.container),
     }
     return parse(Recipe, data, where=where)
 

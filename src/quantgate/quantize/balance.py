@@ -61,8 +61,10 @@ def balance(
     statistics: Mapping[str, LayerStats],
     folds: Sequence[Fold],
     types: Callable[[str], str],
+    starved: Callable[[str], str],
 ) -> Balanced:
-    """Scales for every group that has a fold. ``types`` gives safetensors' word for the type a tensor is stored in."""
+    """Scales for every group that has a fold. ``types`` gives safetensors' word for the type a tensor is stored in,
+    ``starved`` why the group of a layer goes without statistics, or ""."""
     method, out = variant.method, Balanced()
     assert isinstance(method, ScalingMethod)  # the caller asks for no others
     by_group = {fold.group: fold for fold in folds}
@@ -71,6 +73,7 @@ def balance(
             continue
         fold = by_group.get(tuple(group))
         reason = "nothing makes its input that the scales could be folded into" if fold is None else ""
+        reason = starved(group[0]) or reason
         if fold is not None and fold.source in variant.kept:
             reason = f"the scales would have to go into {fold.source}, which is kept"
         if fold is None or reason:

@@ -22,10 +22,18 @@ if TYPE_CHECKING:
 def load_dequantized(artifact: Artifact, dtype: torch.dtype | None = None) -> Any:
     """The artifact's architecture in ``dtype`` (None: the type it is stored in), in eval mode, on the CPU.
 
-    Raises ModelError when the stored tensors do not fill the architecture.
+    Experts that transformers fuses are linear layers in it. Raises ModelError when the stored tensors do not fill the
+    architecture.
     """
+    return load_with_paths(artifact, dtype)[0]
+
+
+def load_with_paths(artifact: Artifact, dtype: torch.dtype | None = None) -> tuple[Any, dict[str, str]]:
+    """``load_dequantized``, and where each of its modules is: the artifact's name for it -> its path in the model."""
     import torch
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    from quantgate.models.experts import expand, module_paths
 
     config = AutoConfig.from_pretrained(artifact.path, trust_remote_code=False)
     stored = getattr(torch, str(config.dtype or torch.float32).removeprefix("torch."))
@@ -46,12 +54,13 @@ def load_dequantized(artifact: Artifact, dtype: torch.dtype | None = None) -> An
         raise ModelError(
             f"{artifact.path}: no tensor '{sorted(told['missing_keys'])[0]}' for its architecture; make it again"
         )
+    paths = module_paths(expand(model, str(artifact.path)))
     for name in () if artifact.is_baseline else artifact.quantized:
         found = artifact.scheme_of(name)
         if found.activations is not None:
             given = artifact.linear(name).input_scale if found.calibrated else None
-            round_input(model.get_submodule(name), found.activations, given)
-    return model.eval()
+            round_input(model.get_submodule(paths[name]), found.activations, given)
+    return model.eval(), paths
 
 
 @contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from quantgate.errors import FormatError, UsageError, hint
 from quantgate.formats import Fp4Grid, Grid, Scheme, scheme
@@ -15,7 +16,22 @@ from quantgate.models import OpenedModel
 from quantgate.models.tensors import torch_dtype
 from quantgate.quantize import checkpoints, methods
 from quantgate.quantize.manifest import ALWAYS_KEPT, BASELINE, Note, Recipe
-from quantgate.records import parse
+from quantgate.records import Record, parse
+
+# Measured on the reference model, layers of 256 and 768 columns: GPTQ on 128 tokens of one text loses 0.6 to 1.3 times
+# what plain rounding loses on other texts, on 512 tokens 0.4 to 1.4 times, on 2,048 tokens 0.2 to 0.6 times.
+MIN_EXPERT_TOKENS = 512
+
+
+class ExpertOptions(Record):
+    """Keys of a recipe's ``options`` that every method takes, for models with experts (see ``experts``)."""
+
+    min_expert_tokens: int = Field(default=MIN_EXPERT_TOKENS, ge=1)  # an expert that was given fewer is starved
+    starved: Literal["rtn", "keep"] = "rtn"
+
+    @property
+    def consequence(self) -> str:
+        return "left at full precision" if self.starved == "keep" else "rounded without them"
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,7 @@ class Variant:
     options: Any  # the method's Options
     kept: dict[str, str]  # linear layer -> why it stays at full precision
     container: checkpoints.Checkpoint
+    experts: ExpertOptions
 
     @property
     def name(self) -> str:
@@ -97,7 +114,12 @@ def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], 
         )
     name = recipe.method or usual_method(found)
     method = methods.get(name, where=where)
-    options = parse(method.Options, recipe.options, where=f"{where}, options of {name}")
+    of_experts = {key: value for key, value in recipe.options.items() if key in ExpertOptions.model_fields}
+    of_method = {key: value for key, value in recipe.options.items() if key not in of_experts}
+    if of_experts and not model.has_experts:
+        raise UsageError(f"{where}: {model.ref} has no experts; remove '{next(iter(of_experts))}' from its options")
+    experts = parse(ExpertOptions, of_experts, where=f"{where}, options")
+    options = parse(method.Options, of_method, where=f"{where}, options of {name}")
     if method.needs_stats and not calibrated:
         raise UsageError(f"{where}: method {name} needs a calibration set; give one, or say method: rtn")
     if found.calibrated and not calibrated:
@@ -112,7 +134,7 @@ def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], 
         out, columns = model.files.entry(f"{layer}.weight").shape
         if layer not in kept and (reason := container.refuse_layer(found, out, columns)):
             raise FormatError(f"{where}: {layer}: {reason}; list '{layer.rpartition('.')[2]}' under keep")
-    return Variant(recipe, found, found.weights, name, method, options, kept, container)
+    return Variant(recipe, found, found.weights, name, method, options, kept, container, experts)
 
 
 def _kept(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], where: str) -> dict[str, str]:

@@ -69,13 +69,17 @@ def _pad(samples: list[Sequence[int]]) -> Batch:
 class Statistics:
     """H [in, in], the largest |x| [in] and a sample of x, float32, per group of layers that share an input.
 
-    The sample is every n-th of the ``tokens`` that are to come.
+    The sample is every n-th of the ``tokens`` that are to come. Layers of an expert are counted by the tokens that were
+    routed to it.
     """
 
     def __init__(self, block: Block, groups: Sequence[Sequence[str]], tokens: int = SAMPLE) -> None:
-        self._block, self._tokens, self._step = block, 0, max(1, -(-tokens // SAMPLE))
+        self._block, self._expected = block, tokens
+        self._tokens = {group[0]: 0 for group in groups}
+        self._experts = {group[0]: block.experts(group[0]) for group in groups}
         self._samples: dict[str, list[Tensor]] = {group[0]: [] for group in groups}
-        self._rows: Tensor | None = None  # which rows of the running batch are real tokens; None: all of them
+        self._real: Tensor | None = None  # [batch * tokens] which rows of the running batch are real; None: all of them
+        self._rows: Tensor | None = None  # their numbers
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}  # by the first layer of the group
         self._hooks: list[Any] = []
         for group in groups:
@@ -90,8 +94,8 @@ class Statistics:
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Run the block on one batch, counting its real tokens; gives the block's output."""
         flat = batch.real.reshape(-1)
-        self._rows = None if bool(flat.all()) else flat.nonzero().squeeze(1).to(self._block.device)
-        self._tokens += int(flat.sum())
+        self._real = None if bool(flat.all()) else flat.to(self._block.device)
+        self._rows = None if self._real is None else flat.nonzero().squeeze(1).to(self._block.device)
         return self._block(hidden)
 
     def close(self) -> None:
@@ -110,15 +114,27 @@ class Statistics:
         hessian = upper.triu() + upper.triu(1).T
         sample = self._samples.pop(name)
         rows = torch.cat(sample)[:SAMPLE] if sample else None
-        return LayerStats(hessian.div_(max(self._tokens, 1)), self._tokens, absmax, rows)
+        tokens = self._tokens[name]
+        return LayerStats(hessian.div_(max(tokens, 1)), tokens, absmax, rows)
 
     def _add(self, name: str, given: Tensor) -> None:
-        rows = given.reshape(-1, given.shape[-1]).float()
-        if self._rows is not None:
-            rows = rows.index_select(0, self._rows)
+        rows = self._counted(name, given.reshape(-1, given.shape[-1]).float())
+        if not len(rows):
+            return
         hessian, absmax = self._sums[name]
         for start in range(0, len(hessian), STRIPE):  # H is symmetric: only its upper stripes are summed
             hessian[start : start + STRIPE, start:].addmm_(rows[:, start : start + STRIPE].T, rows[:, start:])
         torch.maximum(absmax, rows.abs().amax(dim=0), out=absmax)
-        begun = self._tokens - len(rows)
-        self._samples[name].append(rows[(self._step // 2 - begun) % self._step :: self._step].clone())
+        begun, expert = self._tokens[name], self._experts[name]
+        step = max(1, -(-int(self._expected * (expert[1].share if expert else 1)) // SAMPLE))
+        self._samples[name].append(rows[(step // 2 - begun) % step :: step].clone())
+        self._tokens[name] = begun + len(rows)
+
+    def _counted(self, name: str, rows: Tensor) -> Tensor:
+        """The ``rows`` that stand for real tokens."""
+        if self._real is None or self._rows is None:
+            return rows
+        expert = self._experts[name]
+        if expert is None or expert[1].routed is None:
+            return rows.index_select(0, self._rows)
+        return rows[self._real[expert[1].routed]]

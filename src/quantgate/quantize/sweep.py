@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from quantgate.models.walker import Block
 from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, kept, open_artifact
 from quantgate.quantize.balance import Balanced, balance
 from quantgate.quantize.checkpoints import StoredLinear
+from quantgate.quantize.experts import Crowd, Starved, without_statistics
 from quantgate.quantize.journal import Journal, Piece, refuse_strangers
 from quantgate.quantize.manifest import Calibration, Fate, Note, Recipe, tool_version
 from quantgate.quantize.methods import LayerStats, Solved
@@ -135,7 +137,7 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
                 hidden = [statistics.forward(one, batch).cpu() for one, batch in zip(hidden, run.batches, strict=True)]
                 statistics.close()
                 held = {group[0]: statistics.take(group[0]) for group in groups[index]} if run.batches else {}
-                pieces = Pieces(run, variants)
+                pieces = Pieces(run, variants, Crowd.of(block, groups[index], held))
                 pieces.balance(block, groups[index], held, probe)
                 for at, group in enumerate(groups[index]):
                     _solve(pieces, block, group, held.pop(group[0], None))
@@ -150,11 +152,12 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
 class Pieces:
     """What one block has become so far, for every variant."""
 
-    def __init__(self, run: Sweep, variants: list[Variant]) -> None:
-        self.run, self.variants = run, variants
+    def __init__(self, run: Sweep, variants: list[Variant], crowd: Crowd) -> None:
+        self.run, self.variants, self.crowd = run, variants, crowd
         self.tensors: dict[str, dict[str, Tensor]] = {variant.name: {} for variant in variants}
         self.fates: dict[str, list[Fate]] = {variant.name: [] for variant in variants}
-        self.ledger: dict[str, list[Note]] = {variant.name: [] for variant in variants}
+        total = sum(int(batch.real.sum()) for batch in run.batches)
+        self.ledger = {variant.name: list(crowd.notes(variant.experts, total)) for variant in variants}
         self.balanced: dict[str, Balanced] = {}
 
     def balance(
@@ -168,11 +171,21 @@ class Pieces:
         model = self.run.model
         folds = find_folds(block, groups, probe) if asking and probe is not None else []
         for variant in asking:
-            found = balance(variant, block, groups, statistics, folds, lambda name: model.files.entries[name].dtype)
+            starved = partial(self.crowd.starved, options=variant.experts)
+            found = balance(variant, block, groups, statistics, folds, self._stored_type, starved)
             self.balanced[variant.name] = found
             self.tensors[variant.name] |= {name: tensor.cpu() for name, tensor in found.stored.items()}
             self.fates[variant.name] += [kept(model, name, "keep", found.because[name]) for name in found.stored]
             self.ledger[variant.name] += found.notes
+
+    def _stored_type(self, tensor: str) -> str:
+        return self.run.model.files.entries[tensor].dtype
+
+    def keep(self, variant: Variant, layer: str, because: str) -> None:
+        """Leave a layer that was to be quantized as the model has it."""
+        tensor, model = f"{layer}.weight", self.run.model
+        self.tensors[variant.name][tensor] = model.files.read(tensor)
+        self.fates[variant.name].append(kept(model, tensor, variant.format, because))
 
     def add(
         self, variant: Variant, layer: str, weight: Tensor, solved: Solved, reach: float, largest: float | None
@@ -221,12 +234,26 @@ def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | N
     Variants without channel scales share everything. One with channel scales has weights and statistics of its own.
     """
     weights = {layer: block.linear(layer).weight for layer in group}
-    _solve_alike(pieces, [one for one in pieces.variants if one.name not in pieces.balanced], weights, stats)
+    starved = {one.name: why for one in pieces.variants if (why := pieces.crowd.starved(group[0], one.experts))}
+    fed = [one for one in pieces.variants if one.name not in starved]
+    _solve_alike(pieces, [one for one in fed if one.name not in pieces.balanced], weights, stats, first=group[0])
     for variant in pieces.variants:
-        if variant.name in pieces.balanced and stats is not None:
+        if variant.name in starved:
+            _solve_starved(pieces, variant, weights, starved[variant.name], group[0])
+        elif variant.name in pieces.balanced and stats is not None:
             how = pieces.balanced[variant.name]
             own = {layer: how.weight(layer, group[0], weight) for layer, weight in weights.items()}
             _solve_alike(pieces, [variant], own, how.statistics(group[0], stats), how, group[0])
+
+
+def _solve_starved(pieces: Pieces, variant: Variant, weights: dict[str, Tensor], because: str, first: str) -> None:
+    """The layers of an expert that was given too few tokens, by the rule of the recipe."""
+    if variant.experts.starved == "keep":
+        for layer in weights:
+            if layer not in variant.kept:
+                pieces.keep(variant, layer, because)
+        return
+    _solve_alike(pieces, [without_statistics(variant)], weights, None, Starved(variant, because), first)
 
 
 def _solve_alike(
@@ -234,12 +261,16 @@ def _solve_alike(
     variants: list[Variant],
     weights: dict[str, Tensor],
     stats: LayerStats | None,
-    how: Balanced | None = None,
+    how: Balanced | Starved | None = None,
     first: str = "",
 ) -> None:
     """All layers of one input, the jobs of one method together so that they share what they can."""
     reach = max(float(weight.abs().max()) for weight in weights.values())
     largest = None if stats is None or stats.absmax is None else float(stats.absmax.max())
+    if not isinstance(
+        how, Balanced
+    ):  # experts share the number that activations are rounded with, as kernels fuse them
+        largest = pieces.crowd.largest.get(first, largest)
     entries = pieces.run.model.files.entries
     for method in dict.fromkeys(variant.method_name for variant in variants):
         todo = [
@@ -286,12 +317,13 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
         fates[name.removesuffix(".weight")] = _kept_fate(run, variant, name)
     config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
     linears = [layer for block in blocks for group in model.linears(block) for layer in group]
+    left = [*model.unquantized, *(layer for layer in linears if fates[layer].got != variant.format)]
     write_artifact(
         journal.whole(variant.name),
         model,
         entries=solved | {name: model.files.entries[name] for name in rest},
         fates=fates,
-        config=container.config(config, variant.scheme, ["lm_head", *(one for one in linears if one in variant.kept)]),
+        config=container.config(config, variant.scheme, list(dict.fromkeys(["lm_head", *left]))),
         shard_bytes=shard_bytes,
         name=variant.name,
         recipe=variant.recipe,
@@ -312,7 +344,7 @@ def _kept_fate(run: Sweep, variant: Variant, tensor: str) -> Fate:
         return kept(run.model, tensor, variant.format, variant.kept[layer])
     if pattern := variant.recipe.kept_by(layer):
         return kept(run.model, tensor, variant.format, f"'{pattern}' is on the keep list")
-    return kept(run.model, tensor, "keep", "not the weight of a linear layer")
+    return kept(run.model, tensor, "keep", run.model.unquantized.get(layer, "not the weight of a linear layer"))
 
 
 def _ready(run: Sweep, variant: Variant, out: Path) -> Artifact | None:

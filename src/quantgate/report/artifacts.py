@@ -24,6 +24,8 @@ EVENTS = {  # of the ledger, as people read them
     "damping": "damping raised",
     "dead_columns": "dead inputs",
     "not_scaled": "without channel scales",
+    "expert_tokens": "experts counted",
+    "starved_expert": "starved experts",
 }
 
 
