@@ -14,7 +14,9 @@ def quantize(
     model: Annotated[str, typer.Argument(help="A folder, a Hugging Face id, or quantgate/reference.")],
     variant: Annotated[
         list[str],
-        typer.Option("--variant", "-v", help="SCHEME[:method][+container], such as W4A16:awq; may be repeated."),
+        typer.Option(
+            "--variant", "-v", help="SCHEME[:method][@kv_cache][+container], such as W4A16:awq@int8; repeatable."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Gets one artifact folder for each variant.")] = Path("artifacts"),
     keep: Annotated[

@@ -27,6 +27,7 @@ from quantgate.models.anatomy import take_apart
 from quantgate.models.experts import Experts, module_paths
 from quantgate.models.tensors import TensorFiles, finite
 
+CACHE = "past_key_values"  # the argument in which transformers' blocks take their cache
 CONTEXTS_KEPT = 32  # recorded block arguments, one per batch shape
 
 
@@ -57,10 +58,13 @@ class Block:
 
     def __init__(self, walker: Walker, index: int, module: nn.Module, device: torch.device) -> None:
         self.index, self.module, self.device, self._walker = index, module, device, walker
+        self.cache: Any = None  # what the attention hands its keys and values to, if anything
 
     @torch.no_grad()
     def __call__(self, hidden: Tensor) -> Tensor:
         args, kwargs = self._walker.context(self.index, hidden.shape[0], hidden.shape[1], self.device)
+        if self.cache is not None:
+            kwargs = kwargs | {CACHE: self.cache}
         out = self.module(hidden.to(self.device), *args, **kwargs)
         return out[0] if isinstance(out, tuple) else out  # type: ignore[no-any-return]
 

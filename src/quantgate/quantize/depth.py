@@ -55,9 +55,7 @@ def walk(
             statistics.close()
             for group in model.linears(index):
                 found = statistics.take(group[0])
-                assert found.absmax is not None  # statistics of a walk always have both
-                assert found.sample is not None
-                shapes.append(_shape(group, found.absmax, found.sample))
+                shapes.append(_shape(group, found.largest(), found.sample))
             for at, variant in enumerate(variants):
                 rounded = _rounded(block, model, variant)
                 own[at] = [rounded(one) for one in own[at]]
@@ -68,7 +66,10 @@ def walk(
     return shapes, growth
 
 
-def _shape(group: Sequence[str], absmax: Tensor, sample: Tensor) -> InputShape:
+def _shape(group: Sequence[str], absmax: Tensor, sample: Tensor | None) -> InputShape:
+    """Of an expert that was given no token: all zeros."""
+    if sample is None or not len(sample):
+        return InputShape(layers=tuple(group), channels=len(absmax), max_over_median=0.0, largest=0, kurtosis=0.0)
     centred = sample.double() - sample.double().mean()
     variance = float(centred.square().mean())
     return InputShape(
@@ -82,20 +83,18 @@ def _shape(group: Sequence[str], absmax: Tensor, sample: Tensor) -> InputShape:
 
 def _rounded(block: Block, model: OpenedModel, variant: Artifact) -> Block:
     """The block with the variant's weights and, where its scheme says so, rounded inputs."""
-    prefix = model.walker.prefix(block.index)
+    prefix, quantized = model.walker.prefix(block.index), set(variant.quantized)
     module, state = copy.deepcopy(block.module), dict[str, Tensor]()
     for name in module.state_dict():
-        layer = (prefix + name).removesuffix(".weight")
-        quantized = name.endswith(".weight") and layer in variant.quantized
-        tensor = variant.linear(layer).dequantized(torch.float32) if quantized else variant.files.read(prefix + name)
+        stored = model.walker.anatomy.stored[prefix + name]
+        layer = stored.removesuffix(".weight")
+        tensor = variant.linear(layer).dequantized(torch.float32) if layer in quantized else variant.files.read(stored)
         state[name] = tensor.float()
     module.load_state_dict(state, assign=True)
     for name, inner in module.named_modules():
-        if isinstance(inner, nn.Linear) and prefix + name in variant.quantized:
-            scheme = variant.scheme_of(prefix + name)
-            if scheme.activations is not None:
-                given = variant.linear(prefix + name).input_scale if scheme.calibrated else None
-                round_input(inner, scheme.activations, given)
+        layer = model.walker.anatomy.module_name(prefix + name) if isinstance(inner, nn.Linear) else ""
+        if layer in quantized and (scheme := variant.scheme_of(layer)).activations is not None:
+            round_input(inner, scheme.activations, variant.linear(layer).input_scale if scheme.calibrated else None)
     return Block(model.walker, block.index, module.eval().requires_grad_(False), block.device)
 
 

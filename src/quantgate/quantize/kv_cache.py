@@ -37,17 +37,18 @@ class Ranges:
             self.largest[side] = max(self.largest[side], float(seen.max()))
         return keys, values
 
-    def scales(self, attention: str, format: str) -> dict[str, Tensor]:
-        """The tensors that the format stores for a layer. Raises BadTensor when no key or value was seen."""
+    def scales(self, attention: str, format: str, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The tensors that the format stores for a layer. Raises BadTensor when there is no range to store."""
         if KV_CACHES[format].strategy != "tensor":
             return {}
         for side, largest in self.largest.items():
             if not 0 < largest < float("inf"):
                 raise BadTensor(
-                    f"{attention}: the largest magnitude of its {side} is {largest} on the calibration set, so the KV "
-                    "cache has no scale; leave 'kv_cache' out, or check the weights"
+                    f"{attention}: the largest magnitude of its {side} is {largest} on the calibration set, so the "
+                    "KV cache has no scale; leave 'kv_cache' out, or check the weights"
                 )
-        return {f"{attention}.{side}_scale": torch.tensor([self.largest[side] / FP8_MAX]) for side in SIDES}
+        found = {side: torch.tensor([self.largest[side] / FP8_MAX], dtype=dtype) for side in SIDES}
+        return {f"{attention}.{side}_scale": scale for side, scale in found.items()}
 
 
 class Rounding:
@@ -64,6 +65,11 @@ class Rounding:
             for states, scale in zip((keys, values), self.scales, strict=True)
         ]
         return rounded[0], rounded[1]
+
+
+def attention_of(groups: list[list[str]]) -> str:
+    """The attention module of a block with these groups of linear layers: the first ones are its."""
+    return groups[0][0].rpartition(".")[0]
 
 
 def roundings(files: TensorFiles, attentions: list[str], format: str) -> list[Rounding]:

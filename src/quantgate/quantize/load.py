@@ -43,7 +43,7 @@ def load_with_paths(artifact: Artifact, dtype: torch.dtype | None = None) -> tup
     for fate in artifact.manifest.fates:
         if fate.name in artifact.quantized:
             state[f"{fate.name}.weight"] = artifact.linear(fate.name).dequantized(dtype or stored)
-        else:
+        elif fate.weights:  # all but the scales of a KV cache, which are no part of the architecture
             state |= {tensor: artifact.files.read(tensor) for tensor in fate.tensors}
     make: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with _quietly():

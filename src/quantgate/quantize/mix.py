@@ -91,6 +91,8 @@ def mixable(model: OpenedModel, name: str, source: Artifact) -> str:
         return f"'{name}' was made from {manifest.model.ref}, which is another model"
     if manifest.checkpoint != CONTAINER:
         return f"'{name}' is stored as {manifest.checkpoint}; only {CONTAINER} says each layer's format"
+    if manifest.kv_cache is not None:
+        return f"'{name}' has a KV cache in {manifest.kv_cache.format}, whose scales belong to all of its layers"
     if moved := [fate.name for fate in manifest.quantized if fate.facts.get("scaling")]:
         return f"'{name}' has channel scales of {moved[0]} and others folded in, so its layers expect another input"
     return ""

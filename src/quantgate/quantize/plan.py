@@ -10,12 +10,14 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from quantgate.errors import FormatError, UsageError, hint
+from quantgate.errors import FormatError, UnknownName, UsageError, hint
 from quantgate.formats import Fp4Grid, Grid, Scheme, scheme
+from quantgate.formats.schemes import KV_CACHES
 from quantgate.models import OpenedModel
 from quantgate.models.tensors import torch_dtype
 from quantgate.quantize import checkpoints, methods
-from quantgate.quantize.manifest import ALWAYS_KEPT, BASELINE, Note, Recipe
+from quantgate.quantize.manifest import ALWAYS_KEPT, BASELINE, CONTAINER, Note, Recipe
+from quantgate.quantize.methods._scaling import ScalingMethod
 from quantgate.records import Record, parse
 
 # Measured on the reference model, layers of 256 and 768 columns: GPTQ on 128 tokens of one text loses 0.6 to 1.3 times
@@ -127,6 +129,7 @@ def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], 
             f"{where}: {found.label} rounds activations with numbers from a calibration set; give one, or choose "
             "FP8_DYNAMIC, W8A8 or MXFP4, which need none"
         )
+    _check_cache(recipe, method, where, calibrated=calibrated)
     kept = _kept(model, recipe, blocks, where)
     layers = [layer for block in blocks for group in block for layer in group]
     _check_groups(model, found.weights, layers, kept, where)
@@ -135,6 +138,25 @@ def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], 
         if layer not in kept and (reason := container.refuse_layer(found, out, columns)):
             raise FormatError(f"{where}: {layer}: {reason}; list '{layer.rpartition('.')[2]}' under keep")
     return Variant(recipe, found, found.weights, name, method, options, kept, container, experts)
+
+
+def _check_cache(recipe: Recipe, method: methods.Method, where: str, *, calibrated: bool) -> None:
+    if not recipe.kv_cache:
+        return
+    if recipe.kv_cache not in KV_CACHES:
+        raise UnknownName("kv_cache", recipe.kv_cache, tuple(KV_CACHES), where=where)
+    if recipe.container != CONTAINER:
+        raise FormatError(
+            f"{where}: the container {recipe.container} has no place for a KV cache; leave kv_cache or container out"
+        )
+    measured = KV_CACHES[recipe.kv_cache].strategy == "tensor"
+    if measured and not calibrated:
+        raise UsageError(f"{where}: a KV cache in {recipe.kv_cache} needs a calibration set; give one, or choose int8")
+    if measured and isinstance(method, ScalingMethod):
+        raise FormatError(
+            f"{where}: folded channel scales move the values that a KV cache in {recipe.kv_cache} was measured on; "
+            "choose method gptq or rtn, or kv_cache int8"
+        )
 
 
 def _kept(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], where: str) -> dict[str, str]:

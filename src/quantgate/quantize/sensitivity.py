@@ -24,7 +24,7 @@ from torch import Tensor
 from quantgate.errors import DataError
 from quantgate.models import OpenedModel
 from quantgate.quantize.artifact import Artifact, baseline
-from quantgate.quantize.load import load_dequantized
+from quantgate.quantize.load import load_with_paths
 from quantgate.quantize.manifest import BASELINE
 from quantgate.quantize.mix import Choice, linears
 
@@ -70,10 +70,13 @@ def sensitivity(
     Raises DataError for a capability without examples and for an example without an answer.
     """
     groups = tuple(tuple(group) for group in linears(model))
-    network = load_dequantized(baseline(model), torch.float32)
+    network, paths = load_with_paths(baseline(model), torch.float32)
     network.requires_grad_(False)
-    deltas = {name: _deltas(network, source, groups) for name, source in sources.items()}
-    weights = [network.get_parameter(f"{layer}.weight").requires_grad_(True) for group in groups for layer in group]
+    weights = [network.get_parameter(f"{paths[layer]}.weight") for group in groups for layer in group]
+    known = dict(zip((layer for group in groups for layer in group), weights, strict=True))
+    deltas = {name: _deltas(known, source) for name, source in sources.items()}
+    for weight in weights:
+        weight.requires_grad_(True)
     signs = torch.Generator().manual_seed(seed)
     total, done = sum(map(len, examples.values())), 0
     moves, tokens = dict[str, Tensor](), dict[str, int]()
@@ -95,13 +98,12 @@ def sensitivity(
     return Sensitivity(groups, tuple(sources), moves, tokens)
 
 
-def _deltas(network: torch.nn.Module, source: Artifact, groups: Sequence[Sequence[str]]) -> dict[str, Tensor]:
+def _deltas(weights: Mapping[str, Tensor], source: Artifact) -> dict[str, Tensor]:
     """dW of every layer that the source quantizes, in bfloat16 (a change's third digit does not matter)."""
     stored = set(source.quantized)
     return {
-        layer: (source.linear(layer).dequantized(torch.float32) - network.get_parameter(f"{layer}.weight")).bfloat16()
-        for group in groups
-        for layer in group
+        layer: (source.linear(layer).dequantized(torch.float32) - weight).bfloat16()
+        for layer, weight in weights.items()
         if layer in stored
     }
 
@@ -109,12 +111,16 @@ def _deltas(network: torch.nn.Module, source: Artifact, groups: Sequence[Sequenc
 def _probe(
     network: torch.nn.Module, weights: Sequence[Tensor], ids: Sequence[int], start: int, signs: torch.Generator
 ) -> tuple[Tensor, ...]:
-    """The gradient of sum_t u_t . z_t by every weight, over the positions whose next token belongs to the answer."""
+    """The gradient of sum_t u_t . z_t by every weight, over the positions whose next token belongs to the answer.
+
+    Experts that no token reached have none; zeros stand for it.
+    """
     logits = network(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0, start - 1 : len(ids) - 1].float()
     p = logits.detach().softmax(-1)
     r = torch.randint(0, 2, p.shape, generator=signs).float() * 2 - 1
     u = p.sqrt() * r - p * (p.sqrt() * r).sum(-1, keepdim=True)
-    return torch.autograd.grad((u * logits).sum(), weights)
+    found = torch.autograd.grad((u * logits).sum(), weights, allow_unused=True)
+    return tuple(torch.zeros_like(w) if one is None else one for w, one in zip(weights, found, strict=True))
 
 
 def _moved(gradients: Sequence[Tensor], deltas: Mapping[str, Tensor], groups: Sequence[Sequence[str]]) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from quantgate.errors import BadTensor, DataError
 from quantgate.models.walker import Block
+from quantgate.quantize.kv_cache import Ranges
 from quantgate.quantize.methods import SAMPLE, LayerStats
 
 STRIPE = 128  # rows of H summed at a time; measured at 768 columns, a third less time than the full product
@@ -96,6 +97,8 @@ class Statistics:
         flat = batch.real.reshape(-1)
         self._real = None if bool(flat.all()) else flat.to(self._block.device)
         self._rows = None if self._real is None else flat.nonzero().squeeze(1).to(self._block.device)
+        if isinstance(self._block.cache, Ranges):
+            self._block.cache.real = batch.real
         return self._block(hidden)
 
     def close(self) -> None:

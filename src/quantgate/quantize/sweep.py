@@ -25,13 +25,16 @@ from quantgate.errors import ArtifactError, RecordError, Stopped
 from quantgate.formats.codec import calibrated_scale, global_scale
 from quantgate.models import OpenedModel
 from quantgate.models.folding import find_folds
+from quantgate.models.tensors import torch_dtype
 from quantgate.models.walker import Block
 from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, kept, open_artifact
 from quantgate.quantize.balance import Balanced, balance
 from quantgate.quantize.checkpoints import StoredLinear
+from quantgate.quantize.checkpoints.compressed_tensors import kv_cache_arguments
 from quantgate.quantize.experts import Crowd, Starved, without_statistics
 from quantgate.quantize.journal import Journal, Piece, refuse_strangers
-from quantgate.quantize.manifest import Calibration, Fate, Note, Recipe, tool_version
+from quantgate.quantize.kv_cache import Ranges, attention_of
+from quantgate.quantize.manifest import Calibration, Fate, Note, Recipe, StoredCache, tool_version
 from quantgate.quantize.methods import LayerStats, Solved
 from quantgate.quantize.methods._scaling import ScalingMethod
 from quantgate.quantize.plan import Variant, plan
@@ -133,9 +136,11 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
             else:
                 journal.begin(index)
                 probe = hidden[-1][:1, :PROBE_TOKENS] if hidden else None
+                ranges = block.cache = Ranges() if any(variant.recipe.kv_cache for variant in variants) else None
                 statistics = Statistics(block, groups[index] if run.batches else [], tokens)
                 hidden = [statistics.forward(one, batch).cpu() for one, batch in zip(hidden, run.batches, strict=True)]
                 statistics.close()
+                block.cache = None
                 held = {group[0]: statistics.take(group[0]) for group in groups[index]} if run.batches else {}
                 pieces = Pieces(run, variants, Crowd.of(block, groups[index], held))
                 pieces.balance(block, groups[index], held, probe)
@@ -143,6 +148,8 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
                     _solve(pieces, block, group, held.pop(group[0], None))
                     run.progress("quantize", done + at + 1, total)
                 for variant in variants:
+                    if ranges is not None and variant.recipe.kv_cache:
+                        pieces.cache(variant, attention_of(groups[index]), ranges)
                     journal.write(index, variant.name, pieces.tensors[variant.name], pieces.piece(variant))
                 journal.finish(index, names)
         done += len(groups[index])
@@ -177,6 +184,14 @@ class Pieces:
             self.tensors[variant.name] |= {name: tensor.cpu() for name, tensor in found.stored.items()}
             self.fates[variant.name] += [kept(model, name, "keep", found.because[name]) for name in found.stored]
             self.ledger[variant.name] += found.notes
+
+    def cache(self, variant: Variant, attention: str, ranges: Ranges) -> None:
+        """The scales of the layer's KV cache, where its format stores some."""
+        word = next(iter(self.run.model.files.entries.values())).dtype
+        for name, tensor in ranges.scales(attention, variant.recipe.kv_cache, torch_dtype(word)).items():
+            self.tensors[variant.name][name] = tensor
+            fate = Fate(name=name, asked="keep", got=word.lower(), because="a scale of the KV cache", tensors=(name,))
+            self.fates[variant.name].append(fate.model_copy(update={"bytes": tensor.nbytes}))
 
     def _stored_type(self, tensor: str) -> str:
         return self.run.model.files.entries[tensor].dtype
@@ -318,12 +333,19 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
     config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
     linears = [layer for block in blocks for group in model.linears(block) for layer in group]
     left = [*model.unquantized, *(layer for layer in linears if fates[layer].got != variant.format)]
+    told = container.config(config, variant.scheme, list(dict.fromkeys(["lm_head", *left])))
+    cache, stored_cache = variant.recipe.kv_cache, None
+    if cache:
+        told["quantization_config"]["kv_cache_scheme"] = kv_cache_arguments(cache)
+        attentions = tuple(attention_of(model.linears(block)) for block in blocks)
+        stored_cache = StoredCache(format=cache, attentions=attentions)
     write_artifact(
         journal.whole(variant.name),
         model,
         entries=solved | {name: model.files.entries[name] for name in rest},
         fates=fates,
-        config=container.config(config, variant.scheme, list(dict.fromkeys(["lm_head", *left]))),
+        config=told,
+        kv_cache=stored_cache,
         shard_bytes=shard_bytes,
         name=variant.name,
         recipe=variant.recipe,

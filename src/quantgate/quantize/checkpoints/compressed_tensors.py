@@ -34,6 +34,7 @@ from torch import Tensor
 from quantgate.formats import FloatGrid, Fp4Grid, Grid, IntGrid, Scheme
 from quantgate.formats.codec import FP8
 from quantgate.formats.pack import pack, pack_fp4, unpack, unpack_fp4
+from quantgate.formats.schemes import KV_CACHES
 from quantgate.quantize.checkpoints import StoredLinear
 
 LAYOUT_VERSION = "0.20.0"  # the compressed-tensors release that these layouts were proven with
@@ -136,6 +137,21 @@ class CompressedTensors:
         if isinstance(scheme.weights, FloatGrid):
             return "float-quantized"
         return "pack-quantized" if scheme.packed else "int-quantized"
+
+
+def kv_cache_arguments(format: str) -> dict[str, Any] | None:
+    """compressed-tensors' ``kv_cache_scheme``; None for a scale per token and head, which it has no words for."""
+    grid = KV_CACHES[format]
+    if grid.strategy != "tensor":
+        return None
+    return {
+        "num_bits": grid.bits,
+        "type": grid.type,
+        "symmetric": True,
+        "strategy": "tensor",
+        "dynamic": False,
+        "observer": "minmax",
+    }
 
 
 def _input_scale(activations: Grid | None) -> str:
