@@ -73,7 +73,7 @@ class TorchEngine:
 
     def _swap(self, artifact: Artifact, kernels: str) -> tuple[KernelPath, ...]:
         """Put a module that computes from codes in the place of every quantized linear; tell what runs."""
-        counts: Counter[tuple[tuple[int, int], str, str, str]] = Counter()
+        counts: Counter[tuple[tuple[int, int], str, str, str, str]] = Counter()
         rounded = Rounded()
         for name in artifact.quantized:
             stored = artifact.linear(name)
@@ -81,11 +81,10 @@ class TorchEngine:
             parent, _, leaf = name.rpartition(".")
             setattr(self.network.get_submodule(parent), leaf, module)
             out, columns = stored.codes.shape
-            counts[(out, columns), asked, got, because] += 1
-        label = artifact.scheme.label
+            counts[(out, columns), asked, got, because, artifact.layer_scheme(name).label] += 1
         return tuple(
             KernelPath(scheme=label, shape=shape, asked=asked, got=got, because=because, linears=count)
-            for (shape, asked, got, because), count in sorted(counts.items())
+            for (shape, asked, got, because, label), count in sorted(counts.items())
         )
 
     def encode(self, turns: Sequence[tuple[str, str]]) -> list[int]:

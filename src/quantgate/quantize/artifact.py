@@ -52,6 +52,10 @@ class Artifact:
         recipe = self.manifest.recipe
         return scheme(recipe.scheme, group_size=recipe.group_size, symmetric=recipe.symmetric)
 
+    def layer_scheme(self, name: str) -> Scheme:
+        """The scheme of one quantized layer; all of ours have the artifact's."""
+        return self.scheme
+
     @cached_property
     def quantized(self) -> tuple[str, ...]:
         """Full names of the linear layers that are stored as codes."""
@@ -78,7 +82,7 @@ def open_artifact(path: Path | str, *, verify: bool = True) -> Artifact:
     _check_files(folder, manifest, verify)
     artifact = Artifact(folder, manifest)
     try:
-        _check_fates(artifact)
+        check_fates(artifact)
     except ArtifactError:
         raise
     except QuantgateError as problem:
@@ -133,7 +137,8 @@ def _check_files(folder: Path, manifest: Manifest, verify: bool) -> None:
             raise ArtifactError(f"{file}: its bytes do not match the manifest; make the artifact again")
 
 
-def _check_fates(artifact: Artifact) -> None:
+def check_fates(artifact: Artifact) -> None:
+    """Every stored tensor has one fate, and the fates cover the model. Raises ArtifactError."""
     told = [tensor for fate in artifact.manifest.fates for tensor in fate.tensors]
     stored = set(artifact.files.entries)
     for tensor in sorted(stored - set(told)):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantgate.errors import ModelError
 from quantgate.quantize.artifact import Artifact
+from quantgate.quantize.manifest import LEFT_OUT
 
 if TYPE_CHECKING:
     import torch
@@ -32,10 +33,15 @@ def load_dequantized(artifact: Artifact, dtype: torch.dtype | None = None) -> An
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     state: dict[str, Tensor] = {}
+    rounding: dict[str, tuple[Grid, Tensor | None]] = {}
+    quantized = set(artifact.quantized)
     for fate in artifact.manifest.fates:
-        if fate.name in artifact.quantized:
-            state[f"{fate.name}.weight"] = artifact.linear(fate.name).dequantized(dtype or stored)
-        else:
+        if fate.name in quantized:
+            layer = artifact.linear(fate.name)
+            state[f"{fate.name}.weight"] = layer.dequantized(dtype or stored)
+            if layer.activations is not None:
+                rounding[fate.name] = layer.activations, layer.input_scale
+        elif fate.got != LEFT_OUT:
             state |= {tensor: artifact.files.read(tensor) for tensor in fate.tensors}
     make: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with _quietly():
@@ -46,10 +52,8 @@ def load_dequantized(artifact: Artifact, dtype: torch.dtype | None = None) -> An
         raise ModelError(
             f"{artifact.path}: no tensor '{sorted(told['missing_keys'])[0]}' for its architecture; make it again"
         )
-    if not artifact.is_baseline and artifact.scheme.activations is not None:
-        for name in artifact.quantized:
-            given = artifact.linear(name).input_scale if artifact.scheme.calibrated else None
-            round_input(model.get_submodule(name), artifact.scheme.activations, given)
+    for name, (grid, given) in rounding.items():
+        round_input(model.get_submodule(name), grid, given)
     return model.eval()
 
 

@@ -14,6 +14,7 @@ from quantgate.records import Record, digest_of
 ALWAYS_KEPT = ("embed_tokens", "lm_head")  # where a rounding error reaches every token; kept until a recipe can ask
 CONTAINER = "compressed_tensors"  # unless a recipe names another
 BASELINE = "BF16"  # the scheme that quantizes nothing
+LEFT_OUT = "left out"  # what a tensor got that is stored and not used
 SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 
