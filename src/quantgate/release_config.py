@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, JsonValue, field_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from quantgate.decide import Order
 from quantgate.errors import UsageError
@@ -60,9 +60,16 @@ class CapabilityConfig(Record):
 
 
 class VariantConfig(Record):
-    """One candidate: scheme, method and what to leave alone."""
+    """One candidate: scheme, method and what to leave alone, or an artifact that is there already."""
 
-    scheme: str = Field(description=f"{', '.join(scheme_names())}; a group size may follow: W4A16-g64")
+    scheme: str | None = Field(
+        default=None, description=f"{', '.join(scheme_names())}; a group size may follow: W4A16-g64"
+    )
+    artifact: str | None = Field(
+        default=None,
+        description="instead of a scheme: a folder or Hugging Face id that llm-compressor, AutoRound, GPTQModel, "
+        "AutoGPTQ, AutoAWQ or quantgate quantized from this model",
+    )
     method: str | None = Field(
         default=None, description=f"{', '.join(methods.names())}; left out, the usual one of the scheme"
     )
@@ -74,6 +81,15 @@ class VariantConfig(Record):
     container: str = Field(default=CONTAINER, description=f"how it is stored: {', '.join(checkpoints.names())}")
     keep: tuple[str, ...] = Field(default=(), description="layers to leave alone: names, parts of names, or globs")
     name: str | None = Field(default=None, description="what to call it")
+
+    @model_validator(mode="after")
+    def _made_or_found(self) -> Self:
+        if (self.scheme is None) == (self.artifact is None):
+            both = "both 'scheme' and 'artifact'" if self.scheme else "neither 'scheme' nor 'artifact'"
+            raise ValueError(f"names {both}; a scheme is made, an artifact is taken as it is, so name one of them")
+        if self.artifact is not None and (more := sorted(self.model_fields_set - {"artifact", "name"})):
+            raise ValueError(f"an artifact is taken as it is; leave out '{more[0]}'")
+        return self
 
 
 class JudgeConfig(Record):
@@ -177,8 +193,19 @@ def _relative_to(config: ReleaseConfig, folder: Path) -> ReleaseConfig:
     capabilities = {
         name: one.model_copy(update={"suite": seen(one.suite)}) for name, one in config.capabilities.items()
     }
-    model = config.model
-    if (folder / model).is_dir() or model.startswith(("./", "../")):
-        model = str(folder / model)
-    update = {"model": model, "calibration": calibration, "capabilities": capabilities, "out": seen(config.out)}
+
+    def model_seen(ref: str) -> str:
+        return str(folder / ref) if (folder / ref).is_dir() or ref.startswith(("./", "../")) else ref
+
+    variants = tuple(
+        one.model_copy(update={"artifact": model_seen(one.artifact)}) if one.artifact else one
+        for one in config.variants
+    )
+    update = {
+        "model": model_seen(config.model),
+        "calibration": calibration,
+        "capabilities": capabilities,
+        "variants": variants,
+        "out": seen(config.out),
+    }
     return config.model_copy(update=update)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.two_models import CompareResult, compare_models
-from quantgate.pipeline.variants import candidate_of, recipes_of, sentence_of, summary_of
+from quantgate.pipeline.variants import Import, candidate_of, open_variant, sentence_of, summary_of, variants_of
 from quantgate.quantize.manifest import Recipe
 from quantgate.records import digest_of
 from quantgate.release_config import ReleaseConfig, load_config
@@ -78,18 +78,26 @@ def run(config: ReleaseConfig | Path | str, *, out: Path | None = None, progress
 
 def _run(this: Run) -> RunReport:
     config = this.config
-    recipes = recipes_of(config.variants)
+    variants = variants_of(config.variants)
+    recipes = [one for one in variants if isinstance(one, Recipe)]
     with this.stage("draw the cases"):
-        cases = cases_of(config, len(recipes))
+        cases = cases_of(config, len(variants))
         decide.refuse_hopeless(cases.gates, {name: len(group) for name, group in cases.gate.items()})
     with this.stage("open the model"):
         model = open_model(config.model)
-    with this.stage("choose the calibration set"):
-        chosen = calibration_of(config, model)
-        check_overlap(chosen.turns, [case for group in cases.gate.values() for case in group])
+    imports = [one for one in variants if isinstance(one, Import)]
+    with this.stage("open the artifacts of others") if imports else nullcontext():
+        made = {one.name: open_variant(one.ref, model, one.name) for one in imports}
+    chosen = None
+    if recipes:
+        with this.stage("choose the calibration set"):
+            chosen = calibration_of(config, model)
+            check_overlap(chosen.turns, [case for group in cases.gate.values() for case in group])
     with alone_in(this.out):
-        with this.stage("quantize"):
-            artifacts = _quantize(this, model, chosen, recipes)
+        if chosen is not None:
+            with this.stage("quantize"):
+                made |= {one.name: one for one in _quantize(this, model, chosen, recipes)}
+        artifacts = [made[one.name] for one in variants]
         with this.stage("evaluate"):
             evidence = _evaluate(this, model, artifacts, cases)
         report = _report(this, model, chosen, cases, artifacts, evidence)
@@ -100,7 +108,7 @@ def _run(this: Run) -> RunReport:
 def _report(
     this: Run,
     model: OpenedModel,
-    chosen: Chosen,
+    chosen: Chosen | None,
     cases: Cases,
     artifacts: Sequence[Artifact],
     evidence: Sequence[Evidence],
@@ -116,7 +124,7 @@ def _report(
         baseline_bytes=model.weights_bytes,
         config=config.model_copy(update={"out": ""}).digest,
         gates=tuple(cases.gates),
-        calibration=chosen.record,
+        calibration=None if chosen is None else chosen.record,
         candidates=tuple(candidates),
         variants=tuple(summary_of(artifact, this.out) for artifact in artifacts),
         evidence=tuple(evidence),

@@ -27,10 +27,11 @@ class Artifact:
 
     path: Path
     manifest: Manifest
+    called: str = ""  # the variant's name, where it is not the manifest's
 
     @property
     def name(self) -> str:
-        return self.manifest.name
+        return self.called or self.manifest.name
 
     @property
     def is_baseline(self) -> bool:

@@ -17,7 +17,7 @@ are known to read differently. The folder is only read; the manifest is made whe
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +85,7 @@ class Reader:
 class ForeignArtifact(Artifact):
     """An ``Artifact`` whose layers may differ in format, and whose fates were read off its files."""
 
-    reader: Reader
+    reader: Reader = field(kw_only=True)
 
     @property
     def scheme(self) -> Scheme:
@@ -123,7 +123,7 @@ def open_foreign(path: Path | str, model: OpenedModel, name: str = "") -> Foreig
     fates += kept_fates(reader.files, model, set(reader.shapes))
     fates += unused_fates(reader.files, model, {tensor for fate in fates for tensor in fate.tensors})
     notes += [note for _, some in found for note in some]
-    artifact = ForeignArtifact(folder, _manifest(told, reader, model, name, fates, notes), reader)
+    artifact = ForeignArtifact(folder, _manifest(told, reader, model, name, fates, notes), reader=reader)
     check_fates(artifact)
     return artifact
 
@@ -192,7 +192,8 @@ def _manifest(
         for file in sorted(used)
         if file.is_file()
     }
-    unknown = Note(tensor="", event="calibration", detail=UNKNOWN_CALIBRATION)
+    known = Note(tensor="artifact", event="made by", detail=told.made_by)
+    unknown = Note(tensor="artifact", event="calibration", detail=UNKNOWN_CALIBRATION)
     return ForeignManifest(
         name=name,
         recipe=Recipe(scheme=_scheme(reader).label, container=told.layout.container, label=name),
@@ -206,7 +207,7 @@ def _manifest(
         device="",
         seed=0,
         fates=tuple(sorted(fates, key=lambda fate: fate.name)),
-        ledger=(unknown, *notes),
+        ledger=(known, unknown, *notes),
         tensor_bytes=sum(entry.size for entry in entries),
         tensor_weights=model.parameters,
         total_bytes=sum(file.bytes for file in files.values()),

@@ -60,6 +60,8 @@ def read_awq(at: LayerTensors, shape: tuple[int, int], asked: LayerFormat) -> St
     groups = columns // size
     codes = unpack_words(at.take("qweight", ["I32"], (columns, out // 8))).T.contiguous()
     scales = at.take("scales", FLOATS, (groups, out)).T.contiguous()
+    if asked.weights.symmetric and not at.has("qzeros"):
+        return StoredLinear(at.layer, codes, scales, None, asked.weights, None)
     zeros = unpack_words(at.take("qzeros", ["I32"], (groups, out // 8))).T.contiguous()
     if asked.weights.symmetric and zeros.any():
         raise at.refuse("the config says zero_point is false, and qzeros holds others than 8; runtimes would disagree")

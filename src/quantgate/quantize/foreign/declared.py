@@ -14,7 +14,8 @@ from quantgate.quantize.foreign.compressed import Compressed
 from quantgate.quantize.foreign.gptq import Gptq
 from quantgate.quantize.foreign.layers import Layout
 
-SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}  # beside or instead of config.json's
+SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "quantization_config.json": ""}
+# the names that programs give to settings beside or instead of config.json's, and whose they are
 METHODS = {
     "compressed-tensors": Compressed,
     "gptq": Gptq,
@@ -75,7 +76,7 @@ def _one(folder: Path) -> tuple[Path, dict[str, Any]]:
     if not found:
         raise ArtifactError(
             f"{main}: no quantization_config in it, and no {' or '.join(SIDE_FILES)} beside it; "
-            "it is no quantized model of another program"
+            "it is neither an artifact of quantgate nor a quantized model of another program"
         )
     file, config = found[0]
     for other, told in found:
