@@ -54,7 +54,9 @@ def recipes_of(variants: Sequence[VariantConfig]) -> list[Recipe]:
     found = variants_of(variants)
     for one in found:
         if isinstance(one, Import):
-            raise UsageError(f"variants: '{one.name}' is an artifact already, and there is nothing to make; leave it out")
+            raise UsageError(
+                f"variants: '{one.name}' is an artifact already, and there is nothing to make; leave it out"
+            )
     return [one for one in found if isinstance(one, Recipe)]
 
 
@@ -83,7 +85,7 @@ def _import(ref: str, name: str | None, at: int) -> Import:
     name = name or Path(ref).name
     if not SAFE_NAME.fullmatch(name):
         raise UsageError(
-            f"variants, number {at}: '{name}' cannot name a variant; use letters, digits, '.', '_', '+' and '-' in 'name'"
+            f"variants, number {at}: '{name}' cannot name a variant; use letters, digits, '.', '_' and '-' in 'name'"
         )
     return Import(name, ref)
 

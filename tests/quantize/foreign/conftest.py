@@ -37,7 +37,8 @@ class Folder:
     """A foreign folder: ``path``, and ``weights`` with the float32 numbers [out, in] that its layers stand for."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.weights = path, {}
+        self.path = path
+        self.weights: dict[str, torch.Tensor] = {}
 
     @property
     def tensors(self):

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from quantgate.formats import FloatGrid, IntGrid
+from quantgate.formats import FloatGrid, Grid, IntGrid
 from quantgate.quantize import Recipe, load_dequantized
 from quantgate.quantize.foreign import is_foreign, open_foreign
 from quantgate.quantize.foreign.layers import scheme_of
@@ -45,8 +45,10 @@ def test_an_artifact_of_ours_without_manifest_is_the_same_again(each, tiny, tmp_
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_our_other_containers_come_back_too(tiny, samples, tmp_path, symmetric):
     names = ["gptq_v2", "awq", *(["gptq"] if symmetric else [])]
-    how = {"scheme": "W4A16", "group_size": 32, "symmetric": None if symmetric else False, "method": "rtn"}
-    for made in sweep(tiny, samples, [Recipe(container=name, **how) for name in names], tmp_path):
+    recipes = [
+        Recipe(scheme="W4A16", group_size=32, symmetric=symmetric, method="rtn", container=name) for name in names
+    ]
+    for made in sweep(tiny, samples, recipes, tmp_path):
         (made.path / "manifest.json").unlink()
         found = open_foreign(made.path, tiny)
         assert found.manifest.checkpoint == made.manifest.checkpoint
@@ -229,7 +231,7 @@ def test_settings_of_the_architecture_that_differ_are_told(stripped, tiny):
 
 def test_schemes_are_named_as_the_field_does():
     tokens = IntGrid(bits=8, strategy="token")
-    named = {
+    named: dict[str, tuple[Grid, Grid | None]] = {
         "W8A8": (IntGrid(bits=8), tokens),
         "W8A8_STATIC": (IntGrid(bits=8), IntGrid(bits=8, strategy="tensor")),
         "W4AFP8": (IntGrid(bits=4, strategy="group", group_size=128), FloatGrid(strategy="token")),

@@ -27,18 +27,22 @@ def refusal(folder, model):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"quant_method": "bitsandbytes"}, "name 'bitsandbytes'; supported are auto-round, awq, compressed-tensors, gptq"),
+        ({"quant_method": "bitsandbytes"},
+         "name 'bitsandbytes'; supported are auto-round, awq, compressed-tensors, gptq"),
         ({"bits": 4}, "the quantization settings name no quant_method; supported are auto-round"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": "marlin"},
          "checkpoint_format 'marlin'; supported are gptq and gptq_v2"),
         ({"quant_method": "gptq", "bits": 5, "group_size": 32}, "GPTQ of 5 bits; supported are 2, 3, 4, 8"),
         ({"quant_method": "gptq", "bits": 4, "group_size": "x"}, "group_size is 'x', expected a whole number"),
-        ({"quant_method": "gptq", "bits": 4, "group_size": 32, "dynamic": {"+:(": {}}}, "'(' is no regular expression"),
-        ({"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv"}, "AWQ version 'gemv'; supported is gemm"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 32, "dynamic": {"+:(": {}}},
+         "'(' is no regular expression"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv"},
+         "AWQ version 'gemv'; supported is gemm"),
         ({"quant_method": "awq", "bits": 8, "group_size": 32}, "AWQ of 8 bits; supported are 4"),
         ({"quant_method": "auto-round", "bits": 4, "group_size": 32, "packing_format": "auto_round:fp8"},
          "packing_format 'auto_round:fp8'; supported are auto_round, auto_round:auto_awq"),
-        ({"quant_method": "auto-round", "bits": 4, "group_size": 32, "packing_format": "auto_round", "data_type": "mx_fp"},
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 32, "packing_format": "auto_round",
+          "data_type": "mx_fp"},
          "data_type 'mx_fp'; supported are integer weights alone"),
         ({"quant_method": "auto-round", "bits": 4, "group_size": 32, "packing_format": "auto_round", "act_bits": 8},
          "data_type 'int' with inputs of 8 bits; supported are integer weights alone"),
@@ -116,7 +120,9 @@ def test_a_layer_that_the_settings_ask_for_and_the_files_do_not_have(stripped, t
 
 
 def test_no_settings_at_all(tiny):
-    with pytest.raises(ArtifactError, match=r"config\.json: no quantization_config in it, and no quantize_config\.json"):
+    with pytest.raises(
+        ArtifactError, match=r"config\.json: no quantization_config in it, and no quantize_config\.json"
+    ):
         open_foreign(tiny.path, tiny)
 
 
@@ -180,7 +186,9 @@ def test_settings_that_are_not_those_of_the_tensors(gptq, tiny):
     folder.settings(bits=8)
     assert "I32 [16, 128], where the config and the baseline ask for I32 [32, 128]" in refusal(folder, tiny)
     folder.settings(bits=4, group_size=64)
-    assert "F16 [4, 128], where the config and the baseline ask for F16 or BF16 or F32 [2, 128]" in refusal(folder, tiny)
+    assert "F16 [4, 128], where the config and the baseline ask for F16 or BF16 or F32 [2, 128]" in refusal(
+        folder, tiny
+    )
 
 
 def test_numbers_that_are_none(gptq, tiny):
@@ -228,7 +236,9 @@ def test_a_zero_point_that_layout_one_cannot_say(gptq, tiny):
     words[0, 0] |= 15
     folder.change(**{f"{LAYER}.qzeros": words})
     told = refusal(folder, tiny)
-    assert "a zero point is stored as 15 in layout 1, which runtimes read as 0 or as 16; save it again as gptq_v2" in told
+    assert (
+        "a zero point is stored as 15 in layout 1, which runtimes read as 0 or as 16; save it again as gptq_v2" in told
+    )
 
 
 def test_zero_points_where_awq_says_there_are_none(awq, tiny):
@@ -253,7 +263,7 @@ def test_zero_points_where_compressed_tensors_says_there_are_none(stripped, tiny
 def test_three_bits_packed_as_before(stripped, tiny):
     folder = stripped("W3A16-g32")
     folder.change(**{f"{LAYER}.weight_packed": torch.zeros(128, 26, dtype=torch.int32)})
-    assert "3-bit codes with 10 in a word, as compressed-tensors packed them before" in refusal(folder, tiny)
+    assert "3-bit codes with 10 in a word, as compressed-tensors packed before" in refusal(folder, tiny)
 
 
 def test_a_calibrated_scale_that_cannot_be(stripped, tiny):
@@ -298,7 +308,7 @@ def test_nothing_is_quantized(tiny, tmp_path):
     config = json.loads((tmp_path / "plain" / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 32}
     (tmp_path / "plain" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ArtifactError, match="no linear layer of .* is stored as codes in it; it is not quantized"):
+    with pytest.raises(ArtifactError, match=r"no linear layer of .* is stored as codes in it; it is not quantized"):
         open_foreign(tmp_path / "plain", tiny)
 
 

@@ -65,7 +65,9 @@ class Reader:
         """The format of a quantized layer. Raises ArtifactError when it is none."""
         asked = self.layout.asked(name) if name in self.shapes else None
         if asked is None:
-            raise ArtifactError(f"{self.files.folder}: '{name}' is not a quantized layer of it; its fate says what it is")
+            raise ArtifactError(
+                f"{self.files.folder}: '{name}' is not a quantized layer of it; its fate says what it is"
+            )
         return asked
 
     def scheme(self, name: str) -> Scheme:
@@ -85,6 +87,7 @@ class Reader:
 class ForeignArtifact(Artifact):
     """An ``Artifact`` whose layers may differ in format, and whose fates were read off its files."""
 
+    manifest: ForeignManifest
     reader: Reader = field(kw_only=True)
 
     @property
@@ -105,14 +108,16 @@ def open_foreign(path: Path | str, model: OpenedModel, name: str = "") -> Foreig
     """Open the folder ``path`` as a variant of the baseline ``model``; ``name`` is the folder's unless given.
 
     Reads every tensor once and changes nothing. Raises ArtifactError (a layout that is not read, an incomplete folder,
-    another architecture or tokenizer, settings that contradict the tensors), ModelError (truncated files), PickleRefused,
-    BadTensor (NaN or Inf) and UsageError (a name that no variant can have).
+    another architecture or tokenizer, settings that contradict the tensors), ModelError (truncated files),
+    PickleRefused, BadTensor (NaN or Inf) and UsageError (a name that no variant can have).
     """
     folder = Path(path)
     told = declared(folder)
     name = name or folder.resolve().name
     if not SAFE_NAME.fullmatch(name):
-        raise UsageError(f"{folder}: '{name}' cannot name a variant; give it a name of letters, digits, '.', '_' and '-'")
+        raise UsageError(
+            f"{folder}: '{name}' cannot name a variant; give it a name of letters, digits, '.', '_' and '-'"
+        )
     notes = check_config(folder, model)
     check_tokenizer(folder, model)
     reader = _reader(open_tensors(folder), told, model)

@@ -24,7 +24,8 @@ class AutoRound:
     lists_kept = False
     PACKINGS = {
         "auto_round": "gptq_v2", "auto_round:gptqmodel": "gptq_v2", "auto_round:auto_gptq": "gptq",
-        "auto_round:gptq": "gptq", "auto_round:exllamav2": "gptq", "auto_round:auto_awq": "awq", "auto_round:awq": "awq",
+        "auto_round:gptq": "gptq", "auto_round:exllamav2": "gptq", "auto_round:auto_awq": "awq",
+        "auto_round:awq": "awq",
     }  # fmt: skip
 
     def __init__(self, config: dict[str, Any], file: Path) -> None:

@@ -47,8 +47,10 @@ class Awq:
 
 
 def awq_format(group_size: int, zero_point: bool) -> LayerFormat:
-    grouped = {"strategy": "group", "group_size": group_size} if group_size > 0 else {"strategy": "channel"}
-    return LayerFormat("awq", IntGrid(bits=4, symmetric=not zero_point, **grouped))  # type: ignore[arg-type]
+    grouped: dict[str, Any] = (
+        {"strategy": "group", "group_size": group_size} if group_size > 0 else {"strategy": "channel"}
+    )
+    return LayerFormat("awq", IntGrid(bits=4, symmetric=not zero_point, **grouped))
 
 
 def read_awq(at: LayerTensors, shape: tuple[int, int], asked: LayerFormat) -> StoredLinear:

@@ -88,7 +88,7 @@ def kept_fates(files: TensorFiles, model: OpenedModel, quantized: set[str]) -> l
         if entry.shape != ours.shape or entry.dtype not in FLOATS:
             raise ArtifactError(
                 f"{files.folder}: '{name}' is {entry.dtype} {list(entry.shape)}, the baseline {model.ref} has "
-                f"{ours.dtype} {list(ours.shape)}; it was made from another model, or is stored in a way that is not read"
+                f"{ours.dtype} {list(ours.shape)}; it was made from another model, or is stored in a way not read here"
             )
         fates.append(
             Fate(

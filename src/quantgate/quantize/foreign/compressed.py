@@ -24,8 +24,10 @@ from quantgate.models.tensors import TensorFiles
 from quantgate.quantize.checkpoints import StoredLinear
 from quantgate.quantize.foreign.layers import FLOATS, LayerFormat, LayerTensors, check_pattern
 
-PACKINGS = ("float-quantized", "int-quantized", "mxfp4-pack-quantized", "naive-quantized", "nvfp4-pack-quantized")
-PACKINGS += ("pack-quantized",)
+PACKINGS = (
+    "float-quantized", "int-quantized", "mxfp4-pack-quantized", "naive-quantized", "nvfp4-pack-quantized",
+    "pack-quantized",
+)  # fmt: skip
 CODE_TYPES = ("I8", "F8_E4M3")
 
 
@@ -59,7 +61,9 @@ class Compressed:
         if not isinstance(group, Mapping) or not group.get("targets") or not group.get("weights"):
             raise ArtifactError(f"{self.file}: {name} has no targets or no weights; expected both in every group")
         if group.get("output_activations"):
-            raise ArtifactError(f"{self.file}: {name} rounds outputs (output_activations), which quantgate does not run")
+            raise ArtifactError(
+                f"{self.file}: {name} rounds outputs (output_activations), which quantgate does not run"
+            )
         packing = str(group.get("format") or whole)
         if packing not in PACKINGS:
             raise ArtifactError(f"{self.file}: {name} has the format '{packing}'; supported are {', '.join(PACKINGS)}")
@@ -106,7 +110,7 @@ class Compressed:
             if not isinstance(block, list) or len(set(block)) != 1:
                 raise ArtifactError(f"{self.file}: {where}: blocks of {block}; supported are square ones")
             size = block[0]
-        data = {"strategy": strategy, "group_size": size if strategy in ("group", "block") else None}
+        data: dict[str, Any] = {"strategy": strategy, "group_size": size if strategy in ("group", "block") else None}
         scales = str(told.get("scale_dtype") or "").removeprefix("torch.")
         try:
             if kind == "int":
@@ -180,7 +184,9 @@ def _scales(at: LayerTensors, grid: Grid, shape: tuple[int, int]) -> Tensor:
     wanted = grid.scales_shape(*shape)
     if grid.strategy == "tensor":
         return at.take("weight_scale", FLOATS, (1,), (1, 1), ()).reshape(1)
-    return at.take("weight_scale", FLOATS, wanted, *([wanted[:1]] if grid.strategy == "channel" else [])).reshape(wanted)
+    return at.take("weight_scale", FLOATS, wanted, *([wanted[:1]] if grid.strategy == "channel" else [])).reshape(
+        wanted
+    )
 
 
 def _packed(at: LayerTensors, grid: IntGrid, shape: tuple[int, int]) -> Tensor:
@@ -191,7 +197,7 @@ def _packed(at: LayerTensors, grid: IntGrid, shape: tuple[int, int]) -> Tensor:
     entry = at.files.entries.get(f"{at.layer}.weight_packed")
     if entry and 32 % grid.bits and entry.shape == (shape[0], old) != (shape[0], words(shape[1], grid.bits)):
         raise at.refuse(
-            f"{grid.bits}-bit codes with {32 // grid.bits} in a word, as compressed-tensors packed them before it packed "
+            f"{grid.bits}-bit codes with {32 // grid.bits} in a word, as compressed-tensors packed before it packed "
             "densely; supported is the dense packing, save it again with compressed-tensors 0.20"
         )
     return unpack(at.take("weight_packed", ["I32"], (shape[0], words(shape[1], grid.bits))), grid.bits, shape)
@@ -208,7 +214,9 @@ def _zeros(at: LayerTensors, grid: Grid, scales: Tensor, *, packed: bool) -> Ten
     assert isinstance(grid, IntGrid)  # float grids are symmetric
     if packed and grid.strategy != "tensor":
         rows = words(scales.shape[0], grid.bits)
-        return unpack(at.take(leaf, ["I32"], (rows, scales.shape[1])), grid.bits, (scales.shape[0], scales.shape[1]), dim=0)
+        return unpack(
+            at.take(leaf, ["I32"], (rows, scales.shape[1])), grid.bits, (scales.shape[0], scales.shape[1]), dim=0
+        )
     return at.take(leaf, ["I8"], tuple(scales.shape))
 
 
@@ -224,7 +232,7 @@ def _groups(at: LayerTensors, grid: Grid, columns: int) -> Tensor | None:
     low, high = int(found.min()), int(found.max())
     if low < 0 or high > int(plain[-1]) or not torch.equal(torch.bincount(found), torch.bincount(plain)):
         raise at.refuse(
-            f"weight_g_idx names the groups {low} to {high}; expected {int(plain[-1]) + 1} groups of {size} columns each"
+            f"weight_g_idx names the groups {low} to {high}; expected {int(plain[-1]) + 1} of {size} columns each"
         )
     return None if torch.equal(found, plain) else found
 
@@ -262,6 +270,4 @@ def _read_fp4(
         return StoredLinear(at.layer, codes, scales, None, grid, activations)
     shared = _positive(at, "weight_global_scale")
     scales = at.take("weight_scale", ["F8_E4M3"], groups).float() / shared
-    return StoredLinear(
-        at.layer, codes, scales, None, grid, activations, global_scale=float(shared), input_scale=given
-    )
+    return StoredLinear(at.layer, codes, scales, None, grid, activations, global_scale=float(shared), input_scale=given)

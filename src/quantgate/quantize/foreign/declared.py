@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from quantgate.quantize.foreign.layers import Layout
 
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "quantization_config.json": ""}
 # the names that programs give to settings beside or instead of config.json's, and whose they are
-METHODS = {
+METHODS: dict[str, Callable[[dict[str, Any], Path], Layout]] = {
     "compressed-tensors": Compressed,
     "gptq": Gptq,
     "awq": Awq,
@@ -63,7 +64,7 @@ def declared(folder: Path) -> Declared:
         raise ArtifactError(
             f"{file}: asks for a quantized KV cache, which quantgate does not run; make it without kv_cache_scheme"
         )
-    layout: Layout = METHODS[method](config, file)
+    layout = METHODS[method](config, file)
     return Declared(file, config, _algorithm(config, method), layout, _made_by(folder, config, method))
 
 
