@@ -44,6 +44,10 @@ class Folder:
     def tensors(self):
         return load_file(self.path / "model.safetensors")
 
+    @property
+    def told(self):
+        return json.loads((self.path / "config.json").read_text())["quantization_config"]
+
     def store(self, tensors):
         save_file(tensors, self.path / "model.safetensors", metadata={"format": "pt"})
 

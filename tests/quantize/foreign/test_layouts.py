@@ -163,7 +163,7 @@ def test_columns_out_of_order_in_compressed_tensors(stripped, tiny):
 
 def test_a_layer_takes_the_group_that_names_it_before_a_pattern_before_its_class(stripped, tiny):
     folder = stripped("W4A16-g64")
-    (group,) = open_foreign(folder.path, tiny).manifest.config["config_groups"].values()
+    (group,) = folder.told["config_groups"].values()
     wrong = {**group, "weights": {**group["weights"], "group_size": 32}}
     groups = {
         "class": {**wrong, "targets": ["Linear"]},

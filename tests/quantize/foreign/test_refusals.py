@@ -95,7 +95,7 @@ def test_settings_of_compressed_tensors_that_are_not_run(stripped, tiny, change,
 )  # fmt: skip
 def test_groups_of_compressed_tensors_that_are_not_read(stripped, tiny, part, change, sentence):
     folder = stripped("W4A16-g64")
-    (group,) = open_foreign(folder.path, tiny).manifest.config["config_groups"].values()
+    (group,) = folder.told["config_groups"].values()
     whole = {"format": change["whole"]} if "whole" in change else {}
     change = {key: value for key, value in change.items() if key != "whole"}
     group = {**group, part: {**group[part], **change}} if part else {**group, **change}
@@ -105,7 +105,7 @@ def test_groups_of_compressed_tensors_that_are_not_read(stripped, tiny, part, ch
 
 def test_two_groups_for_one_target(stripped, tiny):
     folder = stripped("W4A16-g64")
-    (group,) = open_foreign(folder.path, tiny).manifest.config["config_groups"].values()
+    (group,) = folder.told["config_groups"].values()
     other = {**group, "weights": {**group["weights"], "group_size": 32}}
     folder.settings(config_groups={"a": group, "b": other})
     assert "two groups ask different formats of 'Linear'; keep one of them" in refusal(folder, tiny)
