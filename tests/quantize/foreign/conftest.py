@@ -77,15 +77,15 @@ def folder_beside(model, path, settings):
 def gptq(tiny, tmp_path):
     """Write a GPTQ folder with random codes: ``gptq(bits=4, sym=True, v2=False, desc_act=False, group=32)``."""
 
-    def write(*, bits=4, sym=True, v2=False, desc_act=False, group=32, per_layer=None, **settings):
+    def write(*, bits=4, sym=True, v2=False, desc_act=False, group=32, per_layer=None, model=tiny, more=(), **settings):
         told = {
             "quant_method": "gptq", "bits": bits, "group_size": group, "sym": sym, "desc_act": desc_act,
             "checkpoint_format": "gptq_v2" if v2 else "gptq", "lm_head": False, "true_sequential": True,
             "meta": {"quantizer": ["somebody:1.2"]}, **settings,
         }  # fmt: skip
-        folder = folder_beside(tiny, tmp_path / "gptq", told)
+        folder = folder_beside(model, tmp_path / "gptq", told)
         held, rng = folder.tensors, np.random.default_rng(7)
-        for layer in linears(held):
+        for layer in [*linears(held), *more]:
             width, size = (per_layer or {}).get(layer, (bits, group))
             if width == 16:
                 continue

@@ -175,6 +175,21 @@ def test_a_layer_takes_the_group_that_names_it_before_a_pattern_before_its_class
     assert found.scheme.label == "W4A16-g64"
 
 
+def test_an_output_layer_in_codes_runs(gptq, tmp_path):
+    from quantgate.engines.torch import open_engine
+    from quantgate.models import open_model
+    from quantgate.models.random import save_random
+
+    model = open_model(save_random(tmp_path / "untied", tied=False, vocabulary=320))
+    folder = gptq(model=model, more=("lm_head",))
+    found = open_foreign(folder.path, model)
+    assert "lm_head" in found.quantized and exact(found, folder)
+    engine = open_engine(model, found, kernels="dequantize", device="cpu")
+    assert sum(path.linears for path in engine.kernels) == 15
+    with torch.inference_mode():
+        assert torch.equal(engine.logits(IDS), load_dequantized(found, torch.bfloat16)(IDS).logits.float())
+
+
 def test_what_programs_add_without_meaning_is_left_out_and_told(gptq, tiny):
     folder = gptq()
     copy = folder.tensors["model.embed_tokens.weight"].clone()

@@ -52,7 +52,7 @@ class AutoRound:
         if number(told, ("bits",), self.file) >= 16:
             return None
         kind = str(told.get("data_type") or "int")
-        if not kind.startswith("int") or int(told.get("act_bits") or 16) < 16:
+        if kind not in ("int", "int_sym", "int_asym") or int(told.get("act_bits") or 16) < 16:
             inputs = f" with inputs of {told.get('act_bits')} bits" if int(told.get("act_bits") or 16) < 16 else ""
             raise ArtifactError(f"{self.file}: data_type '{kind}'{inputs}; supported are integer weights alone (int)")
         if self.container != "awq":
