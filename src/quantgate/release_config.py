@@ -68,11 +68,17 @@ class CapabilityConfig(Record):
 
 
 class VariantConfig(Record):
-    """One candidate: scheme, method and what to leave alone."""
+    """One candidate: scheme, method and what to leave alone, or an artifact that is there already."""
 
-    scheme: str = Field(
+    scheme: str | None = Field(
+        default=None,
         description=f"{', '.join(scheme_names())}; a group size may follow: W4A16-g64. "
-        "auto: the best mixture of schemes within 'bits'"
+        "auto: the best mixture of schemes within 'bits'",
+    )
+    artifact: str | None = Field(
+        default=None,
+        description="instead of a scheme: a folder or Hugging Face id that llm-compressor, AutoRound, GPTQModel, "
+        "AutoGPTQ, AutoAWQ or quantgate quantized from this model",
     )
     bits: float | None = Field(
         default=None, gt=0, le=16, description="of scheme auto: bits per weight over all linear layers, scales included"
@@ -93,13 +99,21 @@ class VariantConfig(Record):
     name: str | None = Field(default=None, description="what to call it")
 
     @model_validator(mode="after")
+    def _made_or_found(self) -> Self:
+        if (self.scheme is None) == (self.artifact is None):
+            both = "both 'scheme' and 'artifact'" if self.scheme else "neither 'scheme' nor 'artifact'"
+            raise ValueError(f"names {both}; a scheme is made, an artifact is taken as it is, so name one of them")
+        if self.artifact is not None and (more := sorted(self.model_fields_set - {"artifact", "name"})):
+            raise ValueError(f"an artifact is taken as it is; leave out '{more[0]}'")
+        return self
+
+    @model_validator(mode="after")
     def _budget(self) -> Self:
-        if (self.scheme.lower() == AUTO) != (self.bits is not None):
+        mixed = self.scheme is not None and self.scheme.lower() == AUTO
+        if mixed != (self.bits is not None):
             raise ValueError("'bits' is the budget of scheme auto: both or neither, such as {scheme: auto, bits: 4.5}")
-        given = [name for name in ("method", "group_size", "symmetric") if getattr(self, name) is not None]
-        if self.scheme.lower() == AUTO and (given or self.options or self.container != CONTAINER):
-            what = (given or (["options"] if self.options else ["container"]))[0]
-            raise ValueError(f"scheme auto chooses by itself; leave '{what}' out")
+        if mixed and (more := sorted(self.model_fields_set - {"scheme", "bits", "keep", "name"})):
+            raise ValueError(f"scheme auto chooses by itself; leave '{more[0]}' out")
         return self
 
 
@@ -223,8 +237,19 @@ def _relative_to(config: ReleaseConfig, folder: Path) -> ReleaseConfig:
     capabilities = {
         name: one.model_copy(update={"suite": seen(one.suite)}) for name, one in config.capabilities.items()
     }
-    model = config.model
-    if (folder / model).is_dir() or model.startswith(("./", "../")):
-        model = str(folder / model)
-    update = {"model": model, "calibration": calibration, "capabilities": capabilities, "out": seen(config.out)}
+
+    def model_seen(ref: str) -> str:
+        return str(folder / ref) if (folder / ref).is_dir() or ref.startswith(("./", "../")) else ref
+
+    variants = tuple(
+        one.model_copy(update={"artifact": model_seen(one.artifact)}) if one.artifact else one
+        for one in config.variants
+    )
+    update = {
+        "model": model_seen(config.model),
+        "calibration": calibration,
+        "capabilities": capabilities,
+        "variants": variants,
+        "out": seen(config.out),
+    }
     return config.model_copy(update=update)

@@ -11,8 +11,10 @@ from quantgate.cli.screen import bars, console
 
 
 def compare(
-    baseline: Annotated[str, typer.Argument(help="A folder, an artifact, a Hugging Face id, or quantgate/reference.")],
-    variant: Annotated[str, typer.Argument(help="The same, for the candidate.")],
+    baseline: Annotated[str, typer.Argument(help="A folder, a Hugging Face id, or quantgate/reference.")],
+    variant: Annotated[
+        str, typer.Argument(help="The same, or an artifact that quantgate or another program quantized.")
+    ],
     suite: Annotated[list[str], typer.Option("--suite", "-s", help="Capability or JSONL file; may be repeated.")],
     margin: Annotated[str, typer.Option(help="Relative loss allowed.")] = "3%",
     cases: Annotated[int, typer.Option(min=1, help="Cases per suite at most.")] = 400,

@@ -226,7 +226,9 @@ def wanted(stored: StoredLinear, dtype: torch.dtype, device: torch.device) -> tu
             refusal = f"{grid.bits}-bit {grid.strategy} weights; the kernel takes 8 bits with one scale per channel"
         elif columns % 16:
             refusal = f"{columns} inputs; the kernel takes multiples of 16"
-    if stored.zeros is not None:
+    if stored.group_of is not None:
+        refusal = "columns grouped out of order; the kernel takes groups of columns side by side"
+    elif stored.zeros is not None:
         refusal = "zero points; the kernel takes symmetric codes"
     elif dtype is not torch.bfloat16 and kind is not Int8DynamicLinear:
         refusal = f"activations in {str(dtype).removeprefix('torch.')}; the kernel takes bfloat16"

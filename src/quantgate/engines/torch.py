@@ -74,7 +74,7 @@ class TorchEngine:
 
     def _swap(self, artifact: Artifact, kernels: str, paths: dict[str, str]) -> tuple[KernelPath, ...]:
         """Put a module that computes from codes in the place of every quantized linear; tell what runs."""
-        counts: Counter[tuple[str, tuple[int, int], str, str, str]] = Counter()
+        counts: Counter[tuple[tuple[int, int], str, str, str, str]] = Counter()
         rounded = Rounded()
         for name in artifact.quantized:
             stored = artifact.linear(name)
@@ -82,10 +82,10 @@ class TorchEngine:
             parent, _, leaf = paths[name].rpartition(".")
             setattr(self.network.get_submodule(parent), leaf, module)
             out, columns = stored.codes.shape
-            counts[artifact.scheme_of(name).label, (out, columns), asked, got, because] += 1
+            counts[(out, columns), asked, got, because, artifact.scheme_of(name).label] += 1
         return tuple(
             KernelPath(scheme=label, shape=shape, asked=asked, got=got, because=because, linears=count)
-            for (label, shape, asked, got, because), count in sorted(counts.items())
+            for (shape, asked, got, because, label), count in sorted(counts.items())
         )
 
     def encode(self, turns: Sequence[tuple[str, str]]) -> list[int]:

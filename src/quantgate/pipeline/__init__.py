@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,15 @@ from quantgate.pipeline import auto
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.two_models import CompareResult, compare_models
-from quantgate.pipeline.variants import candidate_of, is_auto, recipes_of, sentence_of, summary_of
+from quantgate.pipeline.variants import (
+    Import,
+    Mixture,
+    candidate_of,
+    open_variant,
+    sentence_of,
+    summary_of,
+    variants_of,
+)
 from quantgate.quantize.manifest import Recipe
 from quantgate.records import digest_of
 from quantgate.release_config import ReleaseConfig, load_config
@@ -79,19 +87,27 @@ def run(config: ReleaseConfig | Path | str, *, out: Path | None = None, progress
 
 def _run(this: Run) -> RunReport:
     config = this.config
-    recipes = recipes_of(config.variants)
+    variants = variants_of(config.variants)
+    recipes = [one for one in variants if isinstance(one, Recipe)]
     with this.stage("draw the cases"):
-        mixed = [one for one in config.variants if is_auto(one)]
-        cases = cases_of(config, len(recipes) + len(mixed))
+        cases = cases_of(config, len(variants))
         decide.refuse_hopeless(cases.gates, {name: len(group) for name, group in cases.gate.items()})
     with this.stage("open the model"):
         model = open_model(config.model)
-    with this.stage("choose the calibration set"):
-        chosen = calibration_of(config, model)
-        check_overlap(chosen.turns, [case for group in cases.gate.values() for case in group])
+    imports = [one for one in variants if isinstance(one, Import)]
+    with this.stage("open the artifacts of others") if imports else nullcontext():
+        made = {one.name: open_variant(one.ref, model, one.name) for one in imports}
+    mixed = [one for one in variants if isinstance(one, Mixture)]
+    chosen = None
+    if recipes or mixed:
+        with this.stage("choose the calibration set"):
+            chosen = calibration_of(config, model)
+            check_overlap(chosen.turns, [case for group in cases.gate.values() for case in group])
     with alone_in(this.out):
-        with this.stage("quantize"):
-            artifacts = _quantize(this, model, chosen, recipes)
+        if chosen is not None:
+            with this.stage("quantize"):
+                made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
+        artifacts = [made[one.name] for one in variants]
         with this.stage("evaluate"):
             evidence = _evaluate(this, model, artifacts, cases)
         report = _report(this, model, chosen, cases, artifacts, evidence)
@@ -102,7 +118,7 @@ def _run(this: Run) -> RunReport:
 def _report(
     this: Run,
     model: OpenedModel,
-    chosen: Chosen,
+    chosen: Chosen | None,
     cases: Cases,
     artifacts: Sequence[Artifact],
     evidence: Sequence[Evidence],
@@ -121,7 +137,7 @@ def _report(
         baseline_bytes=model.weights_bytes,
         config=config.model_copy(update={"out": ""}).digest,
         gates=tuple(cases.gates),
-        calibration=chosen.record,
+        calibration=None if chosen is None else chosen.record,
         candidates=tuple(candidates),
         variants=tuple(summary_of(artifact, this.out) for artifact in artifacts),
         evidence=tuple(evidence),
@@ -131,7 +147,9 @@ def _report(
     )
 
 
-def _quantize(this: Run, model: OpenedModel, chosen: Chosen, recipes: Sequence[Recipe]) -> list[Artifact]:
+def _quantize(
+    this: Run, model: OpenedModel, chosen: Chosen, recipes: Sequence[Recipe], mixed: Sequence[Mixture]
+) -> list[Artifact]:
     """The variants' artifacts: those with recipes, then the mixtures."""
     from quantgate.quantize.mix import mixable
     from quantgate.quantize.sweep import sweep
@@ -139,12 +157,12 @@ def _quantize(this: Run, model: OpenedModel, chosen: Chosen, recipes: Sequence[R
     def tell(stage: str, done: int, total: int) -> None:
         this.progress("quantize", done, total, stage)
 
-    names, lending = [recipe.name for recipe in recipes], auto.ingredients(model, this.config.variants)
+    names, lending = [recipe.name for recipe in recipes], auto.ingredients(model, mixed)
     every = [*recipes, *(one for one in lending if one.name not in names)]
     made = sweep(model, chosen.ids, every, this.out / "artifacts", progress=tell, seed=this.config.calibration.seed)
     lent = {one.name: next(found for found in made if found.name == one.name) for one in lending}
     lent = {name: one for name, one in lent.items() if not mixable(model, name, one)}
-    return made[: len(recipes)] + auto.mixtures(this.config, model, lent, this.out, this.progress)
+    return made[: len(recipes)] + auto.mixtures(this.config, model, mixed, lent, this.out, this.progress)
 
 
 def _evaluate(this: Run, model: OpenedModel, artifacts: Sequence[Artifact], cases: Cases) -> list[Evidence]:

@@ -17,10 +17,10 @@ from quantgate.evaluate.compare import Side
 from quantgate.models import OpenedModel
 from quantgate.pipeline import probing
 from quantgate.pipeline.two_models import Progress
-from quantgate.pipeline.variants import is_auto, name_of
+from quantgate.pipeline.variants import Mixture
 from quantgate.quantize.manifest import BASELINE, Recipe
 from quantgate.quantize.mix import linears
-from quantgate.release_config import ReleaseConfig, VariantConfig
+from quantgate.release_config import ReleaseConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 INGREDIENTS = (("W3A16", 64), ("W4A16", 128), ("W4A16", 32), ("W8A16", None))  # scheme, group size
 
 
-def ingredients(model: OpenedModel, variants: Sequence[VariantConfig]) -> list[Recipe]:
+def ingredients(model: OpenedModel, mixed: Sequence[Mixture]) -> list[Recipe]:
     """What mixtures are made of, if any variant is one; layers that it keeps are kept in all of them."""
-    keeps = {one.keep for one in variants if is_auto(one)}
+    keeps = {one.keep for one in mixed}
     if len(keeps) > 1:
         raise UsageError("variants: two of scheme auto keep different layers; let them keep the same ones")
     made = [_ingredient(model, scheme, size, keep) for keep in keeps for scheme, size in INGREDIENTS]
@@ -58,6 +58,7 @@ def _ingredient(model: OpenedModel, scheme: str, size: int | None, keep: tuple[s
 def mixtures(
     config: ReleaseConfig,
     model: OpenedModel,
+    wanted: Sequence[Mixture],
     sources: Mapping[str, Artifact],
     out: Path,
     progress: Progress,
@@ -67,7 +68,6 @@ def mixtures(
     from quantgate.quantize import baseline
     from quantgate.quantize.mix import mix
 
-    wanted = [one for one in config.variants if is_auto(one)]
     if not wanted:
         return []
     engine = open_engine(model, baseline(model))
@@ -76,8 +76,8 @@ def mixtures(
     sizes = sizes_of(model, sources, found)
     made = []
     for one in wanted:
-        choice = best(config, model, found, sizes, float(one.bits or 0), name_of(one))
-        made.append(mix(model, sources, choice, out / "artifacts" / name_of(one)))
+        choice = best(config, model, found, sizes, one.bits, one.name)
+        made.append(mix(model, sources, choice, out / "artifacts" / one.name))
     return made
 
 

@@ -12,7 +12,7 @@ from quantgate.models import open_model
 from quantgate.pipeline.cases import calibration_of
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.two_models import Progress
-from quantgate.pipeline.variants import is_auto, recipes_of
+from quantgate.pipeline.variants import recipes_of
 from quantgate.records import parse
 from quantgate.release_config import ReleaseConfig
 
@@ -44,12 +44,7 @@ def _config(
         "capabilities": {"chat": {}},  # a release names at least one; none is asked here
         "calibration": calibration,
     }
-    config = parse(ReleaseConfig, data, where="quantize")
-    if any(is_auto(one) for one in config.variants):
-        raise UsageError(
-            "quantize: scheme auto needs to know what must be kept; write it into a release.yaml: quantgate init"
-        )
-    return config
+    return parse(ReleaseConfig, data, where="quantize")
 
 
 def predict(model: str, variants: Sequence[str | dict[str, Any]], *, keep: Sequence[str] = ()) -> list[Predicted]:

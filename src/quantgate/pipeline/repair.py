@@ -85,6 +85,7 @@ def repair(
 
 def _bench(config: ReleaseConfig, out: Path, variant: str, progress: Progress | None) -> Bench:
     from quantgate.quantize import open_artifact
+    from quantgate.quantize.artifact import MANIFEST
     from quantgate.quantize.mix import mixable
 
     report = _finished(config, out)
@@ -96,7 +97,10 @@ def _bench(config: ReleaseConfig, out: Path, variant: str, progress: Progress | 
     if not targets:
         raise UsageError(f"repair: {variant} passed on every capability; there is nothing to repair")
     model = open_model(config.model)
-    found = {one.name: open_artifact(out / one.path) for one in report.variants}
+    ours = [one for one in report.variants if (out / one.path / MANIFEST).is_file()]
+    if variant not in [one.name for one in ours]:
+        raise FormatError(f"repair: '{variant}' is another program's artifact; only quantgate's own can be mixed")
+    found = {one.name: open_artifact(out / one.path) for one in ours}
     if reason := mixable(model, variant, found[variant]):
         raise FormatError(f"repair: {reason}; repair another variant")
     rounds = _rounds_inputs(found[variant])

@@ -12,8 +12,10 @@ from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, compare
 from quantgate.evaluate.evidence import Comparison
 from quantgate.models import OpenedModel, open_model
+from quantgate.models.locate import locate
 from quantgate.pipeline.cases import Cases, cases_of
 from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.variants import open_variant
 from quantgate.records import Record, parse
 from quantgate.release_config import ReleaseConfig
 
@@ -98,18 +100,12 @@ def _compare(baseline: str, variant: str, found: Cases, out: Path, progress: Pro
 
 
 def _open_variant(ref: str, model: OpenedModel) -> tuple[OpenedModel, Artifact]:
-    """An artifact made from ``model``, or another full model."""
+    """An artifact made from ``model``, by quantgate or another program, or another full model."""
     from quantgate.quantize import baseline as as_baseline
-    from quantgate.quantize import open_artifact
+    from quantgate.quantize.foreign import is_foreign
 
-    if not (Path(ref) / "manifest.json").is_file():
-        other = open_model(ref)
-        return other, as_baseline(other)
-    artifact = open_artifact(ref)
-    made_from = artifact.manifest.model
-    if (made_from.tokenizer, made_from.template) != (model.tokenizer_digest, model.template_digest):
-        raise UsageError(
-            f"{ref}: was made from {made_from.ref}, whose tokenizer or chat template differs from that of {model.ref}; "
-            "compare it with the model it was made from"
-        )
-    return model, artifact
+    folder = locate(ref)
+    if (folder / "manifest.json").is_file() or is_foreign(folder):
+        return model, open_variant(ref, model)
+    other = open_model(ref)
+    return other, as_baseline(other)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantgate import decide, formats
 from quantgate.errors import UsageError
-from quantgate.quantize.manifest import BASELINE, Recipe, in_container
+from quantgate.models import OpenedModel
+from quantgate.models.locate import locate
+from quantgate.quantize.manifest import BASELINE, SAFE_NAME, Recipe, in_container
 from quantgate.records import parse
 from quantgate.release_config import AUTO, VariantConfig
 from quantgate.report import VariantSummary
@@ -19,25 +22,96 @@ if TYPE_CHECKING:
     from quantgate.quantize import Artifact
 
 
-def recipes_of(variants: Sequence[VariantConfig]) -> list[Recipe]:
-    """One recipe per variant; the baseline's own name is no variant, and a mixture has no recipe.
+@dataclass(frozen=True)
+class Import:
+    """A variant that is there already."""
+
+    name: str
+    ref: str  # folder or Hugging Face id
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A variant that is put together from others, for a budget of bits."""
+
+    name: str
+    bits: float
+    keep: tuple[str, ...]
+
+
+def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mixture]:
+    """What is to be made, mixed, or taken as it is, in order; the baseline's own name is no variant.
 
     Raises UsageError for an unknown scheme, a name that cannot name a folder, two variants of one name, and none.
     """
-    others = (BASELINE, "BASELINE", AUTO.upper())
-    recipes = [_recipe(one, at) for at, one in enumerate(variants, 1) if one.scheme.upper() not in others]
-    names = [recipe.name for recipe in recipes] + [name_of(one) for one in variants if is_auto(one)]
+    found: list[Recipe | Import | Mixture] = []
+    for at, one in enumerate(variants, 1):
+        if one.artifact is not None:
+            found.append(_import(one.artifact, one.name, at))
+        elif one.scheme is not None and one.bits is not None:
+            found.append(Mixture(_safe(one.name or f"{AUTO}-{one.bits:g}", at), one.bits, one.keep))
+        elif one.scheme is not None and one.scheme.upper() not in (BASELINE, "BASELINE"):
+            found.append(_recipe(one, one.scheme, at))
+    names = [one.name for one in found]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"variants: two are called '{name}'; give one of them another 'name'")
-    if not names:
+    if not found:
         raise UsageError("variants: names no variant besides the baseline; add one, such as W4A16")
-    return recipes
+    return found
 
 
-def _recipe(one: VariantConfig, at: int) -> Recipe:
+def recipes_of(variants: Sequence[VariantConfig]) -> list[Recipe]:
+    """One recipe per variant, where nothing but making is asked for. Raises UsageError, also for an artifact."""
+    found = variants_of(variants)
+    for one in found:
+        if isinstance(one, Import):
+            raise UsageError(
+                f"variants: '{one.name}' is an artifact already, and there is nothing to make; leave it out"
+            )
+        if isinstance(one, Mixture):
+            raise UsageError(
+                "scheme auto needs to know what must be kept; write it into a release.yaml: quantgate init"
+            )
+    return [one for one in found if isinstance(one, Recipe)]
+
+
+def open_variant(ref: str, model: OpenedModel, name: str = "") -> Artifact:
+    """An artifact of ours or of another program, checked against its baseline ``model``.
+
+    Raises UsageError when ours was made from another model, ArtifactError and ModelError when it cannot be read.
+    """
+    from quantgate.quantize import open_artifact
+    from quantgate.quantize.foreign import open_foreign
+
+    folder = locate(ref)
+    if not (folder / "manifest.json").is_file():
+        return open_foreign(folder, model, name)
+    artifact = open_artifact(folder)
+    made_from = artifact.manifest.model
+    if (made_from.tokenizer, made_from.template) != (model.tokenizer_digest, model.template_digest):
+        raise UsageError(
+            f"{ref}: was made from {made_from.ref}, whose tokenizer or chat template differs from that of {model.ref}; "
+            "compare it with the model it was made from"
+        )
+    return replace(artifact, called=name)
+
+
+def _import(ref: str, name: str | None, at: int) -> Import:
+    return Import(_safe(name or Path(ref).name, at), ref)
+
+
+def _safe(name: str, at: int) -> str:
+    if not SAFE_NAME.fullmatch(name):
+        raise UsageError(
+            f"variants, number {at}: '{name}' cannot name a variant; use letters, digits, '.', '_' and '-' in 'name'"
+        )
+    return name
+
+
+def _recipe(one: VariantConfig, wanted: str, at: int) -> Recipe:
     where = f"variants, number {at}"
-    scheme = formats.scheme(one.scheme, group_size=one.group_size, symmetric=one.symmetric, where=where)
+    scheme = formats.scheme(wanted, group_size=one.group_size, symmetric=one.symmetric, where=where)
     grid = scheme.weights
     data = {
         "scheme": scheme.name,
@@ -58,16 +132,6 @@ def _parts(one: VariantConfig) -> list[str]:
     return [*([one.method] if one.method else []), *([f"kv-{one.kv_cache}"] if one.kv_cache else [])]
 
 
-def is_auto(variant: VariantConfig) -> bool:
-    """Whether the variant is a mixture for a budget of bits."""
-    return variant.scheme.lower() == AUTO
-
-
-def name_of(variant: VariantConfig) -> str:
-    """A mixture's name: ``auto-4.5``, unless the user calls it otherwise."""
-    return variant.name or f"{AUTO}-{variant.bits:g}"
-
-
 def candidate_of(artifact: Artifact) -> decide.Candidate:
     manifest = artifact.manifest
     return decide.Candidate(
@@ -86,7 +150,7 @@ def summary_of(artifact: Artifact, out: Path) -> VariantSummary:
     return VariantSummary(
         name=artifact.name,
         artifact=manifest.digest,
-        path=str(artifact.path.relative_to(out)),
+        path=str(artifact.path.relative_to(out) if artifact.path.is_relative_to(out) else artifact.path),
         scheme=artifact.label,
         method=manifest.method,
         stored_bytes=manifest.tensor_bytes,

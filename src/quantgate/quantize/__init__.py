@@ -10,6 +10,7 @@ load_dequantized(artifact)                    # a plain transformers model with 
 
 methods/      how codes are chosen, one file each
 checkpoints/  how they are stored, one file each
+foreign/      artifacts that other programs made
 """
 
 from quantgate.quantize.artifact import Artifact, baseline, open_artifact

@@ -29,10 +29,11 @@ class Artifact:
 
     path: Path
     manifest: Manifest
+    called: str = ""  # the variant's name, where it is not the manifest's
 
     @property
     def name(self) -> str:
-        return self.manifest.name
+        return self.called or self.manifest.name
 
     @property
     def is_baseline(self) -> bool:
@@ -105,7 +106,7 @@ def open_artifact(path: Path | str, *, verify: bool = True) -> Artifact:
     _check_files(folder, manifest, verify)
     artifact = Artifact(folder, manifest)
     try:
-        _check_fates(artifact)
+        check_fates(artifact)
     except ArtifactError:
         raise
     except QuantgateError as problem:
@@ -160,7 +161,8 @@ def _check_files(folder: Path, manifest: Manifest, verify: bool) -> None:
             raise ArtifactError(f"{file}: its bytes do not match the manifest; make the artifact again")
 
 
-def _check_fates(artifact: Artifact) -> None:
+def check_fates(artifact: Artifact) -> None:
+    """Every stored tensor has one fate, and the fates cover the model. Raises ArtifactError."""
     told = [tensor for fate in artifact.manifest.fates for tensor in fate.tensors]
     stored = set(artifact.files.entries)
     for tensor in sorted(stored - set(told)):

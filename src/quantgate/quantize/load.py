@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantgate.errors import ModelError
 from quantgate.quantize.artifact import Artifact
+from quantgate.quantize.manifest import LEFT_OUT
 
 if TYPE_CHECKING:
     import torch
@@ -40,10 +41,15 @@ def load_with_paths(artifact: Artifact, dtype: torch.dtype | None = None) -> tup
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     state: dict[str, Tensor] = {}
+    rounding: dict[str, tuple[Grid, Tensor | None]] = {}
+    quantized = set(artifact.quantized)
     for fate in artifact.manifest.fates:
-        if fate.name in artifact.quantized:
-            state[f"{fate.name}.weight"] = artifact.linear(fate.name).dequantized(dtype or stored)
-        elif fate.weights:  # all but the scales of a KV cache, which are no part of the architecture
+        if fate.name in quantized:
+            layer = artifact.linear(fate.name)
+            state[f"{fate.name}.weight"] = layer.dequantized(dtype or stored)
+            if layer.activations is not None:
+                rounding[fate.name] = layer.activations, layer.input_scale
+        elif fate.weights and fate.got != LEFT_OUT:  # the scales of a KV cache are no part of the architecture
             state |= {tensor: artifact.files.read(tensor) for tensor in fate.tensors}
     make: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with _quietly():
@@ -55,11 +61,8 @@ def load_with_paths(artifact: Artifact, dtype: torch.dtype | None = None) -> tup
             f"{artifact.path}: no tensor '{sorted(told['missing_keys'])[0]}' for its architecture; make it again"
         )
     paths = module_paths(expand(model, str(artifact.path)))
-    for name in () if artifact.is_baseline else artifact.quantized:
-        found = artifact.scheme_of(name)
-        if found.activations is not None:
-            given = artifact.linear(name).input_scale if found.calibrated else None
-            round_input(model.get_submodule(paths[name]), found.activations, given)
+    for name, (grid, given) in rounding.items():
+        round_input(model.get_submodule(paths[name]), grid, given)
     return model.eval(), paths
 
 

@@ -15,6 +15,7 @@ ALWAYS_KEPT = ("embed_tokens", "lm_head")  # where a rounding error reaches ever
 CONTAINER = "compressed_tensors"  # unless a recipe names another
 BASELINE = "BF16"  # the scheme that quantizes nothing
 MIXED = "MIXED"  # the scheme of an artifact whose layers come from several others
+LEFT_OUT = "left out"  # what a tensor got that is stored and not used
 SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 

@@ -33,6 +33,7 @@ class StoredLinear:
     bias: Tensor | None = None  # [out]
     global_scale: float = 1.0  # NVFP4: what all stored scales are divided by; ``scales`` are so already
     input_scale: Tensor | None = None  # [1]: what ``activations`` need from the calibration set
+    group_of: Tensor | None = None  # int64 [in]: the group of each column, where groups are not columns side by side
 
     def dequantized(self, dtype: torch.dtype | None = None) -> Tensor:
         """[out, in]: ``(code - zero) * scale`` as a runtime that works in ``dtype`` computes it, rounded once to it.
@@ -40,12 +41,15 @@ class StoredLinear:
         None means the type that the scales are stored in.
         """
         from quantgate.formats import Fp4Grid
-        from quantgate.formats.codec import decode
+        from quantgate.formats.codec import decode, to_values
 
         if isinstance(self.grid, Fp4Grid):
             return decode(self.codes, self.grid, self.scales).to(dtype or self.scales.dtype)
         scales = self.scales.to(dtype or self.scales.dtype)
-        return decode(self.codes, self.grid, scales, self.zeros).to(scales.dtype)
+        if self.group_of is None:
+            return decode(self.codes, self.grid, scales, self.zeros).to(scales.dtype)
+        zeros = None if self.zeros is None else self.zeros[:, self.group_of]
+        return to_values(self.codes, scales[:, self.group_of], zeros).to(scales.dtype)
 
 
 class Checkpoint(Protocol):

@@ -55,8 +55,8 @@ class Awq:
     def unpack(self, name: str, read: Callable[[str], Tensor], scheme: Scheme, bias: Tensor | None) -> StoredLinear:
         grid = scheme.weights
         assert isinstance(grid, IntGrid)  # refuse
-        codes = _unpack(read(f"{name}.qweight")).T.contiguous()
-        zeros = None if grid.symmetric else _unpack(read(f"{name}.qzeros")).T.contiguous()
+        codes = unpack_words(read(f"{name}.qweight")).T.contiguous()
+        zeros = None if grid.symmetric else unpack_words(read(f"{name}.qzeros")).T.contiguous()
         return StoredLinear(name, codes, read(f"{name}.scales").T.contiguous(), zeros, grid, None, bias)
 
     def config(self, config: dict[str, Any], scheme: Scheme, kept: Sequence[str]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _pack(codes: Tensor) -> Tensor:
     return words
 
 
-def _unpack(words: Tensor) -> Tensor:
+def unpack_words(words: Tensor) -> Tensor:
     """The codes that ``_pack`` was given."""
     out = torch.empty(*words.shape, 8, dtype=torch.int8, device=words.device)
     for nibble, at in enumerate(ORDER):
