@@ -50,7 +50,7 @@ def test_short_forms(text: str, meant: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("text", ["", "W4A16:", "W4A16:awq:gptq", "W4A16 awq", "+awq"])
 def test_short_forms_that_mean_nothing(text: str) -> None:
-    with pytest.raises(UsageError, match=r"expected SCHEME\[:method\]\[\+container\]"):
+    with pytest.raises(UsageError, match=r"expected SCHEME\[:method\]\[@kv_cache\]\[\+container\]"):
         short_variant(text)
 
 

@@ -111,7 +111,7 @@ def test_padding_is_not_measured() -> None:
     [
         ({"kv_cache": "fp9"}, UnknownName, "fp9"),
         ({"kv_cache": "fp8", "container": "gptq"}, FormatError, "has no place for a KV cache"),
-        ({"kv_cache": "fp8", "method": "awq"}, FormatError, "folded channel scales move the range"),
+        ({"kv_cache": "fp8", "method": "awq"}, FormatError, "folded channel scales move the values"),
     ],
 )
 def test_what_cannot_be_is_refused(tiny, samples, tmp_path, recipe, error, sentence) -> None:

@@ -159,31 +159,3 @@ def test_the_plan_warms_up_decays_to_nothing_and_lengthens() -> None:
     assert [plan.length(int(part * plan.steps) + 1) for part, _ in plan.lengths] == [size for _, size in plan.lengths]
     shares = [plan.copy_share(step) for step in range(plan.steps)]
     assert shares == sorted(shares, reverse=True)
-
-
-def test_lookup_drills_ask_every_key_once_and_want_its_value(tokenizer: PreTrainedTokenizerFast) -> None:
-    stream = Stream(tokenizer, 3)
-    stream.restart(0, SHARES)
-    begin, end, user, assistant = (
-        tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("begin", "end", "user", "assistant")
-    )
-    gaps = set()
-    for _ in range(200):
-        drill = stream.lookup_drill()
-        assert drill.ids[:2] == [begin, user]
-        turns, first, rest = [], drill.ids.index(assistant), drill.ids
-        while assistant in rest:
-            asked, rest = rest[: rest.index(assistant) - 1], rest[rest.index(assistant) + 1 :]
-            turns.append((asked, rest[: rest.index(end)]))
-            rest = rest[rest.index(end) + 1 :]
-        text = drill.ids[2:first]
-        assert not rest
-        assert 3 <= len(turns) <= 10
-        assert sum(drill.wanted) == sum(len(value) + 1 for _, value in turns)
-        common = set.intersection(*(set(asked) for asked, _ in turns[1:]))
-        for asked, value in turns[1:]:
-            (at,) = (at for at in range(len(text)) if text[at : at + len(value)] == value)
-            key = [token for token in asked if token not in common]
-            keyed = max(place for place in range(at) if text[place] == key[-1])
-            gaps.add(at - keyed - 1)
-    assert gaps == {0, 1, 2, 3}

@@ -22,7 +22,7 @@ from quantgate.models import open_model
 from quantgate.train.reference import loop, recipe
 from quantgate.train.reference.data import Batch, Stream, batches
 from quantgate.train.reference.loop import SHARES, Plan
-from quantgate.train.reference.network import Block, Network, attention
+from quantgate.train.reference.network import Network, attention
 
 SMALL = Plan(tokens=6 * 512, batch_tokens=512, warmup_steps=2, evaluate_every=2, evaluate_cases=2, scored_cases=2)
 
@@ -215,21 +215,3 @@ def _parts(tokenizer: PreTrainedTokenizerFast) -> list[Batch]:
     stream.restart(0, SHARES)
     source = stream.documents(1024)
     return batches([next(source) for _ in range(8)], tokenizer.pad_token_id, 1024)
-
-
-def test_a_network_that_grows_computes_the_same_and_learns_in_its_new_blocks(
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    torch.manual_seed(0)
-    network = Network(recipe.reference_config(tokenizer))
-    ids = torch.randint(8, 500, (2, 24))
-    answered = torch.ones_like(ids, dtype=torch.bool)
-    before = network(ids, answered)
-    network.grow()
-    assert len(network.blocks) == network.config.num_hidden_layers == 6
-    assert torch.equal(network(ids, answered), before)
-    new = network.blocks[2]
-    assert isinstance(new, Block)
-    assert not new.get_parameter("mlp/down_proj").any()
-    network(ids, answered).square().sum().backward()
-    assert new.get_parameter("mlp/down_proj").grad.any()  # type: ignore[union-attr]

@@ -143,18 +143,14 @@ class Stream:
         share, questions, draw_many = CONVERSATIONS[name]
         return draw_many(self.rng, questions) if self.rng.random() < share else []
 
-    def step(self, tokens: int, longest: int, copying: float, looking: float = 0.0) -> list[Batch]:
+    def step(self, tokens: int, longest: int, copying: float) -> list[Batch]:
         """About ``tokens`` tokens of documents no longer than ``longest``, as batches of like length.
 
-        Shares ``copying`` and ``looking`` of the documents are drills (docs/decisions/0008-copying-from-the-start.md).
+        A share ``copying`` of the documents are copy drills (docs/decisions/0008-copying-from-the-start.md).
         """
         source, drawn, held = self.documents(longest), list[Document](), 0
         while held < tokens:
-            kind = self.rng.random()
-            if kind < copying + looking:
-                drawn.append(self.copy_drill() if kind < copying else self.lookup_drill())
-            else:
-                drawn.append(next(source))
+            drawn.append(self.copy_drill() if self.rng.random() < copying else next(source))
             held += len(drawn[-1].ids)
         return batches(drawn, self.tokenizer.pad_token_id, min(1536, tokens // 4))
 
@@ -164,31 +160,6 @@ class Stream:
         body = [self.rng.randrange(special, len(self.tokenizer)) for _ in range(period)]
         ids = [_numbers(self.tokenizer)[BEGIN], *(body * (72 // period + 1))[:72]]
         return Document("copy", ids, [0.0] * (period + 2) + [1.0] * (len(ids) - period - 2))
-
-    def lookup_drill(self) -> Document:
-        """Keys and values of random tokens, then every key once again, to be answered by its value.
-
-        Between a key and its value stand none to three tokens that are the same throughout, and a question has some
-        before and behind its key: with none it is plain copying, with three what a list, a glossary or a story asks.
-        """
-        number, rng = _numbers(self.tokenizer), self.rng
-        pairs, long_keys, long_values = rng.randint(3, 10), rng.randint(1, 2), rng.randint(1, 2)
-        tokens = iter(rng.sample(range(len(SPECIAL), len(self.tokenizer)), 10 + pairs * (long_keys + long_values)))
-        between, before, behind = ([next(tokens) for _ in range(rng.randint(0, 3))] for _ in range(3))
-        stop = [next(tokens)]
-        table = [
-            ([next(tokens) for _ in range(long_keys)], [next(tokens) for _ in range(long_values)]) for _ in range(pairs)
-        ]
-        ids = [number[BEGIN], number["<|user|>"]]
-        for key, value in table:
-            ids += key + between + value + stop
-        wanted = [0.0] * len(ids)
-        rng.shuffle(table)
-        for at, (key, value) in enumerate(table):
-            asked = [number["<|user|>"]] * (at > 0) + before + key + behind + [number[END], number["<|assistant|>"]]
-            ids += asked + value + [number[END]]
-            wanted += [0.0] * len(asked) + [1.0] * (len(value) + 1)
-        return Document("lookup", ids, wanted)
 
 
 def batches(documents: list[Document], pad: int, tokens: int = 1536) -> list[Batch]:

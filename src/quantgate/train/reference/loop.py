@@ -33,15 +33,13 @@ from quantgate.train.reference.network import Network
 class Plan:
     """What a training run does; the same plan and seed give the same batches."""
 
-    tokens: int = 28_000_000  # in all
+    tokens: int = 41_000_000  # in all
     batch_tokens: int = 3072  # per step
     learning_rate: float = 3e-3
     warmup_steps: int = 120
     weight_decay: float = 0.01
     seed: int = 17
     copying: tuple[tuple[int, float], ...] = ((0, 0.4), (250, 0.1), (1500, 0.02))  # from a step on, drills' share
-    grows_at: float = 0.5486  # share of the run after which a copy stands behind every second block
-    looking: tuple[tuple[int, float], ...] = ((0, 0.0), (5000, 0.2), (7000, 0.05))  # the same of lookup drills
     lengths: tuple[tuple[float, int], ...] = ((0.0, 256), (0.08, 512), (0.45, 1024), (0.80, 2048))
     prompts: float = 0.1  # how much a token of a prompt counts beside one of an answer
     evaluate_every: int = 1000  # steps
@@ -55,14 +53,8 @@ class Plan:
     def length(self, step: int) -> int:
         return [length for start, length in self.lengths if step >= start * self.steps][-1]
 
-    def grown(self, step: int) -> bool:
-        return step >= self.grows_at * self.steps
-
     def copy_share(self, step: int) -> float:
         return [share for start, share in self.copying if step >= start][-1]
-
-    def look_share(self, step: int) -> float:
-        return [share for start, share in self.looking if step >= start][-1]
 
     def rate(self, step: int) -> float:
         """Linear warm-up, then linear decay to zero."""
@@ -100,19 +92,16 @@ def train(
     no longer finite.
     """
     network.to(device)
+    optimizers = _optimizers(network, plan)
     stream, curve, step, spent_s = Stream(tokenizer, plan.seed, plan.prompts), list[dict[str, Any]](), 0, 0.0
     if (folder / "state.json").exists():
-        optimizers, step, curve, spent_s = _resume(folder, network, plan, recipe)
-    else:
-        optimizers = _optimizers(network, plan)
+        step, curve, spent_s = _resume(folder, network, optimizers, recipe)
     stream.restart(step, _shares(curve))
     losses: list[float] = []
     began = time.monotonic() - spent_s
     while step < plan.steps:
-        if plan.grown(step) and not network.grown:
-            optimizers = _grow(network, optimizers, plan)
         length = plan.length(step)
-        parts = stream.step(plan.batch_tokens, length, plan.copy_share(step), plan.look_share(step))
+        parts = stream.step(plan.batch_tokens, length, plan.copy_share(step))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = plan.learning_rate * plan.rate(step)
@@ -209,17 +198,6 @@ def _optimizers(network: Network, plan: Plan) -> list[torch.optim.Optimizer]:
     ]
 
 
-def _grow(network: Network, optimizers: list[torch.optim.Optimizer], plan: Plan) -> list[torch.optim.Optimizer]:
-    """Let the network grow; new optimizers, with what the old ones know of the parameters that stay."""
-    network.grow()
-    known = {parameter: state for one in optimizers for parameter, state in one.state.items()}
-    fresh = _optimizers(network, plan)
-    for one in fresh:
-        for group in one.param_groups:
-            one.state.update({parameter: known[parameter] for parameter in group["params"] if parameter in known})
-    return fresh
-
-
 def _save(
     folder: Path,
     network: Network,
@@ -247,18 +225,15 @@ def _save(
 
 
 def _resume(
-    folder: Path, network: Network, plan: Plan, recipe: str
-) -> tuple[list[torch.optim.Optimizer], int, list[dict[str, Any]], float]:
+    folder: Path, network: Network, optimizers: list[torch.optim.Optimizer], recipe: str
+) -> tuple[int, list[dict[str, Any]], float]:
     state = json.loads((folder / "state.json").read_bytes())
     if state.get("recipe") != recipe:
         sentence = f"{folder}: holds the checkpoint of a run with another plan, data or network"
         raise UsageError(f"{sentence}; finish it with the same options, or give --work another folder")
     tensors = load_file(folder / state["file"])
     prefix = "network/"
-    if f"{prefix}blocks.{len(network.blocks)}.input_layernorm" in tensors:
-        network.grow()
     network.load_state_dict({name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)})
-    optimizers = _optimizers(network, plan)
     for index, optimizer in enumerate(optimizers):
         held = optimizer.state_dict()
         held["state"] = {}
@@ -267,4 +242,4 @@ def _resume(
                 _, key, field = name.split("/")
                 held["state"].setdefault(int(key), {})[field] = tensor
         optimizer.load_state_dict(held)
-    return optimizers, state["step"], state["curve"], state["seconds"]
+    return state["step"], state["curve"], state["seconds"]

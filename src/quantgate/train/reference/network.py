@@ -6,7 +6,6 @@ products bfloat16.
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -67,7 +66,7 @@ class Network(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.config, self.grown = config, False
+        self.config = config
         self.embed = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
         blocks = [Block(config) for _ in range(config.num_hidden_layers)]
         self.blocks = nn.ModuleList(blocks)
@@ -125,26 +124,6 @@ class Network(nn.Module):
             k[key + slow] += 1.5 * write.T
             v[key : key + head] = copied
             o[:, query : query + head] = 0.5 * copied.T
-
-    @torch.no_grad()
-    def grow(self) -> None:
-        """Put a copy behind every second block, with output matrices of zero, so that nothing changes yet.
-
-        Block expansion of LLaMA Pro (arXiv 2401.02415, section 3.2).
-        """
-        grown = list[Block]()
-        for index, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            grown.append(block)
-            if index % 2:
-                new = copy.deepcopy(block)
-                for name in ("self_attn/o_proj", "mlp/down_proj"):
-                    new.get_parameter(name).zero_()
-                grown.append(new)
-        self.blocks = nn.ModuleList(grown)
-        self.config = copy.deepcopy(self.config)
-        self.config.num_hidden_layers = len(grown)
-        self.grown = True
 
     def forward(self, ids: Tensor, answered: Tensor) -> Tensor:
         """Logits [answers, vocabulary] at the positions of ``ids`` [batch, length] where ``answered`` is True."""

@@ -41,7 +41,7 @@ def train_reference(
         for level in ("default", "hard")
     }
     with folder_aside(out) as folder:
-        write_model(folder, network, tokenizer)
+        write_model(folder, network, tokenizer, config)
         write_card(folder, plan, curve, scores, data)
     return out
 
@@ -58,10 +58,7 @@ def _tokenizer(seed: int) -> PreTrainedTokenizerFast:
 
 
 def reference_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """Hidden 256 and feed-forward 768, multiples of 256, so that every block format fits.
-
-    Four blocks to begin with, six from ``Plan.grows_at`` on.
-    """
+    """Hidden 256 and feed-forward 768, multiples of 256, so that every block format fits."""
     return LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=256,
@@ -81,9 +78,8 @@ def reference_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def write_model(folder: Path, network: Network, tokenizer: PreTrainedTokenizerFast) -> None:
+def write_model(folder: Path, network: Network, tokenizer: PreTrainedTokenizerFast, config: LlamaConfig) -> None:
     """Configuration, tokenizer and BF16 weights as transformers reads them."""
-    config = network.config
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     GenerationConfig(
@@ -98,6 +94,6 @@ def data_digest(tokenizer: PreTrainedTokenizerFast, plan: Plan, count: int = 400
     """Digest of the first training documents and drills: it changes when the tokenizer or any generator does."""
     stream = Stream(tokenizer, plan.seed, plan.prompts)
     stream.restart(0, SHARES)
-    drills = [stream.copy_drill() for _ in range(8)] + [stream.lookup_drill() for _ in range(8)]
+    drills = (stream.copy_drill() for _ in range(8))
     documents = itertools.chain(drills, itertools.islice(stream.documents(CONTEXT), count))
     return digest_of([[document.suite, document.ids, document.wanted] for document in documents])
