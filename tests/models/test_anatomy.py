@@ -56,7 +56,9 @@ def test_what_is_in_the_way_is_told_in_one_sentence(kind, folder):
 def test_blocks_that_another_module_than_their_owner_feeds_are_refused(tmp_path):
     """BERT's list of blocks belongs to an encoder that takes hidden states, not tokens."""
     folder = save_random(tmp_path, kind="bert", is_decoder=True, tied=False, dtype="float32")
-    with pytest.raises(ModelError, match="BertLMHeadModel cannot be walked block by block: .*hidden_states") as refused:
+    with pytest.raises(
+        ModelError, match=r"BertLMHeadModel cannot be walked block by block: .*hidden_states"
+    ) as refused:
         open_model(folder)
     assert str(refused.value).endswith("; expected blocks that hand on one tensor [batch, tokens, hidden]")
 
