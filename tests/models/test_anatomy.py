@@ -14,6 +14,7 @@ from quantgate.errors import ModelError
 from quantgate.models import open_model
 from quantgate.models.anatomy import _blocks
 from quantgate.models.families import SUPPORTED
+from quantgate.models.random import save_random
 
 ONE_TENSOR = "quantgate quantizes mixtures of experts that are stored one tensor per expert"
 OBSTACLES: dict[str, tuple[dict[str, Any], str]] = {  # configuration class -> settings, what is in the way
@@ -50,6 +51,16 @@ def test_what_is_in_the_way_is_told_in_one_sentence(kind, folder):
         open_model(folder)
     assert str(refused.value).startswith(f"{folder}: ")
     assert "\n" not in str(refused.value)
+
+
+def test_blocks_that_another_module_than_their_owner_feeds_are_refused(tmp_path):
+    """BERT's list of blocks belongs to an encoder that takes hidden states, not tokens."""
+    folder = save_random(tmp_path, kind="bert", is_decoder=True, tied=False, dtype="float32")
+    with pytest.raises(
+        ModelError, match=r"BertLMHeadModel cannot be walked block by block: .*hidden_states"
+    ) as refused:
+        open_model(folder)
+    assert str(refused.value).endswith("; expected blocks that hand on one tensor [batch, tokens, hidden]")
 
 
 def test_a_refusal_says_what_is_supported(folder):

@@ -171,7 +171,7 @@ class Walker:
             try:
                 seen, out = self._pass(2, 3)
             except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as problem:
-                reason = str(problem).strip().splitlines()[0][:120]
+                reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0][:120]
                 continue
             shapes = [list(one[0].shape) for one in seen]
             if len(seen) == self.depth and all(shape == want for shape in shapes) and list(out.shape[:2]) == want[:2]:
