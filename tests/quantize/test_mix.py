@@ -76,6 +76,19 @@ def test_the_same_choice_gives_the_same_bytes(tiny, sources, mixed, tmp_path) ->
     assert again.manifest.digest == mixed.manifest.digest
 
 
+def test_a_mixture_that_is_there_is_taken_and_a_damaged_one_made_again(tiny, sources, tmp_path) -> None:
+    made = mix(tiny, sources, _choice_of(tiny), tmp_path / "out")
+    file = made.path / "model.safetensors"
+    before, whole = file.stat().st_ino, file.read_bytes()
+    assert mix(tiny, sources, _choice_of(tiny), tmp_path / "out").manifest.digest == made.manifest.digest
+    assert file.stat().st_ino == before
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    mix(tiny, sources, _choice_of(tiny), tmp_path / "out")
+    assert file.read_bytes() == whole
+    other = mix(tiny, sources, chosen(tiny, lambda _: "W8A16"), tmp_path / "out")
+    assert other.manifest.digest != made.manifest.digest
+
+
 def test_transformers_reads_a_weight_only_mixture_as_we_do(tiny, sources, tmp_path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -68,7 +68,7 @@ def _named(capabilities: Sequence[str]) -> dict[str, dict[str, object]]:
         name = Path(one).stem if one.endswith(".jsonl") else one
         if name in found:
             raise UsageError(f"inspect: '{name}' is named twice; keep one, or rename the file")
-        # half of a file's cases stand for the gate, which no gradient may be taken of
+        # of a file, gradients are taken of cases behind those of a gate: here there is none, so of all but one
         found[name] = {"suite": one, "cases": 1} if one.endswith(".jsonl") else {}
     return found
 

@@ -149,6 +149,10 @@ def _repair(bench: Bench, label: str) -> Repair:
         trials.append(Trial(share=foreseen, bytes=made.manifest.tensor_bytes, scores=scores, kept=kept))
         if kept:
             break
+    if not trials:
+        raise UsageError(
+            f"repair: only the model itself drifts less than {bench.name}; there is nothing to lift it with"
+        )
     evidence = _gate(bench, rules, fresh, base, side, made)
     result = _record(bench, found, choice, made, trials, evidence)
     _write(bench, result, made)

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quantgate.errors import FormatError, UsageError, hint
+from quantgate.errors import ArtifactError, FormatError, RecordError, UsageError, hint
 from quantgate.formats import Scheme
 from quantgate.models import OpenedModel
 from quantgate.models.tensors import Entry
 from quantgate.quantize.artifact import Artifact, identity, kept, open_artifact
 from quantgate.quantize.checkpoints.compressed_tensors import CHECKPOINT
-from quantgate.quantize.manifest import BASELINE, CONTAINER, MIXED, Fate, Note, Recipe
+from quantgate.quantize.manifest import BASELINE, CONTAINER, MIXED, Fate, Note, Recipe, tool_version
 from quantgate.quantize.publish import write_artifact
 from quantgate.records import digest_of, folder_aside
 
@@ -32,14 +32,20 @@ def mix(
 ) -> Artifact:
     """The artifact ``out``, whose every linear layer comes from the source that ``choice`` names.
 
-    ``because`` says for some layers why theirs was chosen; it goes into their fates. Raises UsageError for a choice
-    that leaves out a layer, names another or an unknown source, or parts fused layers; FormatError for sources that
-    cannot be mixed.
+    One that is there already, whole and made of the same parts, is taken as it is. ``because`` says for some layers why
+    theirs was chosen; it goes into their fates.
+
+    Raises UsageError for a choice that leaves out a layer, names another or an unknown source, or parts fused layers;
+    FormatError for sources that cannot be mixed.
     """
     _check_choice(model, sources, choice)
     used = {name: sources[name] for name in sorted(set(choice.values())) if name != BASELINE}
     for name, source in used.items():
         _check_source(model, name, source)
+    parts = {name: source.manifest.digest for name, source in used.items()}
+    inputs = digest_of([tool_version(), identity(model).body(), parts, sorted(choice.items()), sorted(because.items())])
+    if (made := _ready(out, inputs)) is not None:
+        return made
     fates, entries = dict[str, Fate](), dict[str, Entry]()
     for layer, name in choice.items():
         fate = _fate(model, used.get(name), layer, because.get(layer, ""))
@@ -50,7 +56,6 @@ def mix(
         if tensor.removesuffix(".weight") not in fates:
             fates[tensor.removesuffix(".weight")] = kept(model, tensor, "keep", "not the weight of a linear layer")
             entries[tensor] = model.files.entries[tensor]
-    parts = {name: source.manifest.digest for name, source in used.items()}
     first = next(iter(used.values())).manifest
     with folder_aside(out) as folder:
         write_artifact(
@@ -64,12 +69,20 @@ def mix(
             method="mix",
             checkpoint=CONTAINER,
             calibration=first.calibration,
-            inputs=digest_of([identity(model).body(), parts, sorted(choice.items())]),
+            inputs=inputs,
             device=first.device,
             seed=first.seed,
             ledger=tuple(_notes(used, choice)),
         )
     return open_artifact(out, verify=False)
+
+
+def _ready(out: Path, inputs: str) -> Artifact | None:
+    try:
+        made = open_artifact(out)
+    except (ArtifactError, RecordError):
+        return None  # not there, broken, or of another version: made, and replaced
+    return made if made.manifest.inputs == inputs else None
 
 
 def linears(model: OpenedModel) -> list[list[str]]:
