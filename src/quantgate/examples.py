@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import yaml
 
 from quantgate.records import parse
@@ -71,6 +73,16 @@ out: runs/demo
 
 def demo_config(cases: int) -> ReleaseConfig:
     """The demo's release with at most ``cases`` cases per capability."""
-    config = parse(ReleaseConfig, yaml.safe_load(DEMO), where="demo")
-    fewer = {name: one.model_copy(update={"cases": min(one.cases, cases)}) for name, one in config.capabilities.items()}
-    return config.model_copy(update={"capabilities": fewer})
+    return parse(ReleaseConfig, _demo(cases), where="demo")
+
+
+def demo_file(cases: int) -> str:
+    """The same as a release.yaml that lies in the demo's folder, for commands that go on from there."""
+    return yaml.safe_dump(_demo(cases) | {"out": "."}, sort_keys=False)
+
+
+def _demo(cases: int) -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load(DEMO)
+    for one in data["capabilities"].values():
+        one["cases"] = min(one["cases"], cases)
+    return data

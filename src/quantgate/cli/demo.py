@@ -20,13 +20,17 @@ def demo(
     Needs no network and no GPU; takes a few minutes on two cores. Exits with 0 whatever the verdicts are.
     """
     from quantgate import pipeline
-    from quantgate.examples import demo_config
-    from quantgate.report.terminal import show
+    from quantgate.examples import demo_config, demo_file
+    from quantgate.records import write_whole
+    from quantgate.report.terminal import repair_hint, show
 
     console.print("quantgate demo: six variants of the built-in model against eight capabilities", style="bold")
     with bars(quiet=quiet) as progress:
         report = pipeline.run(demo_config(cases), out=out, progress=progress)
     show(report, console)
+    write_whole(out / "release.yaml", demo_file(cases).encode())
+    if hint := repair_hint(report, out / "release.yaml"):
+        console.print(f"\n{hint}")
     console.print(
         f"\nOpen [bold]{out / 'report.html'}[/] in a browser to see intervals, slices and every changed answer."
     )

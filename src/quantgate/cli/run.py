@@ -23,12 +23,14 @@ def run(
     """
     from quantgate import pipeline
     from quantgate.release_config import load_config
-    from quantgate.report.terminal import show
+    from quantgate.report.terminal import repair_hint, show
 
     settings = load_config(config)
     folder = out or Path(settings.out)
     with bars(quiet=quiet) as progress:
         report = pipeline.run(settings, out=folder, progress=progress)
     show(report, console)
+    if hint := repair_hint(report, config):
+        console.print(hint)
     console.print(f"report: [bold]{folder / 'report.html'}[/]")
     raise typer.Exit(exit_code(report.decision))

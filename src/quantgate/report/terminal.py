@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -62,6 +63,18 @@ def trap_sentence(trap: dict[str, Any]) -> str:
         f"{worst.gate.capability.replace('_', ' ')} fell from {percent(worst.baseline_score)} to "
         f"{percent(worst.variant_score)}."
     )
+
+
+def repair_hint(report: RunReport, config: Path) -> str:
+    """How to go on with the smallest variant that failed, where that one is smaller than what was chosen."""
+    sizes = {one.name: one.stored_bytes for one in report.candidates}
+    ours = {one.name for one in report.variants if one.method != "mix" and not Path(one.path).is_absolute()}
+    limit = sizes.get(report.decision.chosen or "", report.baseline_bytes)
+    failed = [one.variant for one in report.decision.verdicts if one.verdict == "fail" and one.variant in ours]
+    smaller = sorted((one for one in failed if sizes[one] < limit), key=lambda one: -sizes[one])
+    if not smaller:
+        return ""
+    return f"Bring a failed one back, layer by layer: [bold]quantgate repair {smaller[0]} --config {config}[/]"
 
 
 def plain_table(first: str, others: Sequence[str], justify: JustifyMethod) -> Table:
