@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -99,6 +100,7 @@ def inspection_page(found: Inspection) -> str:
     )
     return environment.get_template("inspection.html").render(
         found=found,
+        title=Path(found.model).name if Path(found.model).is_absolute() else found.model,
         maps=[_heatmap(found, name, label) for name, label in zip(found.variants, found.labels, strict=True)],
         inputs=_inputs(found),
         growth=curves([(one.variant, one.error) for one in found.growth], "block", "error"),
@@ -107,21 +109,21 @@ def inspection_page(found: Inspection) -> str:
 
 
 def _heatmap(found: Inspection, variant: str, label: str) -> dict[str, Any]:
-    """Rows of (name, error cell, one cell a capability); colours by logarithm over four decades."""
+    """Rows of (name, error cell, one cell a capability); colours by logarithm over two decades."""
     drifts = [one for view in found.layers for one in view.drift[variant].values()]
     errors = [one for view in found.layers if (one := view.error[variant]) is not None]
     drift_heat, error_heat = _heat(max(drifts, default=0.0)), _heat(max(errors, default=0.0))
     rows = []
     for view in found.layers:
         error = view.error[variant]
-        cells = [("-", "") if error is None else (f"{100 * error:.2f} %", error_heat(error))]
+        cells = [("-", "") if error is None else (f"{100 * error:.2g} %", error_heat(error))]
         cells += [
-            (f"{1000 * view.drift[variant][one]:.3f}", drift_heat(view.drift[variant][one]))
+            (f"{1000 * view.drift[variant][one]:.2g}", drift_heat(view.drift[variant][one]))
             for one in found.capabilities
         ]
         rows.append((name_of(view.shape.layers), cells))
     totals = [1000 * sum(view.drift[variant][one] for view in found.layers) for one in found.capabilities]
-    return {"variant": variant, "label": label, "rows": rows, "totals": [f"{one:.2f}" for one in totals]}
+    return {"variant": variant, "label": label, "rows": rows, "totals": [f"{one:.2g}" for one in totals]}
 
 
 def _inputs(found: Inspection) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -142,10 +144,10 @@ def _inputs(found: Inspection) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _heat(largest: float) -> Callable[[float], Markup]:
-    """A cell's background: none at a ten-thousandth of the largest, full at the largest."""
+    """A cell's background: none at a hundredth of the largest, full at the largest."""
 
     def style(value: float) -> Markup:
-        share = 0.0 if largest <= 0 or value <= 0 else max(0.0, 1 + math.log10(value / largest) / 4)
+        share = 0.0 if largest <= 0 or value <= 0 else max(0.0, 1 + math.log10(value / largest) / 2)
         return Markup(f"--heat: {share:.2f}")
 
     return style
