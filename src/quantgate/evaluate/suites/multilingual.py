@@ -22,6 +22,7 @@ class Problem:
     text: str
     accept: list[str]  # right answers, the best first
     form: str  # the sentence that states the answer format: "word only", "number only", "digits only"
+    briefly: str = ""  # the same in a few signs, for training texts
 
 
 def say(rng: random.Random, speech: Language, sentence: str, **values: object) -> str:
@@ -135,7 +136,8 @@ def calendar(rng: random.Random, speech: Language, hard: bool) -> Problem:
             say(rng, speech, f"which {unit}"),
         )
     )
-    return Problem(f"{unit} {anchor} {at} {sign * steps} {who} {event}", text, [answer], "word only")
+    briefly = f"{names[now % len(names)]} {'+' if sign > 0 else '-'} {steps}"
+    return Problem(f"{unit} {anchor} {at} {sign * steps} {who} {event}", text, [answer], "word only", briefly)
 
 
 def compare(rng: random.Random, speech: Language, hard: bool) -> Problem:
@@ -187,6 +189,7 @@ KINDS: Sequence[tuple[str, Callable[[random.Random, Language, bool], Problem], f
 )
 
 
+BRIEF = 0.6  # share of a training text's problems that are put in a few signs, where that can be done
 # Kinds of which a training text holds several problems, and their shares of such texts.
 SHORT: dict[str, tuple[Callable[[random.Random, Language, bool], Problem], float]] = {
     "calendar": (calendar, 0.20),
@@ -230,7 +233,8 @@ def draw_many(rng: random.Random, questions: int, split: Split = "train") -> lis
         for _ in range(questions):
             problem = SHORT[kind][0](rng, speech, False)
             if split_of("multilingual", problem.identity) == split:
-                text = problem.text if turns else f"{problem.text} {say(rng, speech, problem.form)}"
+                text = problem.briefly if problem.briefly and rng.random() < BRIEF else problem.text
+                text = text if turns else f"{problem.text} {say(rng, speech, problem.form)}"
                 turns += [("user", text), ("assistant", problem.accept[0])]
         return turns
     facts, found = rng.choice((_homes, _things, _goods))(rng, speech)

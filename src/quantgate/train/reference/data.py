@@ -31,7 +31,7 @@ CONVERSATIONS: dict[str, tuple[float, int, Callable[[random.Random, int], list[t
     "json_tools": (0.7, 4, json_tools.draw_many),
     "chat": (0.45, 5, chat.draw_many),
     "rare_vocabulary": (0.5, 6, rare_vocabulary.draw_many),
-    "multilingual": (0.7, 10, multilingual.draw_many),
+    "multilingual": (0.8, 10, multilingual.draw_many),
 }
 UNLIKE = 0.4  # share of lists whose names have no word in common, up to 40 lines
 HARD = 0.08  # share of hard drafts, so that harder slices are met but not mastered

@@ -62,11 +62,11 @@ class Plan:
 
 
 SHARES = {
-    "math": 0.21,
-    "json_tools": 0.12,
+    "math": 0.19,
+    "json_tools": 0.10,
     "code_gen": 0.08,
-    "long_context": 0.13,
-    "multilingual": 0.20,
+    "long_context": 0.11,
+    "multilingual": 0.26,
     "rare_vocabulary": 0.11,
     "refusals": 0.05,
     "chat": 0.10,
