@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from tests.pipeline.conftest import Release
 
 from quantgate import pipeline
-from quantgate.errors import UsageError
+from quantgate.errors import DataError, UsageError
 from quantgate.models import open_model
 from quantgate.pipeline import quantize_only
+from quantgate.pipeline.auto import Frontier
 from quantgate.pipeline.probing import Moves
 from quantgate.quantize import open_artifact
 from quantgate.quantize.mix import linears
@@ -45,6 +47,10 @@ def test_a_mixture_keeps_its_budget_and_drifts_less_than_what_it_is_made_of(rele
         assert 0.9 * bits < 8 * stored / weights <= bits
         schemes = {made.scheme_of(layer).label for layer in made.quantized}
         assert len(schemes) > (bits == 6.0)  # a budget between two sizes takes from both
+    curve = Frontier.load(run / "frontier.json").points
+    assert len(curve) > 3
+    assert all(one.bytes < two.bytes for one, two in pairwise(curve))
+    assert all(max(one.drift.values()) > min(two.drift.values()) for one, two in pairwise(curve))
     before = file.stat().st_mtime_ns
     assert pipeline.run(config).decision == report.decision
     assert file.stat().st_mtime_ns == before  # probed once
@@ -82,3 +88,26 @@ def test_too_small_a_budget_and_different_keeps_are_told(release: Release, place
 def test_quantizing_alone_does_not_know_what_to_keep(place: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="scheme auto needs to know what must be kept"):
         quantize_only.quantize(str(place / "model"), [{"scheme": "auto", "bits": 4.5}], out=tmp_path)
+
+
+def test_a_variant_of_an_ingredients_name_but_not_its_content_is_no_ingredient(release: Release, place: Path) -> None:
+    variants = [{"scheme": "W8A16", "keep": ["down_proj"]}, {"scheme": "auto", "bits": 6.0}]
+    config = release(capabilities=suites(place), variants=variants)
+    report = pipeline.run(config)
+    run = Path(json.loads(config.read_text())["out"])
+    made = open_artifact(run / "artifacts" / "auto-6")
+    parts = made.manifest.recipe.options["parts"]
+    assert isinstance(parts, dict)
+    assert parts
+    assert "W8A16" not in parts
+    assert [one.name for one in report.variants] == ["W8A16", "auto-6"]
+    with pytest.raises(UsageError, match="a mixture cannot be called 'W4A16-g32'"):
+        pipeline.run(release(capabilities=suites(place), variants=[{"scheme": "auto", "bits": 6, "name": "W4A16-g32"}]))
+
+
+def test_a_suite_with_no_case_to_choose_by_is_refused_before_anything_slow(release: Release, place: Path) -> None:
+    every = {"echo": {"suite": str(place / "echo.jsonl"), "margin": "20%", "cases": 60}}
+    config = release(capabilities=every, variants=[{"scheme": "auto", "bits": 5}])
+    with pytest.raises(DataError, match="its first 60 cases are the gate's, and none is left to choose layers by"):
+        pipeline.run(config)
+    assert not (Path(json.loads(config.read_text())["out"]) / "artifacts").exists()

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from quantgate.cli import app
-from quantgate.errors import UsageError
+from quantgate.errors import UnknownName, UsageError
 from quantgate.models import open_model
 from quantgate.pipeline.inspection import inspect
 from quantgate.quantize import load_dequantized, open_artifact
@@ -134,3 +134,24 @@ def test_growth_is_plotted_for_every_variant(inspected: tuple[Path, Inspection])
 def test_a_suite_named_twice_is_refused(place: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'math' is named twice"):
         inspect(str(place / "model"), ["W8A16"], out=tmp_path, capabilities=["math", "math"])
+
+
+def test_folded_channel_scales_have_errors_and_no_foreseen_drift(place: Path, tmp_path: Path) -> None:
+    found = inspect(
+        str(place / "model"),
+        ["W8A16", "W8A8:smoothquant"],
+        out=tmp_path,
+        capabilities=[str(place / "echo.jsonl")],
+        traffic=place / "traffic.jsonl",
+        samples=8,
+        max_tokens=32,
+    )
+    assert all(set(view.drift) == {"W8A16"} for view in found.layers)
+    assert all(view.error["W8A8-smoothquant"] is not None for view in found.layers)
+    assert "no drift is foreseen" in inspection_page(found)
+
+
+def test_an_unknown_capability_is_refused_before_anything_slow(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="maths"):
+        inspect(str(place / "model"), ["W8A16"], out=tmp_path / "out", capabilities=["maths"])
+    assert not (tmp_path / "out" / "artifacts").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from quantgate import pipeline
 from quantgate.cli import app
 from quantgate.engines import Completion, Prompt
 from quantgate.engines.torch import open_engine
-from quantgate.errors import UsageError
+from quantgate.errors import Overlap, UsageError
 from quantgate.evaluate.compare import visiting_order
 from quantgate.evaluate.files import read_suite
 from quantgate.evaluate.scorers.exact import normal
@@ -77,6 +78,7 @@ def test_the_repaired_variant_has_lifted_layers_and_passes_on_unseen_cases(
     tuned = {case.digest for case in order[ASKED::2]}
     unseen = [case for case in order if case.digest not in before | tuned]
     assert fresh.available == 2 * ASKED
+    assert fresh.gate.pass_alpha == 0.025
     assert fresh.suite_digest == digest_of([case.digest for case in visiting_order(unseen[: fresh.available], 0)])
 
 
@@ -109,6 +111,53 @@ def test_what_cannot_be_repaired_is_told(release: Release, suite: Path) -> None:
     changed = release(**settings(suite) | {"drift_cases": 8})
     with pytest.raises(UsageError, match="is of another configuration; run it again"):
         repairs.repair(changed, "W2A16-g32-rtn")
+
+
+def test_a_second_repair_is_asked_other_cases_at_half_the_rate(release: Release, suite: Path) -> None:
+    config = release(**settings(suite) | {"capabilities": {"say": {"suite": str(suite), "margin": "20%", "cases": 36}}})
+    pipeline.run(config)
+    one = repairs.repair(config, "W2A16-g32-rtn", label="one")
+    two = repairs.repair(config, "W2A16-g32-rtn", label="two")
+    again = repairs.repair(config, "W2A16-g32-rtn", label="one")
+    assert (one.number, two.number, again.number) == (1, 2, 1)
+    rows = [made.report.evidence[0].comparisons[0] for made in (one, two)]
+    assert [row.gate.pass_alpha for row in rows] == [0.025, 0.0125]
+    assert rows[0].suite_digest != rows[1].suite_digest
+    assert again.report.decision == one.report.decision
+    assert again.bytes_after == two.bytes_after == one.bytes_after  # the same layers, on the same tune split
+
+
+def test_a_suite_that_grew_since_the_run_is_refused(release: Release, suite: Path, tmp_path: Path) -> None:
+    lines = suite.read_text().splitlines(keepends=True)
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("".join(lines[:200]))
+    config = release(**settings(mine) | {"capabilities": {"say": {"suite": str(mine), "margin": "20%", "cases": 60}}})
+    pipeline.run(config)
+    mine.write_text("".join(lines))
+    with pytest.raises(UsageError, match="cases of say are no longer those of the run"):
+        repairs.repair(config, "W2A16-g32-rtn")
+
+
+def test_calibration_samples_among_the_unseen_cases_are_refused(release: Release, suite: Path, tmp_path: Path) -> None:
+    case = visiting_order(read_suite(suite, "say"), 0)[ASKED + 1]
+    traffic = tmp_path / "traffic.jsonl"
+    rows = [{"prompt": f"tell me about {at}", "completion": "no"} for at in range(11)]
+    rows.append({"prompt": case.messages[-1].content, "completion": "yes"})
+    traffic.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = release(**settings(suite), calibration={"traffic": str(traffic), "samples": 12, "max_tokens": 32})
+    pipeline.run(config)
+    with pytest.raises(Overlap):
+        repairs.repair(config, "W2A16-g32-rtn")
+
+
+def test_an_artifact_that_was_not_judged_is_refused(release: Release, suite: Path) -> None:
+    config = release(**settings(suite))
+    pipeline.run(config)
+    run = Path(json.loads(config.read_text())["out"])
+    shutil.rmtree(run / "artifacts" / "W2A16-g32-rtn")
+    shutil.copytree(run / "artifacts" / "W8A16", run / "artifacts" / "W2A16-g32-rtn")
+    with pytest.raises(UsageError, match=r"is not what .* judged; run it again"):
+        repairs.repair(config, "W2A16-g32-rtn")
 
 
 def test_a_suite_without_unseen_cases_is_refused(release: Release, suite: Path) -> None:

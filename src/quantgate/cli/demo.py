@@ -28,8 +28,8 @@ def demo(
     with bars(quiet=quiet) as progress:
         report = pipeline.run(demo_config(cases), out=out, progress=progress)
     show(report, console)
-    write_whole(out / "release.yaml", demo_file(cases).encode())
-    if hint := repair_hint(report, out / "release.yaml"):
+    write_whole(out / "demo.yaml", demo_file(cases).encode())
+    if hint := repair_hint(report, out / "demo.yaml"):
         console.print(f"\n{hint}")
     console.print(
         f"\nOpen [bold]{out / 'report.html'}[/] in a browser to see intervals, slices and every changed answer."

@@ -30,7 +30,7 @@ def run(
     with bars(quiet=quiet) as progress:
         report = pipeline.run(settings, out=folder, progress=progress)
     show(report, console)
-    if hint := repair_hint(report, config):
+    if hint := repair_hint(report, config, out):
         console.print(hint)
     console.print(f"report: [bold]{folder / 'report.html'}[/]")
     raise typer.Exit(exit_code(report.decision))

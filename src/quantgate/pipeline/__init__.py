@@ -26,7 +26,7 @@ from quantgate.evaluate.evidence import Comparison, Drift, Evidence
 from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto
+from quantgate.pipeline import auto, probing
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.two_models import CompareResult, compare_models
@@ -92,12 +92,14 @@ def _run(this: Run) -> RunReport:
     with this.stage("draw the cases"):
         cases = cases_of(config, len(variants))
         decide.refuse_hopeless(cases.gates, {name: len(group) for name, group in cases.gate.items()})
+        mixed = [one for one in variants if isinstance(one, Mixture)]
+        if mixed:
+            probing.check(config)
     with this.stage("open the model"):
         model = open_model(config.model)
     imports = [one for one in variants if isinstance(one, Import)]
     with this.stage("open the artifacts of others") if imports else nullcontext():
         made = {one.name: open_variant(one.ref, model, one.name) for one in imports}
-    mixed = [one for one in variants if isinstance(one, Mixture)]
     chosen = None
     if recipes or mixed:
         with this.stage("choose the calibration set"):
@@ -157,8 +159,8 @@ def _quantize(
     def tell(stage: str, done: int, total: int) -> None:
         this.progress("quantize", done, total, stage)
 
-    names, lending = [recipe.name for recipe in recipes], auto.ingredients(model, mixed)
-    every = [*recipes, *(one for one in lending if one.name not in names)]
+    lending = auto.ingredients(model, mixed, recipes)
+    every = [*recipes, *(one for one in lending if one not in recipes)]
     made = sweep(model, chosen.ids, every, this.out / "artifacts", progress=tell, seed=this.config.calibration.seed)
     lent = {one.name: next(found for found in made if found.name == one.name) for one in lending}
     lent = {name: one for name, one in lent.items() if not mixable(model, name, one)}

@@ -6,21 +6,23 @@ drift under the ingredient that comes closest to the budget, times its margin, s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantgate import formats
-from quantgate.errors import UsageError
+from quantgate.errors import FormatError, UsageError
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side
 from quantgate.models import OpenedModel
 from quantgate.pipeline import probing
 from quantgate.pipeline.two_models import Progress
-from quantgate.pipeline.variants import Mixture
+from quantgate.pipeline.variants import Mixture, recipe_of
 from quantgate.quantize.manifest import BASELINE, Recipe
 from quantgate.quantize.mix import linears
-from quantgate.release_config import ReleaseConfig
+from quantgate.records import Record
+from quantgate.release_config import ReleaseConfig, VariantConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,27 +34,41 @@ if TYPE_CHECKING:
 INGREDIENTS = (("W3A16", 64), ("W4A16", 128), ("W4A16", 32), ("W8A16", None))  # scheme, group size
 
 
-def ingredients(model: OpenedModel, mixed: Sequence[Mixture]) -> list[Recipe]:
-    """What mixtures are made of, if any variant is one; layers that it keeps are kept in all of them."""
+def ingredients(model: OpenedModel, mixed: Sequence[Mixture], recipes: Sequence[Recipe]) -> list[Recipe]:
+    """What mixtures are made of, if there is one; layers that it keeps are kept in all of them.
+
+    One of the run's own ``recipes`` serves where it is the same but for its name. Raises UsageError for mixtures that
+    keep different layers, or bear an ingredient's name; FormatError for a model that is not mixed.
+    """
+    if not mixed:
+        return []
+    if model.has_experts:
+        raise FormatError(f"{mixed[0].name}: scheme auto does not mix formats among experts yet; name schemes instead")
     keeps = {one.keep for one in mixed}
     if len(keeps) > 1:
         raise UsageError("variants: two of scheme auto keep different layers; let them keep the same ones")
-    made = [_ingredient(model, scheme, size, keep) for keep in keeps for scheme, size in INGREDIENTS]
-    return list({recipe.name: recipe for recipe in made}.values())
+    (keep,) = keeps
+    taken = {recipe.name for recipe in recipes}
+    made = dict[str, Recipe]()
+    for scheme, size in INGREDIENTS:
+        wanted = _ingredient(model, scheme, size, keep)
+        same = next((one for one in recipes if one.model_copy(update={"label": wanted.label}) == wanted), None)
+        if same is None and wanted.name in taken:
+            wanted = wanted.model_copy(update={"label": f"{wanted.label}-for-auto"})
+        found = same or wanted
+        made[found.name] = found
+    for one in mixed:
+        if one.name in made:
+            raise UsageError(f"variants: a mixture cannot be called '{one.name}', since one of its parts is; rename it")
+    return list(made.values())
 
 
 def _ingredient(model: OpenedModel, scheme: str, size: int | None, keep: tuple[str, ...]) -> Recipe:
     """Of the group size asked for, or of the largest smaller one that divides the columns of every layer."""
     columns = {model.files.entry(f"{layer}.weight").shape[1] for group in linears(model) for layer in group}
     sizes = [one for one in (128, 64, 32, 16) if size and one <= size and not any(width % one for width in columns)]
-    label = f"{scheme}-g{sizes[0]}" if sizes else f"{scheme}-channel"
-    label = formats.scheme(label).label
-    return Recipe(
-        scheme=scheme,
-        group_size=sizes[0] if sizes else "channel",
-        keep=keep,
-        label=f"{label}-for-auto" if keep else label,
-    )
+    found = formats.scheme(f"{scheme}-g{sizes[0]}" if sizes else f"{scheme}-channel")
+    return recipe_of(VariantConfig(scheme=found.label, keep=keep), "scheme auto")
 
 
 def mixtures(
@@ -74,11 +90,55 @@ def mixtures(
     base = Side(engine, Answers(out / "answers", engine.identity))
     found = probing.probe(config, model, sources, base, out, progress)
     sizes = sizes_of(model, sources, found)
+    _frontier(config, model, found, sizes, out)
     made = []
     for one in wanted:
         choice = best(config, model, found, sizes, one.bits, one.name)
         made.append(mix(model, sources, choice, out / "artifacts" / one.name))
     return made
+
+
+class FrontierPoint(Record):
+    """A mixture of least foreseen drift at its size."""
+
+    bytes: int  # of all linear layers, scales included
+    bits_per_weight: float
+    drift: dict[str, float]  # capability -> foreseen nats per answer token
+    sources: dict[str, int]  # source -> groups of layers that come from it
+
+
+class Frontier(Record):
+    """Size against drift for every mixture worth making: ``frontier.json`` beside the artifacts of a run with auto."""
+
+    points: tuple[FrontierPoint, ...]  # the smallest first
+
+
+def _frontier(
+    config: ReleaseConfig, model: OpenedModel, found: Sensitivity, sizes: NDArray[np.float64], out: Path
+) -> None:
+    import numpy as np
+
+    from quantgate.quantize.allocate import frontier
+
+    weights, drift = _weights(model, found), drift_of(found)
+    at, names, points = np.arange(len(sizes)), [*found.sources, BASELINE], list[FrontierPoint]()
+    for one in frontier(drift, sizes, _scales(config, drift, 1)):
+        counts = Counter(names[source] for source in one.choice)
+        moved = {name: float(table[at, one.choice].sum()) for name, table in drift.items()}
+        bits = 8 * one.bytes / weights
+        points.append(FrontierPoint(bytes=one.bytes, bits_per_weight=bits, drift=moved, sources=dict(counts)))
+    Frontier(points=tuple(points)).save(out / "frontier.json")
+
+
+def _weights(model: OpenedModel, found: Sensitivity) -> int:
+    return sum(model.files.entry(f"{layer}.weight").weights for group in found.groups for layer in group)
+
+
+def _scales(config: ReleaseConfig, drift: Mapping[str, NDArray[np.float64]], like: int) -> dict[str, float]:
+    """What each capability's drift is measured in: its own under source ``like``, times its margin."""
+    return {
+        name: max(float(one[:, like].sum()), 1e-12) * config.capabilities[name].margin for name, one in drift.items()
+    }
 
 
 def sizes_of(model: OpenedModel, sources: Mapping[str, Artifact], found: Sensitivity) -> NDArray[np.float64]:
@@ -106,15 +166,12 @@ def best(
     """Linear layer -> source, for a budget in bits per weight over all linear layers."""
     from quantgate.quantize.allocate import least_drift
 
-    weights = sum(model.files.entry(f"{layer}.weight").weights for group in found.groups for layer in group)
+    weights = _weights(model, found)
     budget, drift = bits * weights / 8, drift_of(found)
     if budget < (smallest := sizes.min(axis=1).sum()):
         least = 8 * smallest / weights
         raise UsageError(f"{where}: {bits:g} bits are fewer than the smallest mixture has; give at least {least:.2f}")
     like = int(abs(sizes.sum(axis=0) - budget)[:-1].argmin())
-    scales = {
-        name: max(float(one[:, like].sum()), 1e-12) * config.capabilities[name].margin for name, one in drift.items()
-    }
     names = [*found.sources, BASELINE]
-    made = least_drift(drift, sizes, budget, scales)
+    made = least_drift(drift, sizes, budget, _scales(config, drift, like))
     return {layer: names[source] for group, source in zip(found.groups, made.choice, strict=True) for layer in group}

@@ -15,6 +15,7 @@ from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.quantize_only import short_variant
 from quantgate.pipeline.two_models import Progress
 from quantgate.pipeline.variants import recipes_of
+from quantgate.quantize.mix import folded
 from quantgate.records import parse
 from quantgate.release_config import ReleaseConfig
 from quantgate.report.inspections import Inspection, LayerView
@@ -68,7 +69,6 @@ def _named(capabilities: Sequence[str]) -> dict[str, dict[str, object]]:
         name = Path(one).stem if one.endswith(".jsonl") else one
         if name in found:
             raise UsageError(f"inspect: '{name}' is named twice; keep one, or rename the file")
-        # of a file, gradients are taken of cases behind those of a gate: here there is none, so of all but one
         found[name] = {"suite": one, "cases": 1} if one.endswith(".jsonl") else {}
     return found
 
@@ -82,6 +82,7 @@ def _inspect(config: ReleaseConfig, model: OpenedModel, out: Path, progress: Pro
     from quantgate.quantize.statistics import batches
     from quantgate.quantize.sweep import BATCH_TOKENS, sweep
 
+    probing.check(config)
     recipes, chosen = recipes_of(config.variants), calibration_of(config, model)
 
     def tell(stage: str, done: int, total: int) -> None:
@@ -92,23 +93,35 @@ def _inspect(config: ReleaseConfig, model: OpenedModel, out: Path, progress: Pro
     shapes, growth = walk(model, made, some, lambda done, total: progress("walking the blocks", done, total, ""))
     engine = open_engine(model, baseline(model))
     base = Side(engine, Answers(out / "answers", engine.identity))
-    sources = {one.name: one for one in made}
+    sources = {one.name: one for one in made if not folded(one)}
+    if not sources:
+        raise UsageError("inspect: channel scales are folded into every variant; name one without, such as W4A16:gptq")
     found = probing.probe(config, model, sources, base, out, progress)
     return Inspection(
         model=config.model,
         weights=model.weights_digest,
-        variants=tuple(sources),
-        labels=tuple(one.label for one in made),
+        variants=tuple(one.name for one in made),
+        labels=tuple(_label(one) for one in made),
         capabilities=tuple(config.capabilities),
-        layers=tuple(_view(shape, sources, found, at) for at, shape in enumerate(shapes)),
+        layers=tuple(_view(shape, made, found, at) for at, shape in enumerate(shapes)),
         growth=tuple(growth),
         answer_tokens=found.tokens,
     )
 
 
-def _view(shape: InputShape, sources: dict[str, Artifact], found: Sensitivity, at: int) -> LayerView:
+def _label(artifact: Artifact) -> str:
+    """The scheme, and what of it the foreseen drift leaves out."""
+    if folded(artifact):
+        return f"{artifact.label}: channel scales are folded in, so no drift is foreseen"
+    rounds = any(artifact.scheme_of(layer).activations is not None for layer in artifact.quantized)
+    left_out = [*(["activations"] if rounds else []), *(["the KV cache"] if artifact.manifest.kv_cache else [])]
+    return f"{artifact.label}: rounded weights alone, without {' and '.join(left_out)}" if left_out else artifact.label
+
+
+def _view(shape: InputShape, made: Sequence[Artifact], found: Sensitivity, at: int) -> LayerView:
     errors = dict[str, float | None]()
-    for name, artifact in sources.items():
+    for artifact in made:
+        name = artifact.name
         fates = [fate for fate in artifact.manifest.fates if fate.name in shape.layers and fate.error is not None]
         energies = [fate.error for fate in fates if fate.error is not None]
         errors[name] = max(energies) if energies else None

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantgate.engines import Completion
-from quantgate.errors import DataError
+from quantgate.errors import DataError, RecordError, UnknownName
 from quantgate.evaluate import suites
 from quantgate.evaluate.compare import Side, visiting_order
 from quantgate.evaluate.files import read_suite
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel
 from quantgate.pipeline.two_models import Progress
+from quantgate.quantize.manifest import tool_version
 from quantgate.records import Record, digest_of
 from quantgate.release_config import CapabilityConfig, ReleaseConfig
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 EXAMPLES = 24  # conversations per capability that gradients are taken of
 LONGEST = 768  # tokens of a conversation that gradients are taken of
 SET_ASIDE = 4 * EXAMPLES  # tune-split cases that gradients may be taken of; the others try mixtures out
+TRIED = 150  # of a built-in suite's, at most
+FEWEST = 30  # of a suite file's, at least
+LAYOUT = 1  # raised when the same inputs would give other numbers
 
 
 class Moves(Record):
@@ -53,12 +57,16 @@ def probe(
 
     examples = {name: _examples(config, model, name, base) for name in config.capabilities}
     parts = [[name, source.manifest.digest] for name, source in sources.items()]
-    key = digest_of([model.weights_digest, parts, config.judge.seed, examples])
+    key = digest_of([LAYOUT, tool_version(), model.weights_digest, parts, config.judge.seed, examples])
     file = out / "sensitivity" / f"{key[7:39]}.json"
     if file.is_file():
-        known = Moves.load(file)
-        moves = {name: torch.tensor(one, dtype=torch.float64) for name, one in known.moves.items()}
-        return Sensitivity(known.groups, known.sources, moves, known.tokens)
+        try:
+            known = Moves.load(file)
+        except RecordError:
+            file.unlink()  # broken, or of another version
+        else:
+            moves = {name: torch.tensor(one, dtype=torch.float64) for name, one in known.moves.items()}
+            return Sensitivity(known.groups, known.sources, moves, known.tokens)
     found = sensitivity(model, sources, examples, seed=config.judge.seed, progress=tell)
     file.parent.mkdir(parents=True, exist_ok=True)
     told = {name: one.tolist() for name, one in found.moves.items()}
@@ -67,8 +75,18 @@ def probe(
 
 
 def tune_cases(config: ReleaseConfig, name: str, count: int) -> list[Case]:
-    """Tune-split cases that no gradient was taken of; where a suite file has too few, those again."""
-    return _tune(config, name, SET_ASIDE + count)[SET_ASIDE:] or _tune(config, name, count)
+    """Tune-split cases that no gradient was taken of. Raises DataError when a suite file has fewer than FEWEST left."""
+    wanted = config.capabilities[name]
+    if wanted.suite is None:
+        return _tune(config, name)[SET_ASIDE : SET_ASIDE + count]
+    found = _tune(config, name)
+    found = found[_aside(found) :][:count]
+    if len(found) < FEWEST:
+        raise DataError(
+            f"{wanted.suite}: {len(found)} cases are left to try a mixture on, {FEWEST} are needed at least; append "
+            f"cases to the file (every second one behind the first {wanted.cases} is for tuning), and run again"
+        )
+    return found
 
 
 def unasked(wanted: CapabilityConfig, name: str, seed: int) -> list[Case]:
@@ -76,17 +94,38 @@ def unasked(wanted: CapabilityConfig, name: str, seed: int) -> list[Case]:
     return visiting_order(read_suite(Path(str(wanted.suite)), name), seed)[wanted.cases :]
 
 
-def _tune(config: ReleaseConfig, name: str, count: int) -> list[Case]:
+def check(config: ReleaseConfig) -> None:
+    """Raises DataError when a capability has no case to take a gradient of, UnknownName when it is no suite."""
+    for name, wanted in config.capabilities.items():
+        if wanted.suite is None and name not in suites.names():
+            raise UnknownName("capability", name, suites.names())
+        if wanted.suite is not None and not _tune(config, name):
+            raise DataError(
+                f"{wanted.suite}: its first {wanted.cases} cases are the gate's, and none is left to choose layers by; "
+                f"append cases to the file, or lower 'cases' of {name}"
+            )
+
+
+def _tune(config: ReleaseConfig, name: str) -> list[Case]:
+    """Cases of the tune split, behind those that drift is measured on."""
     wanted, seed = config.capabilities[name], config.judge.seed
-    if wanted.suite is None:
-        return suites.cases(name, "tune", count, seed=seed)
-    return unasked(wanted, name, seed)[::2][:count]
+    if wanted.suite is not None:
+        return unasked(wanted, name, seed)[::2]
+    built_in = sum(one.suite is None for one in config.capabilities.values())
+    drift = max(1, config.drift_cases // built_in) if config.drift_cases else 0
+    return suites.cases(name, "tune", drift + SET_ASIDE + TRIED, seed=seed)[drift:]
+
+
+def _aside(found: list[Case]) -> int:
+    """How many of a suite's tuning cases gradients may be taken of."""
+    return min(SET_ASIDE, max(1, len(found) // 3))
 
 
 def _examples(config: ReleaseConfig, model: OpenedModel, name: str, base: Side) -> list[tuple[list[int], int]]:
     """Token ids and where the answer starts: the known answer, else the baseline's own."""
     found, longest = list[tuple[list[int], int]](), min(LONGEST, model.context)
-    for case in _tune(config, name, SET_ASIDE):
+    some = _tune(config, name)
+    for case in some[: _aside(some)]:
         answer = case.answer
         if answer is None:
             (own,) = base.answers.of(base.engine, [case])
@@ -98,8 +137,5 @@ def _examples(config: ReleaseConfig, model: OpenedModel, name: str, base: Side) 
         if len(found) == EXAMPLES:
             break
     if not found:
-        raise DataError(
-            f"{name}: no tune-split case has an answer within {longest} tokens; add shorter ones, or ask fewer cases "
-            "at the gate, so that some are left"
-        )
+        raise DataError(f"{name}: no tune-split case has an answer within {longest} tokens; add shorter ones")
     return found

@@ -9,7 +9,6 @@ in choosing the mixture; those that judged the failed variant are left out, sinc
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +19,18 @@ from quantgate.engines import Engine
 from quantgate.errors import DataError, FormatError, Stopped, UsageError, hint
 from quantgate.evaluate import suites
 from quantgate.evaluate.answers import Answers
-from quantgate.evaluate.compare import Pairs, Side, compare, mean
+from quantgate.evaluate.compare import Pairs, Side, compare, mean, visiting_order
 from quantgate.evaluate.evidence import Evidence, Gate
+from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline import auto, probing
+from quantgate.pipeline.cases import calibration_of, gate_cases
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.two_models import Progress
 from quantgate.pipeline.variants import candidate_of, sentence_of, summary_of
 from quantgate.quantize.manifest import BASELINE, SAFE_NAME
+from quantgate.records import digest_of, folder_aside
 from quantgate.release_config import ReleaseConfig, load_config
 from quantgate.report import RunReport
 from quantgate.report.environment import environment
@@ -52,6 +54,8 @@ class Bench:
     report: RunReport
     model: OpenedModel
     name: str  # of the failed variant
+    label: str  # of the repaired one
+    number: int  # the first repair of this run, the second ...
     targets: tuple[str, ...]  # capabilities that it did not keep
     sources: dict[str, Artifact]  # the failed variant first
     progress: Progress
@@ -78,12 +82,12 @@ def repair(
     folder = Path(out or config.out)
     try:
         with alone_in(folder):
-            return _repair(_bench(config, folder, variant, progress), label or f"{variant}+repair")
+            return _repair(_bench(config, folder, variant, label or f"{variant}+repair", progress))
     except KeyboardInterrupt:
         raise Stopped(f"stopped; the answers so far are kept in {folder}, and the same command uses them") from None
 
 
-def _bench(config: ReleaseConfig, out: Path, variant: str, progress: Progress | None) -> Bench:
+def _bench(config: ReleaseConfig, out: Path, variant: str, label: str, progress: Progress | None) -> Bench:
     from quantgate.quantize import open_artifact
     from quantgate.quantize.artifact import MANIFEST
     from quantgate.quantize.mix import mixable
@@ -96,22 +100,28 @@ def _bench(config: ReleaseConfig, out: Path, variant: str, progress: Progress | 
     targets = tuple(one.capability for one in verdict.capabilities if one.verdict != "pass")
     if not targets:
         raise UsageError(f"repair: {variant} passed on every capability; there is nothing to repair")
+    if not SAFE_NAME.fullmatch(label) or label in names:
+        raise UsageError(f"repair: '{label}' cannot name the repaired variant; give another name")
     model = open_model(config.model)
     ours = [one for one in report.variants if (out / one.path / MANIFEST).is_file()]
     if variant not in [one.name for one in ours]:
         raise FormatError(f"repair: '{variant}' is another program's artifact; only quantgate's own can be mixed")
     found = {one.name: open_artifact(out / one.path) for one in ours}
+    for one in ours:
+        if found[one.name].manifest.digest != one.artifact:
+            raise UsageError(f"repair: {out / one.path} is not what {out / 'report.json'} judged; run it again")
+    if _rounds_inputs(found[variant]):
+        raise FormatError(f"repair: {variant} rounds activations too, which gradients by weights do not foresee")
     if reason := mixable(model, variant, found[variant]):
         raise FormatError(f"repair: {reason}; repair another variant")
-    rounds = _rounds_inputs(found[variant])
     others = {
         name: one
         for name, one in found.items()
-        if name != variant and not mixable(model, name, one) and (rounds or not _rounds_inputs(one))
+        if name != variant and not mixable(model, name, one) and not _rounds_inputs(one)
     }
-    return Bench(
-        config, out, report, model, variant, targets, {variant: found[variant], **others}, progress or (lambda *_: None)
-    )
+    sources = {variant: found[variant], **others}
+    number = _number(out, label)
+    return Bench(config, out, report, model, variant, label, number, targets, sources, progress or (lambda *_: None))
 
 
 def _rounds_inputs(artifact: Artifact) -> bool:
@@ -126,23 +136,38 @@ def _finished(config: ReleaseConfig, out: Path) -> RunReport:
     report = RunReport.load(file)
     if report.config != config.model_copy(update={"out": ""}).digest:
         raise UsageError(f"repair: {file} is of another configuration; run it again, with: quantgate run")
+    for row in report.evidence[0].comparisons:
+        cases, _ = gate_cases(row.gate.capability, config.capabilities[row.gate.capability], row.gate.seed)
+        if row.suite_digest != digest_of([case.digest for case in visiting_order(cases, row.gate.seed)]):
+            raise UsageError(
+                f"repair: the cases of {row.gate.capability} are no longer those of the run, so nobody can tell which "
+                "ones it asked; run it again, with: quantgate run"
+            )
     return report
 
 
-def _repair(bench: Bench, label: str) -> Repair:
+def _number(out: Path, label: str) -> int:
+    """The how-many-th repair of the run this is; made once more, it keeps its number."""
+    known = {file.parent.name: Repair.load(file).number for file in sorted((out / "repairs").glob("*/repair.json"))}
+    return known.get(label, max(known.values(), default=0) + 1)
+
+
+def _repair(bench: Bench) -> Repair:
     from quantgate.engines.torch import open_engine
     from quantgate.quantize import baseline
 
-    if not SAFE_NAME.fullmatch(label) or label in bench.sources:
-        raise UsageError(f"repair: '{label}' cannot name the repaired variant; give another name")
     rules = _rules(bench)
-    fresh = {gate.capability: _fresh(bench, gate) for gate in rules}
-    decide.refuse_hopeless(rules, {name: len(cases) for name, cases in fresh.items()})  # before anything slow
+    fresh = {gate.capability: _fresh(bench, gate) for gate in rules}  # all that can be refused, before anything slow
+    decide.refuse_hopeless(rules, {name: len(cases) for name, cases in fresh.items()})
+    chosen = calibration_of(bench.config, bench.model)
+    check_overlap(chosen.turns, [case for cases in fresh.values() for case in cases])
+    for name in bench.targets:
+        probing.tune_cases(bench.config, name, TUNE_CASES)
     base = Side(engine := open_engine(bench.model, baseline(bench.model)), _answers(bench, engine))
     found = probing.probe(bench.config, bench.model, bench.sources, base, bench.out, bench.progress)
     trials = list[Trial]()
     for choice, foreseen in _mixtures(bench, found):
-        made = _mixed(bench, choice, label)
+        made = _mixed(bench, choice)
         side = Side(engine := open_engine(bench.model, made), _answers(bench, engine))
         scores = {name: _tune_scores(bench, name, base, side) for name in bench.targets}
         kept = all(_kept(bench, name, *scores[name]) for name in bench.targets)
@@ -164,19 +189,25 @@ def _answers(bench: Bench, engine: Engine) -> Answers:
 
 
 def _rules(bench: Bench) -> list[Gate]:
-    """The run's gates, corrected for one variant more."""
-    judge = bench.config.judge
-    level = decide.pass_alpha(judge.alpha, len(bench.report.variants) + 1, judge.order)
+    """The run's gates at alpha / 2 for its first repair, alpha / 4 for the second ...: alpha for all of them together.
+
+    The run has spent an alpha of its own, whatever its order: a repair is a decision of its own.
+    """
+    level = bench.config.judge.alpha / 2**bench.number
     return [gate.model_copy(update={"pass_alpha": level, "hard": 0}) for gate in bench.report.gates]
 
 
 def _fresh(bench: Bench, gate: Gate) -> list[Case]:
-    """Gate cases that no variant of the run has been asked: twice as many as it had, since a repair loses a little."""
+    """Gate cases that nothing of the run, nor an earlier repair, has been asked.
+
+    Twice as many as a variant of the run could be asked, since a repair loses a little.
+    """
     wanted, name = bench.config.capabilities[gate.capability], gate.capability
-    count = 2 * max(wanted.cases, decide.fewest_cases(gate))
-    if wanted.suite is None:
-        return suites.cases(name, "gate", wanted.cases + count, seed=gate.seed)[wanted.cases :]
-    return probing.unasked(wanted, name, gate.seed)[1::2][:count]
+    count = 2 * wanted.cases
+    start = (bench.number - 1) * count
+    if wanted.suite is not None:
+        return probing.unasked(wanted, name, gate.seed)[1::2][start : start + count]
+    return suites.cases(name, "gate", wanted.cases + start + count, seed=gate.seed)[wanted.cases + start :]
 
 
 def _mixtures(bench: Bench, found: Sensitivity) -> Iterator[tuple[dict[str, str], float]]:
@@ -208,12 +239,12 @@ def _mixtures(bench: Bench, found: Sensitivity) -> Iterator[tuple[dict[str, str]
                 yield choice, share
 
 
-def _mixed(bench: Bench, choice: dict[str, str], label: str) -> Artifact:
+def _mixed(bench: Bench, choice: dict[str, str]) -> Artifact:
     from quantgate.quantize.mix import mix
 
     lost = " and ".join(bench.targets)
     because = {layer: f"lifted for {lost}" for layer, name in choice.items() if name != bench.name}
-    return mix(bench.model, bench.sources, choice, bench.out / "artifacts" / label, because=because)
+    return mix(bench.model, bench.sources, choice, bench.out / "artifacts" / bench.label, because=because)
 
 
 def _tune_scores(bench: Bench, name: str, base: Side, side: Side) -> tuple[float, float]:
@@ -275,6 +306,7 @@ def _record(
     return Repair(
         variant=bench.name,
         repaired=made.name,
+        number=bench.number,
         targets=bench.targets,
         lifts=tuple(_lifts(bench, found, choice)),
         trials=tuple(trials),
@@ -327,8 +359,6 @@ def _lifts(bench: Bench, found: Sensitivity, choice: dict[str, str]) -> Iterator
 def _write(bench: Bench, result: Repair, made: Artifact) -> None:
     from quantgate.pipeline import write_reports
 
-    folder = bench.out / "repairs" / made.name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    write_reports(result.report, folder)
-    result.save(folder / "repair.json")
+    with folder_aside(bench.out / "repairs" / made.name) as folder:
+        write_reports(result.report, folder)
+        result.save(folder / "repair.json")

@@ -51,7 +51,7 @@ def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mix
         elif one.scheme is not None and one.bits is not None:
             found.append(Mixture(_safe(one.name or f"{AUTO}-{one.bits:g}", at), one.bits, one.keep))
         elif one.scheme is not None and one.scheme.upper() not in (BASELINE, "BASELINE"):
-            found.append(_recipe(one, one.scheme, at))
+            found.append(recipe_of(one, f"variants, number {at}"))
     names = [one.name for one in found]
     for name in names:
         if names.count(name) > 1:
@@ -109,8 +109,9 @@ def _safe(name: str, at: int) -> str:
     return name
 
 
-def _recipe(one: VariantConfig, wanted: str, at: int) -> Recipe:
-    where = f"variants, number {at}"
+def recipe_of(one: VariantConfig, where: str) -> Recipe:
+    """The recipe of a variant that is to be made. Raises UsageError."""
+    wanted = one.scheme or BASELINE
     scheme = formats.scheme(wanted, group_size=one.group_size, symmetric=one.symmetric, where=where)
     grid = scheme.weights
     data = {
@@ -150,7 +151,7 @@ def summary_of(artifact: Artifact, out: Path) -> VariantSummary:
     return VariantSummary(
         name=artifact.name,
         artifact=manifest.digest,
-        path=str(artifact.path.relative_to(out) if artifact.path.is_relative_to(out) else artifact.path),
+        path=str(artifact.path.relative_to(out) if artifact.path.is_relative_to(out) else artifact.path.resolve()),
         scheme=artifact.label,
         method=manifest.method,
         stored_bytes=manifest.tensor_bytes,

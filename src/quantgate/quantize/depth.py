@@ -21,7 +21,7 @@ class InputShape(Record):
 
     layers: tuple[str, ...]
     channels: int
-    max_over_median: float  # the largest |x| of the largest channel, over that of the median channel
+    max_over_median: float  # the largest |x| of the largest channel, over that of the median channel that is not 0
     largest: int  # which channel that is
     kurtosis: float  # of all values of the sample, E (x - mean)^4 / variance^2: 3 for a normal distribution
 
@@ -75,7 +75,7 @@ def _shape(group: Sequence[str], absmax: Tensor, sample: Tensor | None) -> Input
     return InputShape(
         layers=tuple(group),
         channels=len(absmax),
-        max_over_median=float(absmax.max() / absmax.median().clamp(min=1e-30)),
+        max_over_median=float(absmax.max() / absmax[absmax > 0].median()) if bool((absmax > 0).any()) else 0.0,
         largest=int(absmax.argmax()),
         kurtosis=float(centred.pow(4).mean()) / max(variance**2, 1e-300),
     )

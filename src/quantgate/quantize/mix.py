@@ -20,6 +20,7 @@ from quantgate.models import OpenedModel
 from quantgate.models.tensors import Entry
 from quantgate.quantize.artifact import Artifact, identity, kept, open_artifact
 from quantgate.quantize.checkpoints.compressed_tensors import CHECKPOINT
+from quantgate.quantize.journal import refuse_strangers
 from quantgate.quantize.manifest import BASELINE, CONTAINER, MIXED, Fate, Note, Recipe, tool_version
 from quantgate.quantize.publish import write_artifact
 from quantgate.records import digest_of, folder_aside
@@ -78,11 +79,18 @@ def mix(
 
 
 def _ready(out: Path, inputs: str) -> Artifact | None:
+    """The mixture that is there. Raises ArtifactError where something else bears the name: that is never replaced."""
+    refuse_strangers(out.parent, [out.name])
     try:
-        made = open_artifact(out)
+        made = open_artifact(out, verify=False)
     except (ArtifactError, RecordError):
         return None  # not there, broken, or of another version: made, and replaced
-    return made if made.manifest.inputs == inputs else None
+    if made.manifest.recipe.scheme != MIXED:
+        raise ArtifactError(f"{out}: is an artifact of its own, and no mixture; give the mixture another name")
+    try:
+        return open_artifact(out) if made.manifest.inputs == inputs else None
+    except ArtifactError:
+        return None
 
 
 def linears(model: OpenedModel) -> list[list[str]]:
@@ -99,16 +107,23 @@ def mixable(model: OpenedModel, name: str, source: Artifact) -> str:
     """Why ``source`` cannot lend its layers to a mixture, or nothing when it can."""
     if source.is_baseline:
         return ""
+    if model.has_experts:
+        return f"{model.ref} is a mixture of experts, whose fused kernels take one format for all experts of a block"
     manifest = source.manifest
     if manifest.model.weights != model.weights_digest:
         return f"'{name}' was made from {manifest.model.ref}, which is another model"
     if manifest.checkpoint != CONTAINER:
         return f"'{name}' is stored as {manifest.checkpoint}; only {CONTAINER} says each layer's format"
     if manifest.kv_cache is not None:
-        return f"'{name}' has a KV cache in {manifest.kv_cache.format}, whose scales belong to all of its layers"
-    if moved := [fate.name for fate in manifest.quantized if fate.facts.get("scaling")]:
-        return f"'{name}' has channel scales of {moved[0]} and others folded in, so its layers expect another input"
+        return f"'{name}' has a KV cache in {manifest.kv_cache.format}, which is a matter of all layers"
+    if moved := folded(source):
+        return f"'{name}' has channel scales of {moved} and others folded in, so its layers expect another input"
     return ""
+
+
+def folded(source: Artifact) -> str:
+    """A layer whose channel scales were folded into what makes its input, or nothing."""
+    return next((fate.name for fate in source.manifest.quantized if fate.facts.get("scaling")), "")
 
 
 def _check_choice(model: OpenedModel, sources: Mapping[str, Artifact], choice: Choice) -> None:

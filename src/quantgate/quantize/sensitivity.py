@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quantgate.errors import DataError
+from quantgate.errors import DataError, FormatError
 from quantgate.models import OpenedModel
 from quantgate.quantize.artifact import Artifact, baseline
 from quantgate.quantize.load import load_with_paths
 from quantgate.quantize.manifest import BASELINE
-from quantgate.quantize.mix import Choice, linears
+from quantgate.quantize.mix import Choice, folded, linears
 
 Examples = Mapping[str, Sequence[tuple[Sequence[int], int]]]  # capability -> (token ids, where the answer starts)
 
@@ -65,10 +65,16 @@ def sensitivity(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sensitivity:
-    """Probe every linear layer on every example; holds the model and one gradient of it in float32.
+    """Probe every linear layer on every example.
 
-    Raises DataError for a capability without examples and for an example without an answer.
+    Holds the model and one gradient of it in float32, and a bfloat16 copy of its linear layers per source.
+
+    Raises FormatError for a source with folded channel scales, whose weights are not the model's plus an error, and
+    DataError for a capability without examples and for an example without an answer.
     """
+    for name, source in sources.items():
+        if folded(source):
+            raise FormatError(f"sensitivity: '{name}' has channel scales folded in, which are no errors; leave it out")
     groups = tuple(tuple(group) for group in linears(model))
     network, paths = load_with_paths(baseline(model), torch.float32)
     network.requires_grad_(False)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from quantgate.errors import ArtifactError
 from quantgate.models.tensors import Entry
 from quantgate.records import disk_errors
 
@@ -96,6 +97,8 @@ def _write(file: BinaryIO, tensor: Tensor | Entry) -> None:
             left = tensor.size
             while left:
                 piece = source.read(min(left, PIECE))
+                if not piece:
+                    raise ArtifactError(f"{tensor.file}: ends before the tensor that is to be copied; make it again")
                 file.write(piece)
                 left -= len(piece)
         return

@@ -24,7 +24,7 @@ class LayerView(Record):
 
     shape: InputShape
     error: dict[str, float | None]  # variant -> largest share of a layer's output energy lost on the calibration set
-    drift: dict[str, dict[str, float]]  # variant -> capability -> foreseen nats per answer token
+    drift: dict[str, dict[str, float]]  # variant -> capability -> foreseen nats per answer token, where it is foreseen
 
 
 class Inspection(Record):
@@ -51,8 +51,8 @@ def name_of(layers: Sequence[str]) -> str:
 
 
 def worst(view: LayerView, variant: str) -> float:
-    """The foreseen drift of the capability that the layer moves most."""
-    return max(view.drift[variant].values())
+    """The foreseen drift of the capability that the layer moves most; 0 where nothing is foreseen."""
+    return max(view.drift.get(variant, {}).values(), default=0.0)
 
 
 def show_inspection(found: Inspection, console: Console) -> None:
@@ -110,20 +110,21 @@ def inspection_page(found: Inspection) -> str:
 
 def _heatmap(found: Inspection, variant: str, label: str) -> dict[str, Any]:
     """Rows of (name, error cell, one cell a capability); colours by logarithm over two decades."""
-    drifts = [one for view in found.layers for one in view.drift[variant].values()]
+    drifts = [one for view in found.layers for one in view.drift.get(variant, {}).values()]
     errors = [one for view in found.layers if (one := view.error[variant]) is not None]
     drift_heat, error_heat = _heat(max(drifts, default=0.0)), _heat(max(errors, default=0.0))
     rows = []
     for view in found.layers:
         error = view.error[variant]
         cells = [("-", "") if error is None else (f"{100 * error:.2g} %", error_heat(error))]
+        moved = view.drift.get(variant)
         cells += [
-            (f"{1000 * view.drift[variant][one]:.2g}", drift_heat(view.drift[variant][one]))
+            ("-", "") if moved is None else (f"{1000 * moved[one]:.2g}", drift_heat(moved[one]))
             for one in found.capabilities
         ]
         rows.append((name_of(view.shape.layers), cells))
-    totals = [1000 * sum(view.drift[variant][one] for view in found.layers) for one in found.capabilities]
-    return {"variant": variant, "label": label, "rows": rows, "totals": [f"{one:.2g}" for one in totals]}
+    sums = [sum(view.drift.get(variant, {}).get(one, 0.0) for view in found.layers) for one in found.capabilities]
+    return {"variant": variant, "label": label, "rows": rows, "totals": [f"{1000 * one:.2g}" for one in sums]}
 
 
 def _inputs(found: Inspection) -> list[tuple[str, list[tuple[str, str]]]]:

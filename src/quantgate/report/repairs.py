@@ -38,6 +38,7 @@ class Repair(Record):
 
     variant: str
     repaired: str
+    number: int  # the first repair of the run, the second ...: it is judged at alpha / 2, alpha / 4 ...
     targets: tuple[str, ...]  # capabilities that the variant did not keep
     lifts: tuple[Lift, ...]  # the largest gain per byte first
     trials: tuple[Trial, ...]  # in the order tried; the last one went to the gate
@@ -74,7 +75,7 @@ def bought_sentence(repair: Repair) -> str:
 def smaller_sentence(repair: Repair) -> str:
     """How it stands beside what the run had chosen, or nothing."""
     if repair.report.decision.chosen is None:
-        return f"{repair.repaired} is not proven; {repair.report.decision.verdicts[0].sentence}"
+        return f"{repair.repaired} may not ship: {repair.report.decision.verdicts[0].sentence}"
     if repair.chosen_bytes is None:
         return f"{repair.repaired} is proven; nothing else of this run was."
     share = repair.bytes_after / repair.chosen_bytes - 1
