@@ -7,10 +7,10 @@ from collections import Counter
 from rich.console import Console
 from rich.text import Text
 
-from quantgate.decide.sentences import percent
 from quantgate.records import Record
 from quantgate.report import RunReport
-from quantgate.report.terminal import MARKS, megabytes, plain_table, score_text
+from quantgate.report.inspections import name_of
+from quantgate.report.terminal import MARKS, SHORT, megabytes, plain_table, score_text
 
 SHOWN = 12  # lifted groups in the table; the record has all
 
@@ -86,19 +86,21 @@ def smaller_sentence(repair: Repair) -> str:
 
 def show_repair(repair: Repair, console: Console) -> None:
     """The lifted groups, the trials on the tune split, and the verdict."""
-    table = plain_table("lifted layers", ("from", "bytes", *(f"KL {name}" for name in repair.targets[:2])), "right")
+    table = plain_table("lifted layers", ("from", "bytes more", "KL removed"), "right")
     for one in repair.lifts[:SHOWN]:
-        leaves = ", ".join(layer.rpartition(".")[2] for layer in one.layers)
-        stem = one.layers[0].rpartition(".")[0].removeprefix("model.").removeprefix("layers.")
-        moved = [f"-{one.drift_removed[name]:.1e}" for name in repair.targets[:2]]
-        table.add_row(f"{stem}: {leaves}", one.source, f"+{one.bytes_added:,}", *moved)
+        moved = f"{1000 * sum(one.drift_removed.values()):.2g}"
+        table.add_row(name_of(one.layers), one.source, f"{one.bytes_added:,}", moved)
     if len(repair.lifts) > SHOWN:
-        table.add_row(f"and {len(repair.lifts) - SHOWN} more", "", "")
+        table.add_row(f"and {len(repair.lifts) - SHOWN} more", "", "", "")
     console.print(table)
-    tried = plain_table("tried on the tune split", ("MB", *repair.targets), "right")
+    console.print("KL: foreseen, in thousandths of a nat per token, over what was lost", style="dim")
+    tried = plain_table("tried on the tune split", ("MB", *(SHORT.get(name, name) for name in repair.targets)), "right")
+    first = repair.trials[0].scores
+    tried.add_row("  baseline", "", *(score_text(first[name][0]) for name in repair.targets), style="dim")
     for trial in repair.trials:
-        cells = [f"{percent(after)} of {percent(before)}" for before, after in trial.scores.values()]
-        tried.add_row(f"{trial.share:.0%} of the foreseen drift", megabytes(trial.bytes), *cells)
+        cells = [score_text(trial.scores[name][1]) for name in repair.targets]
+        kept = trial is repair.trials[-1]
+        tried.add_row(f"{'> ' if kept else '  '}{trial.share:.0%} of its drift", megabytes(trial.bytes), *cells)
     console.print(tried)
     console.print(lifted_sentence(repair))
     console.print(bought_sentence(repair))
