@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from quantgate.engines import Prompt
+from quantgate.engines import Completion, Prompt
 from quantgate.engines.torch import open_engine
 from quantgate.errors import ArtifactError, FormatError, UnknownName, UsageError
 from quantgate.formats.grids import FP8_MAX
@@ -80,6 +80,7 @@ def test_fewer_bits_move_the_logits_further_and_answers_come_from_the_same_cache
     for engine in engines.values():
         prompt = Prompt(turns=(("user", "tell me about 7"),), max_tokens=6)
         (answer,) = engine.generate([prompt])
+        assert isinstance(answer, Completion)
         ids = engine.encode(prompt.turns)
         for _ in range(6):  # one token after the other, each from the whole text
             ids.append(int(engine.logits(torch.tensor([ids]))[0, -1].argmax()))
@@ -123,6 +124,7 @@ def test_fp8_needs_a_calibration_set_and_int8_none(tiny, tmp_path) -> None:
     with pytest.raises(UsageError, match="needs a calibration set; give one, or choose int8"):
         sweep(tiny, None, [Recipe(scheme="W8A16", kv_cache="fp8")], tmp_path)
     (made,) = sweep(tiny, None, [Recipe(scheme="W8A16", kv_cache="int8")], tmp_path)
+    assert made.manifest.kv_cache is not None
     assert made.manifest.kv_cache.format == "int8"
     assert "KV cache in int8" in mixable(tiny, "W8A16-kv-int8", made)
 
