@@ -21,32 +21,21 @@ OTHERS: dict[str, dict[str, Any]] = {  # beyond the families: embedding scales, 
     "falcon": {"kv_heads": 4},
 }
 QKV = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
+
+
+def experts(parent: str, *inputs: tuple[str, ...]) -> list[list[str]]:
+    """Of four experts, the layers that read each of their inputs."""
+    return [[f"{parent}.experts.{at}.{leaf}" for leaf in leaves] for at in range(4) for leaves in inputs]
+
+
 LLAMA = [QKV, ["self_attn.o_proj"], ["mlp.gate_proj", "mlp.up_proj"], ["mlp.down_proj"]]
 GROUPS = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"), LLAMA),
     "phi3": [["self_attn.qkv_proj"], ["self_attn.o_proj"], ["mlp.gate_up_proj"], ["mlp.down_proj"]],
     "gpt_neox": [["attention.query_key_value"], ["attention.dense"], ["mlp.dense_h_to_4h"], ["mlp.dense_4h_to_h"]],
     "opt": [QKV, ["self_attn.out_proj"], ["fc1"], ["fc2"]],
-    "mixtral": [
-        QKV,
-        ["self_attn.o_proj"],
-        *(
-            group
-            for at in range(4)
-            for expert in [f"block_sparse_moe.experts.{at}"]
-            for group in ([f"{expert}.w1", f"{expert}.w3"], [f"{expert}.w2"])
-        ),
-    ],
-    "qwen3_moe": [
-        QKV,
-        ["self_attn.o_proj"],
-        *(
-            group
-            for at in range(4)
-            for expert in [f"mlp.experts.{at}"]
-            for group in ([f"{expert}.gate_proj", f"{expert}.up_proj"], [f"{expert}.down_proj"])
-        ),
-    ],
+    "mixtral": [QKV, ["self_attn.o_proj"], *experts("block_sparse_moe", ("w1", "w3"), ("w2",))],
+    "qwen3_moe": [QKV, ["self_attn.o_proj"], *experts("mlp", ("gate_proj", "up_proj"), ("down_proj",))],
 }
 
 

@@ -23,6 +23,7 @@ from quantgate.pipeline import repair as repairs
 from quantgate.quantize import baseline, open_artifact
 from quantgate.records import digest_of
 from quantgate.report.repairs import Repair, bought_sentence, lifted_sentence, smaller_sentence
+from quantgate.report.terminal import repair_hint
 
 ASKED, REST = 60, 300
 
@@ -111,6 +112,15 @@ def test_what_cannot_be_repaired_is_told(release: Release, suite: Path) -> None:
     changed = release(**settings(suite) | {"drift_cases": 8})
     with pytest.raises(UsageError, match="is of another configuration; run it again"):
         repairs.repair(changed, "W2A16-g32-rtn")
+
+
+def test_a_run_names_the_variant_that_can_be_repaired_and_how(release: Release, suite: Path, tmp_path: Path) -> None:
+    config = release(**settings(suite))
+    report = pipeline.run(config)
+    assert repair_hint(report, config).endswith(f"quantgate repair W2A16-g32-rtn --config {config}[/]")
+    assert repair_hint(report, config, tmp_path).endswith(f" --out {tmp_path}[/]")
+    folded = [{"scheme": "W2A16", "group_size": 32, "method": "awq"}, "W8A16"]
+    assert repair_hint(pipeline.run(release(**settings(suite), variants=folded)), config) == ""
 
 
 def test_a_second_repair_is_asked_other_cases_at_half_the_rate(release: Release, suite: Path) -> None:

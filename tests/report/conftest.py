@@ -77,7 +77,7 @@ def report() -> RunReport:
         VariantSummary(
             name=one.name, artifact=one.artifact, path=f"artifacts/{one.name}", scheme=one.name, method="rtn",
             stored_bytes=one.stored_bytes, bits_per_weight=one.bits_per_weight, bits_per_weight_whole=9.0, quantized=42,
-            kept=14, fallbacks=(), notes=(), mean_error=0.001,
+            kept=14, fallbacks=(), notes=(), mean_error=0.001, repairable=True,
         )
         for one in candidates
     )  # fmt: skip

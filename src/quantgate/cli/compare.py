@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from quantgate.cli.options import Model, Quiet
 from quantgate.cli.screen import bars, console
 
 
 def compare(
-    baseline: Annotated[str, typer.Argument(help="A folder, a Hugging Face id, or quantgate/reference.")],
+    baseline: Model,
     variant: Annotated[
         str, typer.Argument(help="The same, or an artifact that quantgate or another program quantized.")
     ],
@@ -21,7 +22,7 @@ def compare(
     alpha: Annotated[float, typer.Option(help="Chance of a wrong verdict.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Fixes which cases are asked.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for answers and the result.")] = Path("runs/compare"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Ask two models the same cases and say, per suite, whether the second is proven no worse."""
     from quantgate import pipeline

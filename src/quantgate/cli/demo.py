@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from quantgate.cli.options import Quiet
 from quantgate.cli.screen import bars, console
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for artifacts, evidence and reports.")] = Path("runs/demo"),
     cases: Annotated[int, typer.Option(min=1, help="Cases per capability at most.")] = 400,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Quantize the built-in reference model six ways, prove or refute each one, choose the smallest proven one.
 

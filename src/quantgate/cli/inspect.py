@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from quantgate.cli.options import CalibrationSeed, MaxTokens, Model, Quiet, Samples, Traffic
 from quantgate.cli.screen import bars, console
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="A folder, a Hugging Face id, or quantgate/reference.")],
+    model: Model,
     variant: Annotated[
         list[str], typer.Option("--variant", "-v", help="SCHEME[:method], such as W4A16:gptq; may be repeated.")
     ] = ["W4A16", "W3A16-g64"],  # noqa: B006 - typer copies it
@@ -22,13 +23,11 @@ def inspect(
     out: Annotated[Path, typer.Option(help="Gets artifacts, inspection.json and inspection.html.")] = Path(
         "inspection"
     ),
-    traffic: Annotated[
-        Path | None, typer.Option(help="Your traffic as JSONL; left out, the built-in suites' calibrate split.")
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Conversations to calibrate with.")] = 64,
-    max_tokens: Annotated[int, typer.Option(min=8, help="Tokens of each, at most.")] = 512,
-    seed: Annotated[int, typer.Option(help="Fixes which conversations are taken.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    traffic: Traffic = None,
+    samples: Samples = 64,
+    max_tokens: MaxTokens = 512,
+    seed: CalibrationSeed = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Show why some layers must not be rounded: outliers, output errors, their growth with depth, and what each layer
     does to each capability."""

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from quantgate.cli.options import CalibrationSeed, MaxTokens, Model, Quiet, Samples, Traffic
 from quantgate.cli.screen import bars, console
 
 
 def quantize(
-    model: Annotated[str, typer.Argument(help="A folder, a Hugging Face id, or quantgate/reference.")],
+    model: Model,
     variant: Annotated[
         list[str],
         typer.Option(
@@ -22,14 +23,12 @@ def quantize(
     keep: Annotated[
         list[str] | None, typer.Option("--keep", "-k", help="Layers to leave alone: names, parts or globs; repeatable.")
     ] = None,
-    traffic: Annotated[
-        Path | None, typer.Option(help="Your traffic as JSONL; left out, the built-in suites' calibrate split.")
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Conversations to calibrate with.")] = 256,
-    max_tokens: Annotated[int, typer.Option(min=8, help="Tokens of each, at most.")] = 512,
-    seed: Annotated[int, typer.Option(help="Fixes which conversations are taken.")] = 0,
+    traffic: Traffic = None,
+    samples: Samples = 256,
+    max_tokens: MaxTokens = 512,
+    seed: CalibrationSeed = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make variants of a model in one pass, without judging them; the same command goes on after a crash or Ctrl-C."""
     from quantgate.pipeline import quantize_only

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from quantgate.cli.options import Quiet
 from quantgate.cli.screen import bars, console, exit_code
 
 
@@ -17,7 +18,7 @@ def repair(
         Path | None, typer.Option(help="The run's folder, if it is not the one of the release.yaml.")
     ] = None,
     name: Annotated[str, typer.Option(help="What to call the repaired variant; left out: VARIANT+repair.")] = "",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Lift the cheapest layers that bring a lost capability back, and judge the result on cases nobody has asked.
 

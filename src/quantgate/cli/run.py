@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from quantgate.cli.options import Quiet
 from quantgate.cli.screen import bars, console, exit_code
 
 
@@ -15,7 +16,7 @@ def run(
         "release.yaml"
     ),
     out: Annotated[Path | None, typer.Option(help="Folder for artifacts, evidence and reports.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make every variant, prove or refute it, choose the smallest proven one, write the report.
 

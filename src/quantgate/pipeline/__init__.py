@@ -141,7 +141,7 @@ def _report(
         gates=tuple(cases.gates),
         calibration=None if chosen is None else chosen.record,
         candidates=tuple(candidates),
-        variants=tuple(summary_of(artifact, this.out) for artifact in artifacts),
+        variants=tuple(summary_of(artifact, this.out, model) for artifact in artifacts),
         evidence=tuple(evidence),
         decision=decision,
         environment=environment(),

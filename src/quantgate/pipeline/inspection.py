@@ -113,8 +113,7 @@ def _label(artifact: Artifact) -> str:
     """The scheme, and what of it the foreseen drift leaves out."""
     if folded(artifact):
         return f"{artifact.label}: channel scales are folded in, so no drift is foreseen"
-    rounds = any(artifact.scheme_of(layer).activations is not None for layer in artifact.quantized)
-    left_out = [*(["activations"] if rounds else []), *(["the KV cache"] if artifact.manifest.kv_cache else [])]
+    left_out = ["activations"] * artifact.rounds_inputs + ["the KV cache"] * (artifact.manifest.kv_cache is not None)
     return f"{artifact.label}: rounded weights alone, without {' and '.join(left_out)}" if left_out else artifact.label
 
 

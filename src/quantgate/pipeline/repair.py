@@ -110,23 +110,18 @@ def _bench(config: ReleaseConfig, out: Path, variant: str, label: str, progress:
     for one in ours:
         if found[one.name].manifest.digest != one.artifact:
             raise UsageError(f"repair: {out / one.path} is not what {out / 'report.json'} judged; run it again")
-    if _rounds_inputs(found[variant]):
+    if found[variant].rounds_inputs:
         raise FormatError(f"repair: {variant} rounds activations too, which gradients by weights do not foresee")
     if reason := mixable(model, variant, found[variant]):
         raise FormatError(f"repair: {reason}; repair another variant")
     others = {
         name: one
         for name, one in found.items()
-        if name != variant and not mixable(model, name, one) and not _rounds_inputs(one)
+        if name != variant and not mixable(model, name, one) and not one.rounds_inputs
     }
     sources = {variant: found[variant], **others}
     number = _number(out, label)
     return Bench(config, out, report, model, variant, label, number, targets, sources, progress or (lambda *_: None))
-
-
-def _rounds_inputs(artifact: Artifact) -> bool:
-    """Whether the runtime rounds activations, which gradients by weights do not foresee."""
-    return any(artifact.scheme_of(layer).activations is not None for layer in artifact.quantized)
 
 
 def _finished(config: ReleaseConfig, out: Path) -> RunReport:
@@ -321,7 +316,7 @@ def _record(
                 "title": f"repair of {bench.name}",
                 "gates": tuple(gates),
                 "candidates": (candidate,),
-                "variants": (summary_of(made, bench.out),),
+                "variants": (summary_of(made, bench.out, bench.model),),
                 "evidence": (evidence,),
                 "decision": decide.decide(
                     gates, [candidate], [evidence], alpha=judge.alpha, order=judge.order, ledger=judge.ledger

@@ -144,7 +144,9 @@ def candidate_of(artifact: Artifact) -> decide.Candidate:
     )
 
 
-def summary_of(artifact: Artifact, out: Path) -> VariantSummary:
+def summary_of(artifact: Artifact, out: Path, model: OpenedModel) -> VariantSummary:
+    from quantgate.quantize.mix import mixable
+
     manifest = artifact.manifest
     kept = [fate for fate in manifest.fates if fate.asked == "keep"]
     missed = [fate for fate in manifest.fates if fate.asked != fate.got and fate.asked != "keep"]
@@ -162,6 +164,7 @@ def summary_of(artifact: Artifact, out: Path) -> VariantSummary:
         fallbacks=tuple(f"{fate.name}: asked {fate.asked}, got {fate.got}: {fate.because}" for fate in missed),
         notes=tuple(f"{note.tensor}: {note.event}: {note.detail}" for note in manifest.ledger),
         mean_error=manifest.mean_error,
+        repairable=not artifact.rounds_inputs and not mixable(model, artifact.name, artifact),
     )
 
 

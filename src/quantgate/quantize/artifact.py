@@ -76,9 +76,19 @@ class Artifact:
         return ", ".join(f"{label} ({count})" for label, count in sorted(counts.items()))
 
     @cached_property
+    def coded(self) -> dict[str, Fate]:
+        """The fates of the linear layers that are stored as codes, by their full names."""
+        return {fate.name: fate for fate in self.manifest.quantized}
+
+    @cached_property
     def quantized(self) -> tuple[str, ...]:
         """Full names of the linear layers that are stored as codes."""
-        return tuple(fate.name for fate in self.manifest.quantized)
+        return tuple(self.coded)
+
+    @property
+    def rounds_inputs(self) -> bool:
+        """Whether the runtime rounds activations too."""
+        return any(self.scheme_of(layer).activations is not None for layer in self.quantized)
 
     def kv_cache(self) -> list[Rounding]:
         """What the cache of each layer rounds keys and values to, in order; nothing when it rounds none."""

@@ -152,9 +152,9 @@ def _check_source(model: OpenedModel, name: str, source: Artifact) -> None:
 
 def _fate(model: OpenedModel, source: Artifact | None, layer: str, because: str) -> Fate:
     """The source's own fate of the layer; the model's where there is no source, or where the source keeps it."""
-    if source is None or layer not in source.quantized:
+    if source is None or layer not in source.coded:
         return kept(model, f"{layer}.weight", "keep", because or "the mixture keeps it")
-    fate = next(one for one in source.manifest.quantized if one.name == layer)
+    fate = source.coded[layer]
     return fate.model_copy(update={"because": because or fate.because})
 
 
@@ -162,7 +162,7 @@ def _config(model: OpenedModel, used: Mapping[str, Artifact], choice: Choice) ->
     config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
     schemes = dict[str, Scheme]()
     for layer, name in choice.items():
-        if name in used and layer in used[name].quantized:
+        if name in used and layer in used[name].coded:
             schemes[layer] = used[name].scheme_of(layer)
     return CHECKPOINT.mixed_config(config, schemes, ["lm_head", *sorted(set(choice) - set(schemes))])
 

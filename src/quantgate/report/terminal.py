@@ -14,8 +14,7 @@ from rich.text import Text
 from quantgate.decide import CapabilityVerdict, VariantVerdict
 from quantgate.decide.sentences import percent
 from quantgate.evaluate.evidence import Comparison, Evidence
-from quantgate.formats import scheme
-from quantgate.report import RunReport, VariantSummary
+from quantgate.report import RunReport
 from quantgate.report.html import traps
 
 MARKS = {"pass": ("pass", "green"), "fail": ("FAIL", "bold red"), "inconclusive": ("open", "yellow")}
@@ -69,7 +68,7 @@ def trap_sentence(trap: dict[str, Any]) -> str:
 def repair_hint(report: RunReport, config: Path, out: Path | None = None) -> str:
     """How to go on with the largest variant that failed and is smaller than what was chosen, if there is one."""
     sizes = {one.name: one.stored_bytes for one in report.candidates}
-    ours = {one.name for one in report.variants if _repairable(one)}
+    ours = {one.name for one in report.variants if one.repairable}
     limit = sizes.get(report.decision.chosen or "", report.baseline_bytes)
     failed = [one.variant for one in report.decision.verdicts if one.verdict == "fail" and one.variant in ours]
     smaller = sorted((one for one in failed if sizes[one] < limit), key=lambda one: -sizes[one])
@@ -77,13 +76,6 @@ def repair_hint(report: RunReport, config: Path, out: Path | None = None) -> str
         return ""
     where = f"--config {config}" + (f" --out {out}" if out else "")
     return f"Bring a failed one back, layer by layer: [bold]quantgate repair {smaller[0]} {where}[/]"
-
-
-def _repairable(one: VariantSummary) -> bool:
-    """Rounded weights alone, in a container that can mix, made here, with nothing folded into it."""
-    if Path(one.path).is_absolute() or one.method in ("awq", "smoothquant", "mix") or "(" in one.scheme:
-        return False
-    return scheme(one.scheme).activations is None and "+" not in one.name and "kv-" not in one.name
 
 
 def plain_table(first: str, others: Sequence[str], justify: JustifyMethod) -> Table:

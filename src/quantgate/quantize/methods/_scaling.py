@@ -8,6 +8,7 @@ tr(dW H dW^T) with dW = Q(W s) / s - W, and for activations, where the scheme ro
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -48,7 +49,7 @@ class ScalingOptions(Record):
     rounding: Literal["rtn", "gptq"] = "rtn"  # "gptq" pushes each column's error on to the next ones
 
 
-class ScalingMethod:
+class ScalingMethod(ABC):
     """A method that brings families of channel scales; the sweep folds the best ones before it asks for the codes.
 
     Without a fold a layer is rounded as it is, and so it is by ``solve_many`` alone.
@@ -58,9 +59,9 @@ class ScalingMethod:
     Options: type[Record] = ScalingOptions
     needs_stats = True
 
+    @abstractmethod
     def families(self, stats: LayerStats, weights: Sequence[Tensor]) -> Mapping[str, Family]:
         """Families for the ``weights`` [out, in] that read one input, under the formula that they follow."""
-        raise NotImplementedError
 
     def solve_many(self, jobs: Sequence[Job], stats: LayerStats | None) -> list[Solved]:
         if stats is None:

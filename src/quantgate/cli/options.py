@@ -1,0 +1,17 @@
+"""Options that several commands have, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="A folder, a Hugging Face id, or quantgate/reference.")]
+Traffic = Annotated[
+    Path | None, typer.Option(help="Your traffic as JSONL; left out, the built-in suites' calibrate split.")
+]
+Samples = Annotated[int, typer.Option(min=1, help="Conversations to calibrate with.")]
+MaxTokens = Annotated[int, typer.Option(min=8, help="Tokens of each, at most.")]
+CalibrationSeed = Annotated[int, typer.Option(help="Fixes which conversations are taken.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
