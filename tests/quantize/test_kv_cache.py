@@ -11,6 +11,8 @@ from quantgate.engines import Completion, Prompt
 from quantgate.engines.torch import open_engine
 from quantgate.errors import ArtifactError, FormatError, UnknownName, UsageError
 from quantgate.formats.grids import FP8_MAX
+from quantgate.models import open_model
+from quantgate.models.families import FAMILIES, save_family
 from quantgate.quantize import Recipe, baseline, load_dequantized
 from quantgate.quantize.kv_cache import Ranges, Rounding
 from quantgate.quantize.mix import mixable
@@ -27,23 +29,38 @@ def made(tiny, samples, tmp_path_factory):
     )
 
 
-def test_scales_are_the_largest_key_and_value_of_the_calibration_set(tiny, samples, made) -> None:
-    """Keys as transformers caches them, rotated, one sample at a time."""
-    network = load_dequantized(baseline(tiny), torch.float32)
-    largest = [[0.0, 0.0] for _ in range(tiny.depth)]
+def largest_cached(model, samples) -> list[list[float]]:
+    """Per layer the largest |k| and |v| as transformers caches them, keys rotated, one sample at a time."""
+    network = load_dequantized(baseline(model), torch.float32)
+    found = [[0.0, 0.0] for _ in range(model.depth)]
     with torch.inference_mode():
         for sample in samples:
             cache = network(torch.tensor([sample]), use_cache=True).past_key_values
-            for at, layer in enumerate(cache.layers):
-                largest[at] = [
-                    max(seen, float(one.abs().max()))
-                    for seen, one in zip(largest[at], (layer.keys, layer.values), strict=True)
+            for layer, seen in zip(cache.layers, found, strict=True):
+                seen[:] = [
+                    max(old, float(one.abs().max())) for old, one in zip(seen, (layer.keys, layer.values), strict=True)
                 ]
-    for at, sides in enumerate(largest):
+    return found
+
+
+def assert_scales(artifact, largest) -> None:
+    for attention, sides in zip(artifact.manifest.kv_cache.attentions, largest, strict=True):
         for side, reach in zip("kv", sides, strict=True):
-            stored = made["fp8"].files.read(f"model.layers.{at}.self_attn.{side}_scale")
+            stored = artifact.files.read(f"{attention}.{side}_scale")
             assert stored.shape == (1,)
             assert float(stored) == pytest.approx(reach / FP8_MAX, rel=0.005)  # stored as bfloat16
+
+
+def test_scales_are_the_largest_key_and_value_of_the_calibration_set(tiny, samples, made) -> None:
+    assert_scales(made["fp8"], largest_cached(tiny, samples))
+
+
+@pytest.mark.parametrize("kind", sorted(set(FAMILIES) - {"llama"}))
+def test_every_architecture_hands_its_keys_and_values_to_the_cache(kind, tmp_path) -> None:
+    model = open_model(save_family(tmp_path / "model", kind))
+    samples = [[3, 17, 100, 45, 9, 77], [120, 21, 64, 5, 33, 101]]
+    (artifact,) = sweep(model, samples, [Recipe(scheme="W8A16", kv_cache="fp8")], tmp_path / "out")
+    assert_scales(artifact, largest_cached(model, samples))
 
 
 def test_the_config_says_what_runtimes_read(made) -> None:

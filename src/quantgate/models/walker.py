@@ -27,7 +27,7 @@ from quantgate.models.anatomy import take_apart
 from quantgate.models.experts import Experts, module_paths
 from quantgate.models.tensors import TensorFiles, finite
 
-CACHE = "past_key_values"  # the argument in which transformers' blocks take their cache
+CACHES = ("past_key_values", "layer_past")  # the arguments in which transformers' blocks take their cache
 CONTEXTS_KEPT = 32  # recorded block arguments, one per batch shape
 
 
@@ -64,7 +64,7 @@ class Block:
     def __call__(self, hidden: Tensor) -> Tensor:
         args, kwargs = self._walker.context(self.index, hidden.shape[0], hidden.shape[1], self.device)
         if self.cache is not None:
-            kwargs = kwargs | {CACHE: self.cache}
+            kwargs = kwargs | {name: self.cache for name in CACHES if name in kwargs}
         out = self.module(hidden.to(self.device), *args, **kwargs)
         return out[0] if isinstance(out, tuple) else out  # type: ignore[no-any-return]
 

@@ -153,7 +153,6 @@ def _quantize(
     this: Run, model: OpenedModel, chosen: Chosen, recipes: Sequence[Recipe], mixed: Sequence[Mixture]
 ) -> list[Artifact]:
     """The variants' artifacts: those with recipes, then the mixtures."""
-    from quantgate.quantize.mix import mixable
     from quantgate.quantize.sweep import sweep
 
     def tell(stage: str, done: int, total: int) -> None:
@@ -163,7 +162,6 @@ def _quantize(
     every = [*recipes, *(one for one in lending if one not in recipes)]
     made = sweep(model, chosen.ids, every, this.out / "artifacts", progress=tell, seed=this.config.calibration.seed)
     lent = {one.name: next(found for found in made if found.name == one.name) for one in lending}
-    lent = {name: one for name, one in lent.items() if not mixable(model, name, one)}
     return made[: len(recipes)] + auto.mixtures(this.config, model, mixed, lent, this.out, this.progress)
 
 
