@@ -41,13 +41,22 @@ class Inspection(Record):
 
 
 def name_of(layers: Sequence[str]) -> str:
-    """``0.self_attn: q, k, v``: the block, the module, and the layers without their common ending.
+    """``0.attn: q, k, v``: the block, the module, and the layers without their common ending.
 
     >>> name_of(("model.layers.3.mlp.gate_proj", "model.layers.3.mlp.up_proj"))
     '3.mlp: gate, up'
     """
-    parent = layers[0].rpartition(".")[0].removeprefix("model.").removeprefix("layers.")
+    parent = layers[0].rpartition(".")[0].removeprefix("model.").removeprefix("layers.").replace("self_attn", "attn")
     return f"{parent}: {', '.join(layer.rpartition('.')[2].removesuffix('_proj') for layer in layers)}"
+
+
+def short(value: float) -> str:
+    """Few enough digits for a narrow column.
+
+    >>> short(0.1234), short(12.34), short(5256.7)
+    ('0.12', '12.3', '5257')
+    """
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def worst(view: LayerView, variant: str) -> float:
@@ -58,27 +67,22 @@ def worst(view: LayerView, variant: str) -> float:
 def show_inspection(found: Inspection, console: Console) -> None:
     """The layers that matter most under the smallest variant, and each variant's error behind the last block."""
     variant = max(found.variants, key=lambda name: sum(worst(view, name) for view in found.layers))
-    capabilities = found.capabilities
-    table = plain_table(
-        "layers", ("outlier", "kurtosis", "error %", *(SHORT.get(one, one) for one in capabilities)), "right"
-    )
-    ordered = sorted(found.layers, key=lambda view: -worst(view, variant))
-    for view in ordered[:SHOWN]:
-        error = view.error[variant]
-        cells = [
-            f"{view.shape.max_over_median:.1f}",
-            f"{view.shape.kurtosis:.1f}",
-            "-" if error is None else f"{100 * error:.2f}",
-        ]
-        drift = [f"{1000 * view.drift[variant][one]:.2f}" for one in capabilities]
-        table.add_row(name_of(view.shape.layers), *cells, *drift)
-    console.print(table)
+    ordered = sorted(found.layers, key=lambda view: -worst(view, variant))[:SHOWN]
     shown = f"the {SHOWN} most sensitive of {len(found.layers)} groups" if len(found.layers) > SHOWN else "all groups"
+    console.print(f"{shown} of layers that read one input, under {variant}")
+    inputs = plain_table("layers", ("outlier", "kurtosis", "error %"), "right")
+    drift = plain_table("KL foreseen", [SHORT.get(one, one) for one in found.capabilities], "right")
+    for view in ordered:
+        name, error = name_of(view.shape.layers), view.error[variant]
+        lost = "-" if error is None else short(100 * error)
+        inputs.add_row(name, short(view.shape.max_over_median), short(view.shape.kurtosis), lost)
+        drift.add_row(name, *(short(1000 * view.drift[variant][one]) for one in found.capabilities))
+    console.print(inputs)
     console.print(
-        f"{shown} under {variant}: largest over median |x| of a channel, kurtosis, output energy lost, and the "
-        "foreseen KL divergence per capability in thousandths of a nat per token",
-        style="dim",
+        "outlier: the largest |x| of a channel over that of the median channel; error: output energy lost", style="dim"
     )
+    console.print(drift)
+    console.print("in thousandths of a nat per answer token", style="dim")
     growth = plain_table("error behind block", [str(at) for at in _some(len(found.growth[0].error))], "right")
     for one in found.growth:
         growth.add_row(one.variant, *(f"{100 * one.error[at]:.2g}" for at in _some(len(one.error))))
