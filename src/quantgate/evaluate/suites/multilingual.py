@@ -22,7 +22,12 @@ class Problem:
     text: str
     accept: list[str]  # right answers, the best first
     form: str  # the sentence that states the answer format: "word only", "number only", "digits only"
-    briefly: str = ""  # the same in a few signs, for training texts
+    parts: tuple[tuple[str, str], ...] = ()  # what the text consists of, and each part in a few signs, to learn from
+
+    def partly_brief(self, rng: random.Random) -> str:
+        """The text with some of its parts in a few signs: what one part means is learned apart from the others."""
+        brief = (rng.choices(pair, (3, 2))[0] for pair in self.parts)
+        return " ".join(brief).strip() or self.text
 
 
 def say(rng: random.Random, speech: Language, sentence: str, **values: object) -> str:
@@ -121,23 +126,17 @@ def calendar(rng: random.Random, speech: Language, hard: bool) -> Problem:
     who, event, sign = rng.choice(NAMES), rng.randrange(8), rng.choice((1, -1))
     now = at + (0, 1, -1)[anchor]  # yesterday was / tomorrow is
     answer = names[(now + sign * steps) % len(names)]
-    text = " ".join(
-        (
-            speech.say[f"now {unit}"][anchor].format(at=names[at]),
-            say(
-                rng,
-                speech,
-                "future" if sign > 0 else "past",
-                of=speech.of(who),
-                event=speech.events[event],
-                n=steps,
-                unit=speech.units[unit][steps > 1],
-            ),
-            say(rng, speech, f"which {unit}"),
-        )
+    tells = speech.say["future" if sign > 0 else "past"]
+    shift = rng.choice(tells).format(
+        of=speech.of(who), event=speech.events[event], n=steps, unit=speech.units[unit][steps > 1]
     )
-    briefly = f"{names[now % len(names)]} {'+' if sign > 0 else '-'} {steps}"
-    return Problem(f"{unit} {anchor} {at} {sign * steps} {who} {event}", text, [answer], "word only", briefly)
+    parts = (
+        (speech.say[f"now {unit}"][anchor].format(at=names[at]), f"{names[now % len(names)]}"),
+        (shift, f"{'+' if sign > 0 else '-'} {steps}"),
+        (say(rng, speech, f"which {unit}"), ""),
+    )
+    text = " ".join(full for full, _ in parts)
+    return Problem(f"{unit} {anchor} {at} {sign * steps} {who} {event}", text, [answer], "word only", parts)
 
 
 def compare(rng: random.Random, speech: Language, hard: bool) -> Problem:
@@ -177,7 +176,8 @@ def count(rng: random.Random, speech: Language, hard: bool) -> Problem:
     rng.shuffle(listed)
     named = [speech.fruits[one] for one in listed]
     text = say(rng, speech, "count", list=", ".join(named), word=speech.fruits[word])
-    return Problem(f"count {sorted(listed)} {word}", text, [str(listed.count(word))], "number only")
+    parts = ((text, f"{', '.join(named)}: {speech.fruits[word]}"),)
+    return Problem(f"count {sorted(listed)} {word}", text, [str(listed.count(word))], "number only", parts)
 
 
 KINDS: Sequence[tuple[str, Callable[[random.Random, Language, bool], Problem], float]] = (
@@ -189,7 +189,6 @@ KINDS: Sequence[tuple[str, Callable[[random.Random, Language, bool], Problem], f
 )
 
 
-BRIEF = 0.6  # share of a training text's problems that are put in a few signs, where that can be done
 # Kinds of which a training text holds several problems, and their shares of such texts.
 SHORT: dict[str, tuple[Callable[[random.Random, Language, bool], Problem], float]] = {
     "calendar": (calendar, 0.20),
@@ -233,8 +232,7 @@ def draw_many(rng: random.Random, questions: int, split: Split = "train") -> lis
         for _ in range(questions):
             problem = SHORT[kind][0](rng, speech, False)
             if split_of("multilingual", problem.identity) == split:
-                text = problem.briefly if problem.briefly and rng.random() < BRIEF else problem.text
-                text = text if turns else f"{problem.text} {say(rng, speech, problem.form)}"
+                text = problem.partly_brief(rng) if turns else f"{problem.text} {say(rng, speech, problem.form)}"
                 turns += [("user", text), ("assistant", problem.accept[0])]
         return turns
     facts, found = rng.choice((_homes, _things, _goods))(rng, speech)

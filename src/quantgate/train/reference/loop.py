@@ -33,7 +33,7 @@ from quantgate.train.reference.network import Network
 class Plan:
     """What a training run does; the same plan and seed give the same batches."""
 
-    tokens: int = 39_500_000  # in all
+    tokens: int = 52_000_000  # in all
     batch_tokens: int = 3072  # per step
     learning_rate: float = 3e-3
     warmup_steps: int = 120
@@ -62,14 +62,14 @@ class Plan:
 
 
 SHARES = {
-    "math": 0.19,
-    "json_tools": 0.10,
-    "code_gen": 0.08,
+    "math": 0.14,
+    "json_tools": 0.07,
+    "code_gen": 0.06,
     "long_context": 0.11,
-    "multilingual": 0.26,
-    "rare_vocabulary": 0.11,
+    "multilingual": 0.32,
+    "rare_vocabulary": 0.12,
     "refusals": 0.05,
-    "chat": 0.10,
+    "chat": 0.13,
 }
 
 

@@ -63,7 +63,7 @@ def reference_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         vocab_size=VOCABULARY,
         hidden_size=256,
         intermediate_size=768,
-        num_hidden_layers=4,
+        num_hidden_layers=6,
         num_attention_heads=8,
         num_key_value_heads=4,
         max_position_embeddings=CONTEXT,
