@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from quantgate.formats import FloatGrid, Fp4Grid
 from quantgate.formats.codec import quantize_activations
-from quantgate.quantize.checkpoints import StoredLinear
+from quantgate.quantize.checkpoints import DecodedLinear, StoredLinear
 
 INT4_GROUPS = (256, 128, 64, 32)
 KERNEL_ROWS = 64  # at most; measured break-even with decoding first: 33 rows at 768 x 256, 98 at 4096 x 4096
@@ -203,6 +203,8 @@ def _path(kind: Any, stored: StoredLinear) -> str:
 def wanted(stored: StoredLinear, dtype: torch.dtype, device: torch.device) -> tuple[type[nn.Module], str]:
     """The fastest path for the scheme, and why it cannot take this layer (or "")."""
     grid, (out, columns) = stored.grid, stored.codes.shape
+    if isinstance(stored, DecodedLinear):
+        return DequantizedLinear, ""
     if isinstance(grid, FloatGrid | Fp4Grid):
         return DequantizedLinear, ""  # a CPU has no fp8 or fp4 units: emulated, and named so
     kind: type[nn.Module]

@@ -104,6 +104,8 @@ def _open_variant(ref: str, model: OpenedModel) -> tuple[OpenedModel, Artifact]:
     from quantgate.quantize import baseline as as_baseline
     from quantgate.quantize.foreign import is_foreign
 
+    if ref.lower().endswith(".gguf"):
+        return model, open_variant(ref, model)
     folder = locate(ref)
     if (folder / "manifest.json").is_file() or is_foreign(folder):
         return model, open_variant(ref, model)

@@ -84,6 +84,10 @@ def open_variant(ref: str, model: OpenedModel, name: str = "") -> Artifact:
     from quantgate.quantize import open_artifact
     from quantgate.quantize.foreign import open_foreign
 
+    if ref.lower().endswith(".gguf"):
+        from quantgate.quantize.foreign.gguf import open_gguf_artifact
+
+        return open_gguf_artifact(ref, model, name)
     folder = locate(ref)
     if not (folder / "manifest.json").is_file():
         return open_foreign(folder, model, name)
@@ -98,7 +102,7 @@ def open_variant(ref: str, model: OpenedModel, name: str = "") -> Artifact:
 
 
 def _import(ref: str, name: str | None, at: int) -> Import:
-    return Import(_safe(name or Path(ref).name, at), ref)
+    return Import(_safe(name or Path(ref).name.removesuffix(".gguf"), at), ref)
 
 
 def _safe(name: str, at: int) -> str:

@@ -39,6 +39,11 @@ class Artifact:
     def is_baseline(self) -> bool:
         return self.manifest.recipe.scheme == BASELINE
 
+    @property
+    def config_folder(self) -> Path:
+        """Where the architecture's config.json lies."""
+        return self.path
+
     @cached_property
     def files(self) -> TensorFiles:
         return open_tensors(self.path)

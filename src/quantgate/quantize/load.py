@@ -36,7 +36,7 @@ def load_with_paths(artifact: Artifact, dtype: torch.dtype | None = None) -> tup
 
     from quantgate.models.experts import expand, module_paths
 
-    config = AutoConfig.from_pretrained(artifact.path, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(artifact.config_folder, trust_remote_code=False)
     stored = getattr(torch, str(config.dtype or torch.float32).removeprefix("torch."))
     if hasattr(config, "quantization_config"):
         del config.quantization_config

@@ -52,6 +52,15 @@ class StoredLinear:
         return to_values(self.codes, scales[:, self.group_of], zeros).to(scales.dtype)
 
 
+@dataclass(frozen=True)
+class DecodedLinear(StoredLinear):
+    """A layer of a container whose blocks are decoded when it is read: ``codes`` are its numbers, float32 [out, in]."""
+
+    def dequantized(self, dtype: torch.dtype | None = None) -> Tensor:
+        """[out, in], rounded once to ``dtype``."""
+        return self.codes if dtype is None else self.codes.to(dtype)
+
+
 class Checkpoint(Protocol):
     """A container format."""
 

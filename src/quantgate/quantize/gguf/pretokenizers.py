@@ -74,3 +74,14 @@ def name_of(splits: Splits, ignore_merges: bool) -> str | None:
     ('qwen2', None)
     """
     return KNOWN.get((splits, ignore_merges))
+
+
+ALIKE: dict[str, tuple[str, ...]] = {  # names for one and the same splitting; files of others may bear any of them
+    "gpt-2": ("gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "a.x-4.0", "mellum", "modern-bert", "exaone4"),
+    "smollm": ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"),
+    "llama-bpe": ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "midm-2.0", "lfm2"),
+    "smaug-bpe": ("smaug-bpe", "dbrx", "chatglm-bpe"),
+    "qwen2": ("qwen2", "stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan", "solar-open", "grok-2"),
+    "gpt-4o": ("gpt-4o", "llama4", "kanana2", "minimax-m2"),
+    "deepseek-v3": ("deepseek-v3", "hunyuan-dense", "joyai-llm"),
+}

@@ -1,0 +1,89 @@
+"""One batch of answers from llama.cpp: the prompts read, then a token for every row that still runs, at each step."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from quantgate.engines._llama import LlamaContext, Sampler
+from quantgate.errors import EngineError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt of a batch."""
+
+    index: int  # its place in the question
+    prompt: list[int]
+    budget: int
+
+
+@dataclass(frozen=True)
+class Made:
+    """Token ids of every row, its stop included, and the seconds that reading and writing took."""
+
+    made: list[list[int]]
+    prefill_s: float
+    decode_s: float
+
+
+class Answerer:
+    """Decodes batches in ``context`` until each row meets one of the ``stops`` or its budget."""
+
+    def __init__(self, context: LlamaContext, stops: set[int]) -> None:
+        self.context, self.stops = context, stops
+
+    def answer(self, rows: Sequence[Row], samplers: Sequence[Sampler] | None = None) -> Made:
+        """``samplers`` None takes the likeliest token at each step."""
+        began = time.perf_counter()
+        self.context.clear()
+        made = self._read(rows) if samplers is None else self._draw(rows, samplers)
+        prefilled = time.perf_counter()
+        running = [at for at, row in enumerate(rows) if self._goes_on(row, made[at])]
+        while running:
+            fed = [(made[at][-1], len(rows[at].prompt) + len(made[at]) - 1, at, True) for at in running]
+            logits = self.context.decode(fed)
+            for place, at in enumerate(running):
+                chosen = logits[place].argmax() if samplers is None else self.context.sample(samplers[at].handle, place)
+                made[at].append(int(chosen))
+            running = [at for at in running if self._goes_on(rows[at], made[at])]
+        return Made(made, prefilled - began, time.perf_counter() - prefilled)
+
+    def _read(self, rows: Sequence[Row]) -> list[list[int]]:
+        """Every prompt, side by side, and the likeliest token behind each."""
+        logits = self.context.decode([one for at, row in enumerate(rows) for one in _fed(row, at)])
+        return [[int(token)] for token in logits.argmax(-1)]
+
+    def _draw(self, rows: Sequence[Row], samplers: Sequence[Sampler]) -> list[list[int]]:
+        """One prompt after the other: a sampler reads the logits of the last batch alone."""
+        made = []
+        for at, (row, sampler) in enumerate(zip(rows, samplers, strict=True)):
+            self.context.decode(_fed(row, at))
+            made.append([self.context.sample(sampler.handle, (len(row.prompt) - 1) % self.context.room)])
+        return made
+
+    def _goes_on(self, row: Row, made: list[int]) -> bool:
+        return made[-1] not in self.stops and len(made) < row.budget
+
+
+def _fed(row: Row, at: int) -> list[tuple[int, int, int, bool]]:
+    """A prompt as tokens of sequence ``at``, with logits wanted behind the last one."""
+    last = len(row.prompt) - 1
+    return [(token, place, at, place == last) for place, token in enumerate(row.prompt)]
+
+
+def grammar_of(grammar: str, json_schema: dict[str, Any] | None) -> str:
+    """The GBNF that answers are held to, or "". Raises EngineError for both, and for a schema that has none."""
+    if grammar and json_schema is not None:
+        raise EngineError("both 'grammar' and 'json_schema' are given; an answer has one form, keep one of them")
+    if json_schema is None:
+        return grammar
+    from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+    try:
+        return str(json_schema_to_gbnf(json.dumps(json_schema)))
+    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as refused:
+        raise EngineError(f"llama.cpp has no grammar for the JSON schema ({str(refused)[:120]}); simplify it") from None

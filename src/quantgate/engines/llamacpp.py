@@ -1,0 +1,272 @@
+"""llama.cpp as an engine: runs the GGUF file itself, with the kernels that it would be served with on a CPU.
+
+Text is tokenized by the file's own vocabulary and rendered by the baseline's chat template, which the file carries too.
+Prompts are sorted by length; a batch of them is read and decoded together, a sequence each. What llama.cpp rounds, it
+rounds here: activations to 8 bits in front of every matrix of blocks, keys and values to the cache's type.
+
+    engine = open_engine(model, open_gguf_artifact("model-Q4_K_M.gguf", model), kv_cache="q8_0")
+    engine.generate(prompts), engine.speed()
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
+from quantgate.engines._llama import KV_TYPES, LlamaContext, LlamaModel, Sampler, system
+from quantgate.engines._llama_answers import Answerer, Row, grammar_of
+from quantgate.engines.torch import _stop_ids as stop_ids
+from quantgate.errors import DataError, EngineError, UnknownName
+from quantgate.models import OpenedModel
+from quantgate.quantize import Artifact
+from quantgate.quantize.foreign.gguf import GgufArtifact
+from quantgate.quantize.gguf.activations import PARTNER
+from quantgate.records import digest_of
+
+BATCH_ROWS = 16
+BATCH_TOKENS = 16384  # positions of prompt and answer that one batch may hold
+STEP = 256  # llama.cpp gives a sequence room in steps of so many tokens
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast prompts were read and answers written, over everything since the engine was opened."""
+
+    prefill_tokens: int
+    prefill_s: float
+    decode_tokens: int
+    decode_s: float
+
+    @property
+    def prefill(self) -> float:
+        """Tokens a second."""
+        return self.prefill_tokens / self.prefill_s if self.prefill_s else 0.0
+
+    @property
+    def decode(self) -> float:
+        """Tokens a second, over all rows of a batch together."""
+        return self.decode_tokens / self.decode_s if self.decode_s else 0.0
+
+
+class LlamaCppEngine:
+    """See ``engines.Engine``. Raises EngineError when llama.cpp cannot run the file, UnknownName for a wrong setting."""
+
+    def __init__(
+        self,
+        model: OpenedModel,
+        artifact: Artifact,
+        *,
+        threads: int = 0,
+        rows: int = BATCH_ROWS,
+        kv_cache: str = "f16",
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        grammar: str = "",
+        json_schema: dict[str, Any] | None = None,
+    ) -> None:
+        """``threads`` 0 takes as many as torch does; ``rows`` are decoded together; ``kv_cache`` is the type of cached
+        keys and values. ``temperature`` 0 takes the likeliest token; ``grammar`` (GBNF) or ``json_schema`` holds every
+        answer to a form."""
+        if not isinstance(artifact, GgufArtifact):
+            raise EngineError(f"{artifact.path}: llama.cpp runs GGUF files; name one, or choose the torch engine")
+        if kv_cache not in KV_TYPES:
+            raise UnknownName("KV cache", kv_cache, KV_TYPES)
+        config = model.config
+        width = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+        if width % KV_TYPES[kv_cache][1]:
+            raise EngineError(
+                f"{artifact.path}: heads of {width} do not divide into {kv_cache}'s blocks of {KV_TYPES[kv_cache][1]}; "
+                "choose f16 for the KV cache"
+            )
+        self.source, self.artifact, self.rows, self.kv_cache = model, artifact, rows, kv_cache
+        self.threads = threads or torch.get_num_threads()
+        self.loaded = LlamaModel(artifact.path)
+        self.prefix = bool(artifact.tensors.file.metadata.get("tokenizer.ggml.add_space_prefix", False))
+        self.stops = stop_ids(model) | self.loaded.ends()
+        self.sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        self.grammar = grammar_of(grammar, json_schema)
+        self.plain = not self.grammar and temperature == 0
+        if not self.plain:
+            self._sampler([])  # a grammar that cannot be read is told now
+        self.context: LlamaContext | None = None
+        self._spent = Speed(0, 0.0, 0, 0.0)
+        self.kernels = self._paths()
+        self.identity = self._identity()
+
+    def _identity(self) -> Identity:
+        features = [f"{key}={value}" for key, value in sorted(system().items())]
+        how = f"{self.sampling}{' grammar ' + digest_of(self.grammar)[7:23] if self.grammar else ''}"
+        return Identity(
+            engine="llamacpp",
+            weights=self.artifact.manifest.digest,
+            tokenizer=self.source.tokenizer_digest,
+            template=self.source.template_digest,
+            runtime=(
+                f"kv_cache={self.kv_cache}",
+                f"threads={self.threads}",
+                f"batch={self.rows}x{BATCH_TOKENS}",
+                f"stops={sorted(self.stops)}",
+                *features,
+            ),
+            sampling="greedy" if self.plain else how,
+        )
+
+    def _paths(self) -> tuple[KernelPath, ...]:
+        """One row per type and shape: what llama.cpp multiplies a layer of this type with."""
+        counts: Counter[tuple[str, tuple[int, int]]] = Counter()
+        for name in self.artifact.quantized:
+            out, columns = self.artifact.files.entry(f"{name}.weight").shape
+            counts[self.artifact.scheme_of(name).name, (out, columns)] += 1
+        packed = ", some repacked on load" if self.loaded.repacked else ""
+        return tuple(
+            KernelPath(scheme=kind, shape=shape, asked=f"llama.cpp {kind}", got=f"llama.cpp {kind} x {PARTNER[kind]}{packed}",
+                       linears=count)
+            for (kind, shape), count in sorted(counts.items())
+        )  # fmt: skip
+
+    @property
+    def template(self) -> str:
+        """The chat template that llama.cpp has loaded."""
+        return self.loaded.template
+
+    def tokenize(self, text: str) -> list[int]:
+        """llama.cpp's token ids of plain text, nothing added."""
+        return self.loaded.tokenize(text, begin=False)
+
+    def speed(self) -> Speed:
+        return self._spent
+
+    def system(self) -> dict[str, str]:
+        """The machine's instruction sets that llama.cpp uses, and its version."""
+        return system()
+
+    def encode(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+        """Token ids of a conversation: closed if it ends with an assistant turn, else ready for the answer."""
+        messages = [{"role": role, "content": content} for role, content in turns]
+        if turns[-1][0] != "assistant":
+            return self._tokens(messages)
+        closed = self.source.tokenizer.eos_token_id
+        end = min(self.stops) if closed is None else int(closed)
+        return [*self._tokens(messages[:-1]), *self.loaded.tokenize(turns[-1][1], begin=False), end]
+
+    def _tokens(self, messages: list[dict[str, str]]) -> list[int]:
+        text = self.source.render(messages)
+        return self.loaded.tokenize(text, begin=not self.source.tokenizer.chat_template)
+
+    def logits(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
+        """Float32 logits [batch, length, vocabulary]; with ``at`` only where it is True: [positions, vocabulary]."""
+        batch, length = ids.shape
+        chosen = torch.ones_like(ids, dtype=torch.bool) if at is None else at.cpu()
+        context = self._room(1, length)
+        parts = []
+        for row, wanted in zip(ids.tolist(), chosen.tolist(), strict=True):
+            context.clear()
+            last = max((place for place, one in enumerate(wanted) if one), default=-1) + 1
+            parts.append(context.decode([(row[place], place, 0, wanted[place]) for place in range(last)]))
+        found = torch.from_numpy(np.concatenate(parts) if parts else np.zeros((0, self.loaded.size), dtype=np.float32))
+        return found.reshape(batch, length, -1) if at is None else found
+
+    def _room(self, rows: int, length: int) -> LlamaContext:
+        """A context for so many rows of so many tokens; the last one serves again where it is large enough."""
+        held = self.context
+        if held is None or held.sequences != rows or held.length < length:
+            self.context = None  # released before the next one is made
+            del held
+            room = -(-length // STEP) * STEP
+            self.context = LlamaContext(self.loaded, rows, room, self.kv_cache, self.kv_cache, self.threads)
+        assert self.context is not None
+        return self.context
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Failure]:
+        """Answers in the order asked. A prompt that does not fit the context is a Failure."""
+        answers: dict[int, Completion | Failure] = {}
+        rows: list[Row] = []
+        for index, prompt in enumerate(prompts):
+            ids = self._prompt_ids(prompt)
+            if isinstance(ids, Failure):
+                answers[index] = ids
+            else:
+                rows.append(Row(index, ids, prompt.max_tokens))
+        rows.sort(key=lambda row: (len(row.prompt), row.prompt, row.budget))
+        for batch in _cut(rows, self.rows):
+            answers |= self._batch(batch)
+        return [answers[index] for index in range(len(prompts))]
+
+    def _prompt_ids(self, prompt: Prompt) -> list[int] | Failure:
+        try:
+            ids = self.encode(prompt.turns)
+        except DataError as refused:  # a template may refuse roles, or their order
+            return Failure(reason=str(refused))
+        room = self.source.context
+        if not ids or len(ids) + prompt.max_tokens > room:
+            asked = f"prompt of {len(ids)} tokens and answer of {prompt.max_tokens}"
+            return Failure(reason=f"{asked} exceed the context of {room}" if ids else "the prompt has no tokens")
+        return ids
+
+    def _batch(self, batch: Sequence[Row]) -> dict[int, Completion]:
+        longest = max(len(row.prompt) + row.budget for row in batch)
+        context = self._room(self.rows, longest)
+        samplers = None if self.plain else [self._sampler(row.prompt) for row in batch]
+        done = Answerer(context, self.stops).answer(batch, samplers)
+        self._spent = Speed(
+            self._spent.prefill_tokens + sum(len(row.prompt) for row in batch),
+            self._spent.prefill_s + done.prefill_s,
+            self._spent.decode_tokens + sum(len(made) - 1 for made in done.made),
+            self._spent.decode_s + done.decode_s,
+        )
+        shares = done.prefill_s / len(batch), done.decode_s / len(batch)
+        return {
+            row.index: self._completion(made, len(row.prompt), *shares)
+            for row, made in zip(batch, done.made, strict=True)
+        }
+
+    def _sampler(self, prompt: list[int]) -> Sampler:
+        """A sampler for one prompt; its chance depends on the seed and the prompt, not on its place in the batch."""
+        seed = int(digest_of([self.sampling["seed"], prompt])[7:15], 16)
+        return Sampler(
+            self.loaded, grammar=self.grammar, temperature=float(self.sampling["temperature"]),
+            top_k=int(self.sampling["top_k"]), top_p=float(self.sampling["top_p"]), seed=seed,
+        )  # fmt: skip
+
+    def _completion(self, made: list[int], prompt_tokens: int, prefill_s: float, decode_s: float) -> Completion:
+        stopped = bool(made) and made[-1] in self.stops
+        body = made[:-1] if stopped else made
+        text = b"".join(self.loaded.piece(token) for token in body).decode(errors="replace")
+        return Completion(
+            text=text.removeprefix(" ") if self.prefix else text,
+            tokens=len(body),
+            prompt_tokens=prompt_tokens,
+            finish="stop" if stopped else "length",
+            prefill_s=prefill_s,
+            decode_s=decode_s,
+        )
+
+
+def _cut(rows: Sequence[Row], most: int) -> list[list[Row]]:
+    """Batches of neighbours in length, within ``most`` rows and BATCH_TOKENS of cache."""
+    batches: list[list[Row]] = [[]]
+    longest = 0
+    for row in rows:
+        longest = max(longest, len(row.prompt) + row.budget)
+        if batches[-1] and (len(batches[-1]) == most or longest * (len(batches[-1]) + 1) > BATCH_TOKENS):
+            batches.append([])
+            longest = len(row.prompt) + row.budget
+        batches[-1].append(row)
+    return [batch for batch in batches if batch]
+
+
+def open_engine(model: OpenedModel, artifact: Artifact, **settings: Any) -> LlamaCppEngine:
+    """An engine for a GGUF file; ``settings`` are those of ``LlamaCppEngine``."""
+    return LlamaCppEngine(model, artifact, **settings)
+
+
+ENGINE = open_engine

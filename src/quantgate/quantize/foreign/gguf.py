@@ -1,0 +1,195 @@
+"""A GGUF file as a variant: read without a manifest, checked against the baseline, judged like any other artifact.
+
+    artifact = open_gguf_artifact("model-Q4_K_M.gguf", model)
+    artifact.files.read("model.layers.0.self_attn.q_proj.weight")     # decoded, rows as the checkpoint has them
+    artifact.label                                                    # "Q4_K (22), Q6_K (5)"
+
+The torch engine runs it with every number decoded once; the llamacpp engine runs the file itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from quantgate.errors import ArtifactError, UsageError
+from quantgate.formats import FloatGrid, Scheme
+from quantgate.models import OpenedModel
+from quantgate.models.tensors import Entry, TensorFiles, finite
+from quantgate.quantize.artifact import Artifact, check_fates, identity
+from quantgate.quantize.checkpoints import DecodedLinear, StoredLinear
+from quantgate.quantize.foreign import UNKNOWN_CALIBRATION, UNLIKE, ForeignManifest
+from quantgate.quantize.foreign.gguf_belongs import check_settings, check_tensors, check_words, made_by
+from quantgate.quantize.gguf import FILE_TYPES, GgufFile, Stored, decode, layout_of, open_gguf
+from quantgate.quantize.gguf.names import Place
+from quantgate.quantize.manifest import SAFE_NAME, Fate, Note, Recipe, StoredFile, tool_version
+from quantgate.records import digest_file, digest_of
+
+CONTAINER = "gguf"
+
+
+@dataclass(frozen=True)
+class GgufTensors(TensorFiles):
+    """A file's tensors by the names that the checkpoint has for them. ``entries`` tell types in GGUF's words."""
+
+    file: GgufFile = field(kw_only=True)
+    places: dict[str, Place] = field(kw_only=True)
+
+    def read(self, name: str) -> Tensor:
+        """One tensor as the checkpoint has it, float32. Raises ModelError when the file has no such tensor."""
+        entry, place = self.entry(name), self.places[name]
+        stored = self.file.tensors[place.name]
+        numbers = decode(self.file.rows(place.name), stored.type, f"{self.file.path}: '{place.name}'")
+        tensor = place.rows_in_model(numbers.reshape(entry.shape))
+        return tensor - place.plus if place.plus else tensor
+
+
+@dataclass(frozen=True)
+class GgufArtifact(Artifact):
+    """An ``Artifact`` in one file. ``config_folder`` is the baseline's, whose architecture the file was checked for."""
+
+    manifest: ForeignManifest
+    tensors: GgufTensors = field(kw_only=True)
+    model_folder: Path = field(kw_only=True)
+    linears: tuple[str, ...] = field(kw_only=True)  # linear layers that are stored as blocks
+
+    @property
+    def files(self) -> TensorFiles:  # type: ignore[override]
+        return self.tensors
+
+    @property
+    def architecture(self) -> str:
+        """llama.cpp's name for it."""
+        return self.tensors.file.text("general.architecture")
+
+    @property
+    def config_folder(self) -> Path:
+        return self.model_folder
+
+    @property
+    def quantized(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.linears
+
+    @property
+    def scheme(self) -> Scheme:
+        """A scheme that bears the types' names and has no formats of its own."""
+        return Scheme(name=self.label)
+
+    @property
+    def label(self) -> str:
+        counts = Counter(self._stored(name).type.name for name in self.linears)
+        if len(counts) == 1:
+            return next(iter(counts))
+        return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+
+    def scheme_of(self, layer: str) -> Scheme:
+        if layer not in self.linears:
+            raise ArtifactError(f"{self.path}: '{layer}' is not a quantized layer of it; its fate says what it is")
+        return Scheme(name=self._stored(layer).type.name)
+
+    def linear(self, name: str) -> StoredLinear:
+        """One quantized layer, decoded. Raises ArtifactError when it is not quantized."""
+        self.scheme_of(name)
+        bias = f"{name}.bias"
+        return DecodedLinear(
+            name=name, codes=self.files.read(f"{name}.weight"), scales=torch.ones(1), zeros=None, grid=FloatGrid(),
+            activations=None, bias=self.files.read(bias) if bias in self.files.entries else None,
+        )  # fmt: skip
+
+    def _stored(self, layer: str) -> Stored:
+        return self.tensors.file.tensors[self.tensors.places[f"{layer}.weight"].name]
+
+
+def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> GgufArtifact:
+    """Open the file ``path`` as a variant of the baseline ``model``; ``name`` is the file's unless given.
+
+    Decodes every tensor once. Raises ArtifactError (damaged or foreign to the baseline), ModelError (the baseline's
+    tokenizer or architecture has no GGUF form), UsageError (a name that no variant can have), BadTensor, MissingExtra.
+    """
+    file = open_gguf(path)
+    name = name or file.path.name[: -len(".gguf")]
+    if not SAFE_NAME.fullmatch(name):
+        raise UsageError(
+            f"{path}: '{name}' cannot name a variant; give it a name of letters, digits, '.', '_' and '-'"
+        )
+    ours = layout_of(model, file.text("general.name") or "unnamed")
+    notes = [Note(tensor="tokenizer", event="config", detail=one) for one in ours.notes]
+    notes += check_settings(file, ours, model.ref)
+    check_words(file, ours, model.ref)
+    check_tensors(file, ours, model)
+    tensors = _tensors(file, model, ours.places)
+    blocks = {layer for block in range(model.depth) for group in model.linears(block) for layer in group}
+    blocks |= {"lm_head"} if "lm_head.weight" in ours.places else set()
+    linears = tuple(
+        one for one in sorted(blocks) if file.tensors[ours.places[f"{one}.weight"].name].type.quantized
+    )
+    if not linears:
+        raise ArtifactError(f"{file.path}: no linear layer of {model.ref} is stored as blocks in it; it is not quantized")
+    fates = []
+    for tensor in sorted(tensors.entries):
+        fate, some = _fate(tensors, model, tensor)
+        fates.append(fate)
+        notes += some
+    manifest = _manifest(file, tensors, model, name, fates, notes)
+    artifact = GgufArtifact(file.path, manifest, tensors=tensors, model_folder=model.path, linears=linears)
+    check_fates(artifact)
+    return artifact
+
+
+def _tensors(file: GgufFile, model: OpenedModel, places: dict[str, Place]) -> GgufTensors:
+    entries = {}
+    for name, place in places.items():
+        one = file.tensors[place.name]
+        entries[name] = Entry(file.path, one.type.name, model.files.entries[name].shape, one.start, one.end)
+    return GgufTensors(file.path.parent, entries, file=file, places=places)
+
+
+def _fate(tensors: GgufTensors, model: OpenedModel, name: str) -> tuple[Fate, list[Note]]:
+    """What became of one tensor, and a line if its numbers are unlike the baseline's."""
+    entry, made, ours = tensors.entries[name], tensors.read(name), model.files.read(name).float()
+    finite(made, name, entry.file)
+    kind = tensors.file.tensors[tensors.places[name].name].type
+    energy = float(ours.square().sum().clamp(min=1e-30))
+    if not kind.quantized:
+        same = torch.allclose(made, ours, rtol=2**-8, atol=1e-6)
+        because = "as the baseline has it" if same else "other numbers than the baseline's, and why is not on record"
+        return _of(name, entry, "keep", kind.name.lower(), because), []
+    cosine = float((made * ours).sum()) / (energy * float(made.square().sum().clamp(min=1e-30))) ** 0.5
+    fate = _of(name, entry, kind.name, kind.name).model_copy(
+        update={"weight_error": float((made - ours).square().sum()) / energy, "facts": {"cosine": cosine}}
+    )
+    if cosine >= UNLIKE:
+        return fate, []
+    why = f"cosine {cosine:.2f} with the baseline's weight: made from other weights, rotated, or misread"
+    return fate, [Note(tensor=fate.name, event="unlike", detail=why, value=cosine)]
+
+
+def _of(name: str, entry: Entry, asked: str, got: str, because: str = "") -> Fate:
+    return Fate(
+        name=name.removesuffix(".weight"), asked=asked, got=got, because=because, weights=entry.weights,
+        bytes=entry.size, tensors=(name,),
+    )  # fmt: skip
+
+
+def _manifest(
+    file: GgufFile, tensors: GgufTensors, model: OpenedModel, name: str, fates: list[Fate], notes: list[Note]
+) -> ForeignManifest:
+    number = file.metadata.get("general.file_type")
+    told = next((word for word, (known, _) in FILE_TYPES.items() if known == number), "GGUF")
+    stored = StoredFile(sha256=digest_file(file.path), bytes=file.path.stat().st_size)
+    known = Note(tensor="artifact", event="made by", detail=made_by(file))
+    unknown = Note(tensor="artifact", event="calibration", detail=UNKNOWN_CALIBRATION)
+    kept = {key: value for key, value in file.metadata.items() if isinstance(value, str | int | float | bool)}
+    kept.pop("tokenizer.chat_template", None)
+    return ForeignManifest(
+        name=name, recipe=Recipe(scheme=told, container=CONTAINER, label=name), method="", checkpoint=CONTAINER,
+        model=identity(model).model_copy(update={"ref": ""}), calibration=None,
+        inputs=digest_of({file.path.name: stored.sha256}), tool=tool_version(), torch="", device="", seed=0,
+        fates=tuple(fates), ledger=(known, unknown, *notes),
+        tensor_bytes=sum(entry.size for entry in tensors.entries.values()), tensor_weights=sum(entry.weights for entry in tensors.entries.values()),
+        total_bytes=stored.bytes, files={file.path.name: stored}, made_by=made_by(file), config=dict(kept),
+    )  # fmt: skip
