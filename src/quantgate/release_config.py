@@ -78,7 +78,7 @@ class VariantConfig(Record):
     artifact: str | None = Field(
         default=None,
         description="instead of a scheme: a folder or Hugging Face id that llm-compressor, AutoRound, GPTQModel, "
-        "AutoGPTQ, AutoAWQ or quantgate quantized from this model",
+        "AutoGPTQ, AutoAWQ or quantgate quantized from this model, or a GGUF file of it",
     )
     bits: float | None = Field(
         default=None, gt=0, le=16, description="of scheme auto: bits per weight over all linear layers, scales included"
@@ -97,14 +97,20 @@ class VariantConfig(Record):
     container: str = Field(default=CONTAINER, description=f"how it is stored: {', '.join(checkpoints.names())}")
     keep: tuple[str, ...] = Field(default=(), description="layers to leave alone: names, parts of names, or globs")
     name: str | None = Field(default=None, description="what to call it")
+    engine: Literal["torch", "llamacpp"] = Field(
+        default="torch",
+        description="what answers the cases; llamacpp runs a GGUF file in llama.cpp, after its logits were proven",
+    )
 
     @model_validator(mode="after")
     def _made_or_found(self) -> Self:
         if (self.scheme is None) == (self.artifact is None):
             both = "both 'scheme' and 'artifact'" if self.scheme else "neither 'scheme' nor 'artifact'"
             raise ValueError(f"names {both}; a scheme is made, an artifact is taken as it is, so name one of them")
-        if self.artifact is not None and (more := sorted(self.model_fields_set - {"artifact", "name"})):
+        if self.artifact is not None and (more := sorted(self.model_fields_set - {"artifact", "name", "engine"})):
             raise ValueError(f"an artifact is taken as it is; leave out '{more[0]}'")
+        if self.engine == "llamacpp" and not (self.artifact or "").lower().endswith(".gguf"):
+            raise ValueError("engine llamacpp runs GGUF files; name one under 'artifact', or leave 'engine' out")
         return self
 
     @model_validator(mode="after")
@@ -112,7 +118,7 @@ class VariantConfig(Record):
         mixed = self.scheme is not None and self.scheme.lower() == AUTO
         if mixed != (self.bits is not None):
             raise ValueError("'bits' is the budget of scheme auto: both or neither, such as {scheme: auto, bits: 4.5}")
-        if mixed and (more := sorted(self.model_fields_set - {"scheme", "bits", "keep", "name"})):
+        if mixed and (more := sorted(self.model_fields_set - {"scheme", "bits", "keep", "name", "engine"})):
             raise ValueError(f"scheme auto chooses by itself; leave '{more[0]}' out")
         return self
 

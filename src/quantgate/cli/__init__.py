@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from quantgate.cli import compare, demo, init, inspect, quantize, repair, report, run, train
+from quantgate.cli import compare, demo, export, init, inspect, quantize, repair, report, run, train
 from quantgate.cli.screen import errors
 from quantgate.errors import QuantgateError
 
@@ -24,6 +24,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("compare")(compare.compare)
 app.command("quantize")(quantize.quantize)
+app.command("export")(export.export)
 app.command("repair")(repair.repair)
 app.command("inspect")(inspect.inspect)
 app.command("report")(report.report)

@@ -6,7 +6,8 @@ An engine's file ends with ``ENGINE = open_engine``, where ``open_engine(artifac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from quantgate.records import Record, digest_of
 
@@ -47,6 +48,15 @@ class KernelPath(Record):
     got: str
     because: str = ""
     linears: int  # how many linears of that shape run so
+
+
+@dataclass(frozen=True)
+class Product:
+    """One multiplication of a runtime's forward pass: of a weight, or of rows taken out of it."""
+
+    weight: str  # the tensor's name in the artifact
+    inputs: Any  # numpy float32 [tokens, in]; of a table of rows: int32 [1, tokens]
+    outputs: Any  # numpy float32 [tokens, out]
 
 
 class Identity(Record):

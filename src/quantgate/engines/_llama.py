@@ -101,7 +101,10 @@ class LlamaModel:
 class LlamaContext:
     """Room for ``sequences`` sequences of ``length`` tokens each. Raises EngineError when there is none."""
 
-    def __init__(self, model: LlamaModel, sequences: int, length: int, keys: str, values: str, threads: int) -> None:
+    def __init__(
+        self, model: LlamaModel, sequences: int, length: int, keys: str, values: str, threads: int, watch: Any = None
+    ) -> None:
+        """``watch`` is called for every node of the graph, see ``_llama_trace``."""
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx, settings.n_seq_max = sequences * length, sequences
         settings.n_batch = max(UBATCH, sequences)
@@ -111,6 +114,8 @@ class LlamaContext:
         settings.kv_unified, settings.swa_full = False, True
         if KV_TYPES[values][1] > 1:  # values in blocks cannot be transposed, so only this attention reads them
             settings.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        if watch is not None:
+            settings.cb_eval = watch
         self.model, self.sequences, self.room = model, sequences, int(settings.n_batch)
         LOG.clear()
         self.handle: Any = llama_cpp.llama_init_from_model(model.handle, settings)

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
+from quantgate.engines import Completion, Failure, Identity, KernelPath, Product, Prompt
 from quantgate.engines._llama import KV_TYPES, LlamaContext, LlamaModel, Sampler, system
 from quantgate.engines._llama_answers import Answerer, Row, grammar_of
+from quantgate.engines._llama_trace import Tracer
 from quantgate.engines.torch import _stop_ids as stop_ids
 from quantgate.errors import DataError, EngineError, UnknownName
 from quantgate.models import OpenedModel
@@ -141,6 +142,10 @@ class LlamaCppEngine:
     def tokenize(self, text: str) -> list[int]:
         """llama.cpp's token ids of plain text, nothing added."""
         return self.loaded.tokenize(text, begin=False)
+
+    def products(self, ids: Sequence[int]) -> list[Product]:
+        """Inputs and outputs of every matrix for one row of ids, as the kernels made them."""
+        return Tracer(self.loaded, -(-len(ids) // STEP) * STEP, self.threads).products(ids)
 
     def speed(self) -> Speed:
         return self._spent

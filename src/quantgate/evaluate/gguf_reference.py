@@ -10,16 +10,22 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from quantgate.engines import Identity
+from quantgate.engines import Identity, Product
 from quantgate.engines.torch import TorchEngine
 from quantgate.evaluate.proof import Tolerance
+from quantgate.errors import EngineError
 from quantgate.models import OpenedModel
 from quantgate.quantize.foreign.gguf import GgufArtifact
-from quantgate.quantize.gguf.activations import round_inputs
+from quantgate.quantize.gguf import decode
+from quantgate.quantize.gguf.activations import PARTNER, round_inputs
 from quantgate.quantize.kv_cache import Rounding
 
+EXACT = 1e-4  # of a product's scale: measured 2e-6 where activations have codes alone, a wrong nibble 2e-3 and more
+SUMMED = 5e-3  # Q8_1 keeps a block's sum in float16 as well
+LOGITS = Tolerance(kl=0.03, spread=0.1)
 UNKNOWN = "\ufffd"  # a piece that is part of a character has no text of its own
 
 
@@ -36,8 +42,8 @@ class HalfCache(Rounding):
 class GgufReference:
     """See ``proof.Reference``."""
 
-    def __init__(self, model: OpenedModel, artifact: GgufArtifact, tolerance: Tolerance) -> None:
-        self.model, self.artifact, self.tolerance = model, artifact, tolerance
+    def __init__(self, model: OpenedModel, artifact: GgufArtifact) -> None:
+        self.model, self.artifact = model, artifact
         self.engine = TorchEngine(model, artifact, dtype="float32", kernels="dequantize", device="cpu")
         self.engine.decoder.roundings = [HalfCache() for _ in range(model.depth)]
         network, places = self.engine.network, artifact.tensors.places
@@ -47,6 +53,28 @@ class GgufReference:
             self._round(network.get_submodule(layer), kind)
         output = artifact.tensors.file.tensors.get("output.weight") or artifact.tensors.file.tensors["token_embd.weight"]
         self._round(network.get_output_embeddings(), output.type.name)
+
+    tolerance = LOGITS
+
+    @property
+    def matrices(self) -> frozenset[str]:
+        return frozenset(
+            name for name, one in self.artifact.tensors.file.tensors.items() if len(one.shape) == 2
+        )
+
+    def errors(self, product: Product) -> tuple[Tensor, float]:
+        file = self.artifact.tensors.file
+        if product.weight not in file.tensors:
+            raise EngineError(f"{file.path}: llama.cpp multiplies '{product.weight}', which the file does not hold")
+        kind = file.tensors[product.weight].type.name
+        weight = decode(file.rows(product.weight), file.tensors[product.weight].type).double()
+        given, made = torch.from_numpy(product.inputs), torch.from_numpy(product.outputs).double()
+        if not given.is_floating_point():  # rows taken out of a table
+            scale = weight.square().mean().sqrt()
+            return (made - weight[given.flatten().long()]).abs() / scale, EXACT
+        scale = given.double().norm(dim=-1, keepdim=True) * weight.norm(dim=-1) / weight.shape[-1] ** 0.5
+        wanted = round_inputs(given, kind).double() @ weight.T
+        return (made - wanted).abs() / scale.clamp_min(1e-30), SUMMED if PARTNER[kind] == "Q8_1" else EXACT
 
     def _round(self, layer: nn.Module, kind: str) -> None:
         def rounded(_layer: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -3,11 +3,19 @@
     found = prove(engine, GgufReference(model, artifact))      # engine: the llamacpp engine on the same artifact
     found.passed, found.sentence
 
-Three things are compared: the chat template that the runtime has loaded, the tokens it makes of fixed texts and of every
-piece of the vocabulary, and its logits on fixed token ids. The reference decodes the artifact's own numbers and runs
-them in transformers, inputs and cache rounded as the runtime's kernels round them, so that what is left is the order of
-sums. A runtime that misreads a block, loses a tensor or splits a word otherwise is far outside of that; the tolerances
-below lie between the two, and docs/LOG.md has both sides.
+Four things are compared.
+
+    chat template   the one that the runtime has loaded
+    tokens          what it makes of fixed texts and of every piece of the vocabulary
+    matrices        each product of its forward pass: its own inputs, rounded as its kernels round them, times the decoded
+                    weight, against its own outputs; what is left is the order of sums, so one wrong nibble shows
+    logits          of fixed token ids, against the artifact's numbers run by transformers: rotary embeddings, norms,
+                    attention, whatever stands between the matrices
+
+Products are held to a sharp tolerance because rounding errors do not add up in them. Logits cannot be: a sum in another
+order rounds an activation to its other neighbour now and then, and a few layers later two correct programs are as far
+apart as the rounding itself puts them. The tolerances lie between what correct runtimes and planted faults measured;
+docs/LOG.md has both.
 """
 
 from __future__ import annotations
@@ -19,7 +27,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from quantgate.engines import Identity
+from quantgate.engines import Identity, Product
 from quantgate.errors import EngineError
 from quantgate.evaluate.drift import positions
 from quantgate.records import Record
@@ -37,8 +45,10 @@ TURNS = (
     (("user", "What is 17 + 25?"),),
     (("system", "Answer in JSON."), ("user", "Name three colours."), ("assistant", '["red"]'), ("user", "Two more.")),
 )
-MOST_PIECES = 4096  # of the vocabulary that are tokenized each by itself, and fed as ids
+MOST_PIECES = 4096  # of the vocabulary that are tokenized each by itself
+MOST_IDS = 1024  # of the vocabulary that are fed
 LENGTH = 256  # ids in a row
+LEAST = 24  # rows of a product, so that a median means something
 SEED = 20
 
 
@@ -72,10 +82,10 @@ class Proof(Record):
 
 
 class Tolerance(Record):
-    """How far logits may be apart. Differences are taken after each position's mean is subtracted."""
+    """How far a correct runtime may be from its reference."""
 
-    kl: float  # the largest divergence at any position, in nats
-    token: float  # the largest error of one token's logit over all positions, as a share of the logits' spread
+    kl: float  # mean divergence of the next token's distribution over all positions, in nats
+    spread: float  # root mean square error of centred logits, as a share of their standard deviation
 
 
 class Runtime(Protocol):
@@ -93,9 +103,35 @@ class Runtime(Protocol):
 
     def logits(self, ids: Tensor, at: Tensor | None = None) -> Tensor: ...
 
+    def products(self, ids: Sequence[int]) -> list[Product]:
+        """Inputs and outputs of every matrix for one row of ids."""
+        ...
 
-class Reference(Runtime, Protocol):
+
+class Reference(Protocol):
     """What a runtime is held against."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def template(self) -> str: ...
+
+    def tokenize(self, text: str) -> list[int]: ...
+
+    def logits(self, ids: Tensor, at: Tensor | None = None) -> Tensor: ...
+
+    @property
+    def matrices(self) -> frozenset[str]:
+        """The names of the weights that a forward pass must multiply."""
+        ...
+
+    def errors(self, product: Product) -> tuple[Tensor, float]:
+        """Errors of a product's outputs [tokens, out] in shares of their scale, and the largest that rounding explains.
+
+        The scale of an output is |input| |row of the weight| / sqrt(in). Raises EngineError for an unknown weight.
+        """
+        ...
 
     @property
     def pieces(self) -> Sequence[str]:
@@ -117,7 +153,7 @@ class Reference(Runtime, Protocol):
 
 def prove(engine: Runtime, reference: Reference) -> Proof:
     """Compare a runtime with its reference. Raises EngineError when either gives no finite logits."""
-    checks = [_template(engine, reference), _tokens(engine, reference), *_logits(engine, reference)]
+    checks = [each(engine, reference) for each in (_template, _tokens, _matrices, _logits)]
     return Proof(engine=engine.identity.key, reference=reference.identity.key, checks=tuple(checks))
 
 
@@ -155,11 +191,33 @@ def _tokens(engine: Runtime, reference: Reference) -> Check:
     )
 
 
-def _logits(engine: Runtime, reference: Reference) -> list[Check]:
-    """Divergence of the next token's distribution, and the worst error of any single token's logit."""
-    kl, spread = 0.0, 0.0
-    squared: Tensor | None = None
-    count = 0
+def _matrices(engine: Runtime, reference: Reference) -> Check:
+    """Every product, of many rows at once and of single ones: kernels differ."""
+    many = next(row for row in rows(reference) if len(row) >= LEAST)
+    runs = [engine.products(many[:LENGTH])], [engine.products([token]) for token in many[:LEAST]]
+    asked = "every output within what sums in another order explain"
+    worst, count = 0.0, 0
+    for how, run in zip(("", ", one row at a time"), runs, strict=True):
+        found: dict[tuple[str, int], list[Tensor]] = {}  # tied embeddings are a table of rows and a matrix
+        limits: dict[str, float] = {}
+        for product in (one for products in run for one in products):
+            errors, limits[product.weight] = reference.errors(product)
+            found.setdefault((product.weight, errors.shape[-1]), []).append(errors)
+        if missing := sorted(reference.matrices - set(limits)):
+            return Check(name="matrices", passed=False, asked=asked, got=f"'{missing[0]}' is not multiplied{how}")
+        for (weight, _), parts in found.items():
+            off = torch.cat(parts).median(0).values  # over tokens: a code rounded otherwise is one token's matter
+            share = float(off.max()) / limits[weight]
+            worst, count = max(worst, share), count + 1
+            if not share <= 1.0:
+                got = f"'{weight}' row {int(off.argmax())} is off by {float(off.max()):.1e} of its scale{how}"
+                return Check(name="matrices", passed=False, asked=f"at most {limits[weight]:.0e}", got=got)
+    return Check(name="matrices", passed=True, asked=asked, got=f"{count} products within {worst:.0%} of their tolerance")
+
+
+def _logits(engine: Runtime, reference: Reference) -> Check:
+    """Divergence and error over every position of every row."""
+    divergence, error, total, count = 0.0, 0.0, 0.0, 0
     for ids in rows(reference):
         batch = torch.tensor([ids])
         ours, theirs = reference.logits(batch)[0], engine.logits(batch)[0]
@@ -168,21 +226,19 @@ def _logits(engine: Runtime, reference: Reference) -> list[Check]:
                 f"the runtime gives logits {list(theirs.shape)}, the reference {list(ours.shape)}, or some are not "
                 "finite; they cannot be compared"
             )
-        kl = max(kl, float(positions(ours, theirs, batch[0]).kl.max()))
-        centred = ours - ours.mean(-1, keepdim=True)
-        error = (theirs - theirs.mean(-1, keepdim=True) - centred).double().square().sum(0)
-        squared = error if squared is None else squared + error
-        spread += float(centred.double().square().sum())
+        divergence += float(positions(ours, theirs, batch[0]).kl.sum())
+        one, other = (logits.double() - logits.double().mean(-1, keepdim=True) for logits in (ours, theirs))
+        error += float((other - one).square().mean(-1).sum())
+        total += float(one.square().mean(-1).sum())
         count += len(ids)
-    assert squared is not None  # rows() is never empty
-    scale = (spread / (count * len(squared))) ** 0.5
-    worst = float((squared / count).sqrt().max()) / max(scale, 1e-12)
-    limit, token = reference.tolerance, int(squared.argmax())
-    return [
-        Check(name="logits", passed=kl <= limit.kl, asked=f"at most {limit.kl:.1e} nats", got=f"KL up to {kl:.1e} nats"),
-        Check(name="logit of each token", passed=worst <= limit.token, asked=f"at most {limit.token:.1e} of the spread",
-              got=f"errors up to {worst:.1e} of the spread (token {token})"),
-    ]  # fmt: skip
+    kl, spread = divergence / count, (error / max(total, 1e-30)) ** 0.5
+    limit = reference.tolerance
+    return Check(
+        name="logits",
+        passed=kl <= limit.kl and spread <= limit.spread,
+        asked=f"at most {limit.kl:.1e} nats and {limit.spread:.1e} of the spread",
+        got=f"mean KL {kl:.1e} nats, errors {spread:.1e} of the logits' spread over {count} positions",
+    )
 
 
 def rows(reference: Reference) -> list[list[int]]:
@@ -191,7 +247,7 @@ def rows(reference: Reference) -> list[list[int]]:
     found += [reference.tokenize(text)[:LENGTH] for text in TEXTS]
     ids = list(range(reference.vocabulary))
     random.Random(SEED).shuffle(ids)
-    every = ids[:MOST_PIECES]
+    every = ids[:MOST_IDS]
     found += [every[at : at + LENGTH] for at in range(0, len(every), LENGTH)]
     return [row for row in found if row]
 

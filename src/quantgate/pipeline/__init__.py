@@ -10,7 +10,7 @@ dearer one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline import auto, probing
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.runtimes import TORCH, engine_for
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
     Import,
@@ -111,7 +112,7 @@ def _run(this: Run) -> RunReport:
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
         artifacts = [made[one.name] for one in variants]
         with this.stage("evaluate"):
-            evidence = _evaluate(this, model, artifacts, cases)
+            evidence = _evaluate(this, model, artifacts, cases, {one.name: one.engine for one in imports})
         report = _report(this, model, chosen, cases, artifacts, evidence)
         write_reports(report, this.out)
     return report
@@ -165,16 +166,18 @@ def _quantize(
     return made[: len(recipes)] + auto.mixtures(this.config, model, mixed, lent, this.out, this.progress)
 
 
-def _evaluate(this: Run, model: OpenedModel, artifacts: Sequence[Artifact], cases: Cases) -> list[Evidence]:
-    """Evidence of every variant; the baseline's engine and answers serve them all."""
-    from quantgate.engines.torch import open_engine
+def _evaluate(
+    this: Run, model: OpenedModel, artifacts: Sequence[Artifact], cases: Cases, engines: Mapping[str, str]
+) -> list[Evidence]:
+    """Evidence of every variant; the baseline's engine and answers serve them all. ``engines``: variant -> its own."""
     from quantgate.quantize import baseline
 
-    base = _side(open_engine(model, baseline(model)), this.out)
+    base = _side(engine_for(model, baseline(model), TORCH, this.out)[0], this.out)
     total = sum(map(len, cases.gate.values())) * len(artifacts)
     found: list[Evidence] = []
     for index, artifact in enumerate(artifacts):
-        side = _side(open_engine(model, artifact), this.out)
+        engine, proof = engine_for(model, artifact, engines.get(artifact.name, TORCH), this.out)
+        side = _side(engine, this.out)
         done = total // len(artifacts) * index
         comparisons = _compare_all(this, base, side, cases, artifact.name, (done, total))
         drift, no_drift = _drift(this, base.engine, side.engine, cases.drift)
@@ -185,7 +188,7 @@ def _evaluate(this: Run, model: OpenedModel, artifacts: Sequence[Artifact], case
                 baseline=model.weights_digest,
                 engine=side.engine.identity.key,
                 baseline_engine=base.engine.identity.key,
-                kernels=tuple(sentence_of(path) for path in side.engine.kernels),
+                kernels=(*(sentence_of(path) for path in side.engine.kernels), *([proof] if proof else [])),
                 comparisons=tuple(comparisons),
                 drift=drift,
                 no_drift=no_drift,

@@ -15,6 +15,7 @@ from quantgate.models import OpenedModel, open_model
 from quantgate.models.locate import locate
 from quantgate.pipeline.cases import Cases, cases_of
 from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.runtimes import TORCH, engine_for
 from quantgate.pipeline.variants import open_variant
 from quantgate.records import Record, parse
 from quantgate.release_config import ReleaseConfig
@@ -43,18 +44,19 @@ def compare_models(
     cases: int = 400,
     alpha: float = 0.05,
     seed: int = 0,
+    engine: str = TORCH,
     out: Path = Path("runs/compare"),
     progress: Progress | None = None,
 ) -> CompareResult:
     """Ask two models the same cases; ``suite`` names capabilities or JSONL files, ``variant`` a model or an artifact.
 
-    Every suite is judged at ``alpha`` on its own; ``out`` keeps the answers, so a stopped comparison goes on. Raises
+    ``engine`` "llamacpp" runs a GGUF file in llama.cpp, once its logits are proven. Every suite is judged at ``alpha`` on its own; ``out`` keeps the answers, so a stopped comparison goes on. Raises
     UsageError, DataError and ModelError before anything slow, Stopped on Ctrl-C.
     """
     found = _cases(suite, {"margin": margin, "cases": cases}, {"alpha": alpha, "seed": seed})
     try:
         with alone_in(out):
-            comparisons = _compare(baseline, variant, found, out, progress)
+            comparisons = _compare(baseline, variant, found, engine, out, progress)
     except KeyboardInterrupt:
         sentence = f"stopped; the answers so far are kept in {out}, and the same command goes on from there"
         raise Stopped(sentence) from None
@@ -78,16 +80,17 @@ def _cases(suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any]) -
     return found
 
 
-def _compare(baseline: str, variant: str, found: Cases, out: Path, progress: Progress | None) -> list[Comparison]:
-    from quantgate.engines.torch import open_engine
+def _compare(
+    baseline: str, variant: str, found: Cases, engine: str, out: Path, progress: Progress | None
+) -> list[Comparison]:
     from quantgate.quantize import baseline as as_baseline
 
     model = open_model(baseline)
     other_model, artifact = _open_variant(variant, model)
     sides = []
-    for opened, what in ((model, as_baseline(model)), (other_model, artifact)):
-        engine = open_engine(opened, what)
-        sides.append(Side(engine, Answers(out / "answers", engine.identity)))
+    for opened, what, name in ((model, as_baseline(model), TORCH), (other_model, artifact, engine)):
+        opened_engine, _ = engine_for(opened, what, name, out)
+        sides.append(Side(opened_engine, Answers(out / "answers", opened_engine.identity)))
     comparisons = []
     for gate in found.gates:
 

@@ -27,7 +27,8 @@ class Import:
     """A variant that is there already."""
 
     name: str
-    ref: str  # folder or Hugging Face id
+    ref: str  # folder, Hugging Face id or GGUF file
+    engine: str = "torch"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mix
     found: list[Recipe | Import | Mixture] = []
     for at, one in enumerate(variants, 1):
         if one.artifact is not None:
-            found.append(_import(one.artifact, one.name, at))
+            found.append(_import(one.artifact, one.name, at, one.engine))
         elif one.scheme is not None and one.bits is not None:
             found.append(Mixture(_safe(one.name or f"{AUTO}-{one.bits:g}", at), one.bits, one.keep))
         elif one.scheme is not None and one.scheme.upper() not in (BASELINE, "BASELINE"):
@@ -101,8 +102,8 @@ def open_variant(ref: str, model: OpenedModel, name: str = "") -> Artifact:
     return replace(artifact, called=name)
 
 
-def _import(ref: str, name: str | None, at: int) -> Import:
-    return Import(_safe(name or Path(ref).name.removesuffix(".gguf"), at), ref)
+def _import(ref: str, name: str | None, at: int, engine: str) -> Import:
+    return Import(_safe(name or Path(ref).name.removesuffix(".gguf"), at), ref, engine)
 
 
 def _safe(name: str, at: int) -> str:

@@ -15,6 +15,7 @@ from quantgate.report.terminal import megabytes, plain_table
 
 if TYPE_CHECKING:
     from quantgate.quantize import Artifact
+    from quantgate.quantize.gguf import GgufFile
     from quantgate.quantize.predict import Predicted
 
 EVENTS = {  # of the ledger, as people read them
@@ -58,3 +59,15 @@ def show_artifacts(made: Sequence[Artifact], console: Console) -> None:
     console.print("error: mean share of a layer's output energy lost on the calibration set", style="dim")
     for artifact in made:
         console.print(f"{artifact.path}", soft_wrap=True)
+
+
+def show_gguf(file: GgufFile, console: Console) -> None:
+    """How many tensors of a GGUF file have which type, and what each type takes."""
+    table = plain_table("type", ("tensors", "MB", "bits"), "right")
+    for name in sorted({one.type.name for one in file.tensors.values()}):
+        stored = [one for one in file.tensors.values() if one.type.name == name]
+        table.add_row(name, str(len(stored)), megabytes(sum(one.size for one in stored)), f"{stored[0].type.bits:g}")
+    console.print(table)
+    weights = sum(one.weights for one in file.tensors.values())
+    console.print(f"{8 * sum(one.size for one in file.tensors.values()) / weights:.2f} bits a weight", style="dim")
+    console.print(f"{file.path}", soft_wrap=True)

@@ -26,7 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {  # model_type -> settings that llama.cpp co
 
 def small(folder: Path, kind: str = "llama", **settings: Any) -> Any:
     """A random model of ``kind`` with the built-in model's tokenizer."""
-    told = {"vocabulary": 1536, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "max_position_embeddings": 256}
+    told = {"vocabulary": 1544, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "max_position_embeddings": 256}
     save_family(folder, kind, **{**told, **KINDS.get(kind, {}), **settings})
     for name in TOKENIZER_FILES:
         (folder / name).unlink(missing_ok=True)
@@ -37,5 +37,5 @@ def small(folder: Path, kind: str = "llama", **settings: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Llama, hidden 64, two blocks, 1536 tokens, float32, tied."""
+    """Llama, hidden 64, two blocks, 1544 rows of embeddings, float32, tied."""
     return small(tmp_path_factory.mktemp("gguf") / "tiny")

@@ -22,7 +22,7 @@ pytest.importorskip("gguf", reason="the package 'gguf' is not installed (quantga
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_architecture_comes_back_as_it_was(kind: str, tmp_path: Path) -> None:
-    """Matrices of blocks within half a step of Q8_0, everything else bit for bit."""
+    """Matrices of blocks within half a step of Q8_0, whose own rounding to float16 adds a sixteenth, everything else bit for bit."""
     model = small(tmp_path / kind, kind)
     artifact = open_gguf_artifact(make_gguf(model, tmp_path / f"{kind}.gguf", "Q8_0").path, model)
     for name in model.files.entries:
@@ -31,7 +31,7 @@ def test_an_architecture_comes_back_as_it_was(kind: str, tmp_path: Path) -> None
             torch.testing.assert_close(made, ours, rtol=0, atol=1e-7)
         else:
             step = ours.reshape(-1, 32).abs().amax(-1, keepdim=True) / 127
-            assert bool(((made - ours).reshape(-1, 32).abs() <= step * 0.51).all()), name
+            assert bool(((made - ours).reshape(-1, 32).abs() <= step * 0.57).all()), name
     ids = torch.arange(40)[None]
     with torch.inference_mode():
         network = load_dequantized(artifact, torch.float32)

@@ -35,6 +35,6 @@ def round_inputs(x: Tensor, weights: str) -> Tensor:
         step = torch.where(signed == 0, torch.ones_like(signed), signed / -LEVELS)
         codes = (groups * (1.0 / step)).round().clamp_(max=LEVELS)
         return (codes * step).reshape(x.shape).to(x.dtype)
-    step = groups.abs().amax(-1, keepdim=True) / LEVELS
-    codes = (groups * torch.where(step == 0, step, 1.0 / step)).round()
-    return (codes * step.half().float()).reshape(x.shape).to(x.dtype)
+    largest = groups.abs().amax(-1, keepdim=True)
+    codes = (groups * torch.where(largest == 0, largest, LEVELS / largest)).round()
+    return (codes * (largest / LEVELS).half().float()).reshape(x.shape).to(x.dtype)
