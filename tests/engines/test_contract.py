@@ -9,18 +9,31 @@ import torch
 
 from quantgate import plugins
 from quantgate.engines import Completion, Failure, Prompt
+from quantgate.errors import MissingExtra
 from quantgate.quantize import baseline
 
 MAKERS = {
     "scripted": lambda open_engine, tiny: open_engine(lambda prompt: prompt.turns[-1][1][::-1]),
     "torch": lambda open_engine, tiny: open_engine(tiny, baseline(tiny), dtype="float32"),
+    "llamacpp": lambda open_engine, tiny: open_engine(tiny, gguf_of(tiny), threads=1),
 }
 MANY = [Prompt(turns=(("system", "s"), ("user", "word " * at)), max_tokens=1 + at) for at in range(1, 9)]
 
 
+def gguf_of(model: Any) -> Any:
+    from quantgate.quantize.foreign.gguf import open_gguf_artifact
+    from quantgate.quantize.gguf import make_gguf
+
+    return open_gguf_artifact(make_gguf(model, model.path.parent / "tiny.gguf", "Q8_0").path, model)
+
+
 @pytest.fixture(scope="module", params=plugins.names("engines"))
 def engine(request: Any, tiny: Any) -> Any:
-    return MAKERS[request.param](plugins.get("engines", request.param), tiny)
+    try:
+        open_engine = plugins.get("engines", request.param)
+    except MissingExtra as told:
+        pytest.skip(str(told))
+    return MAKERS[request.param](open_engine, tiny)
 
 
 def bare(answers: list[Any]) -> list[Any]:

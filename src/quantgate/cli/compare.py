@@ -21,9 +21,7 @@ def compare(
     cases: Annotated[int, typer.Option(min=1, help="Cases per suite at most.")] = 400,
     alpha: Annotated[float, typer.Option(help="Chance of a wrong verdict.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Fixes which cases are asked.")] = 0,
-    engine: Annotated[
-        str, typer.Option(help="What runs the variant: torch, or llamacpp for a GGUF file.")
-    ] = "torch",
+    engine: Annotated[str, typer.Option(help="What runs the variant: torch, or llamacpp for a GGUF file.")] = "torch",
     out: Annotated[Path, typer.Option(help="Folder for answers and the result.")] = Path("runs/compare"),
     quiet: Quiet = False,
 ) -> None:
@@ -33,7 +31,15 @@ def compare(
 
     with bars(quiet=quiet) as progress:
         result = pipeline.compare_models(
-            baseline, variant, suite, margin=margin, cases=cases, alpha=alpha, seed=seed, engine=engine, out=out,
+            baseline,
+            variant,
+            suite,
+            margin=margin,
+            cases=cases,
+            alpha=alpha,
+            seed=seed,
+            engine=engine,
+            out=out,
             progress=progress,
         )
     show_comparisons(result, console)

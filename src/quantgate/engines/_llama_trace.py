@@ -1,4 +1,4 @@
-"""What llama.cpp really multiplied: the input and the output of every matrix of a forward pass, as its kernels made them.
+"""What llama.cpp really multiplied: input and output of every matrix of a forward pass, as its kernels made them.
 
 The scheduler calls back after each node of the graph; nodes whose first source is a weight of the file are copied out.
 The graph's nodes are read as C structures, whose layout is checked against the library's own accessors before use.
@@ -51,7 +51,11 @@ class Tracer:
         self.trouble = ""
         folder = Path(llama_cpp.__file__).parent / "lib"
         self.library = ctypes.CDLL(str(next(iter(sorted(folder.glob("*ggml-base*"))))))
-        for name, kind in (("ggml_get_name", ctypes.c_char_p), ("ggml_get_data", ctypes.c_void_p), ("ggml_op_name", ctypes.c_char_p)):
+        for name, kind in (
+            ("ggml_get_name", ctypes.c_char_p),
+            ("ggml_get_data", ctypes.c_void_p),
+            ("ggml_op_name", ctypes.c_char_p),
+        ):
             getattr(self.library, name).restype = kind
         self.library.ggml_get_name.argtypes = self.library.ggml_get_data.argtypes = [ctypes.c_void_p]
         self.library.ggml_op_name.argtypes = [ctypes.c_int]

@@ -57,7 +57,7 @@ class Speed:
 
 
 class LlamaCppEngine:
-    """See ``engines.Engine``. Raises EngineError when llama.cpp cannot run the file, UnknownName for a wrong setting."""
+    """See ``engines.Engine``. Raises EngineError when llama.cpp cannot run it, UnknownName for a wrong setting."""
 
     def __init__(
         self,
@@ -129,8 +129,8 @@ class LlamaCppEngine:
             counts[self.artifact.scheme_of(name).name, (out, columns)] += 1
         packed = ", some repacked on load" if self.loaded.repacked else ""
         return tuple(
-            KernelPath(scheme=kind, shape=shape, asked=f"llama.cpp {kind}", got=f"llama.cpp {kind} x {PARTNER[kind]}{packed}",
-                       linears=count)
+            KernelPath(scheme=kind, shape=shape, asked=f"llama.cpp {kind}",
+                       got=f"llama.cpp {kind} x {PARTNER[kind]}{packed}", linears=count)
             for (kind, shape), count in sorted(counts.items())
         )  # fmt: skip
 

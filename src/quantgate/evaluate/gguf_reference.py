@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from quantgate.engines import Identity, Product
 from quantgate.engines.torch import TorchEngine
-from quantgate.evaluate.proof import Tolerance
 from quantgate.errors import EngineError
+from quantgate.evaluate.proof import Tolerance
 from quantgate.models import OpenedModel
 from quantgate.quantize.foreign.gguf import GgufArtifact
 from quantgate.quantize.gguf import decode
@@ -51,16 +51,16 @@ class GgufReference:
         types = {layer: artifact.tensors.file.tensors[places[f"{layer}.weight"].name].type.name for layer in layers}
         for layer, kind in types.items():
             self._round(network.get_submodule(layer), kind)
-        output = artifact.tensors.file.tensors.get("output.weight") or artifact.tensors.file.tensors["token_embd.weight"]
+        output = (
+            artifact.tensors.file.tensors.get("output.weight") or artifact.tensors.file.tensors["token_embd.weight"]
+        )
         self._round(network.get_output_embeddings(), output.type.name)
 
     tolerance = LOGITS
 
     @property
     def matrices(self) -> frozenset[str]:
-        return frozenset(
-            name for name, one in self.artifact.tensors.file.tensors.items() if len(one.shape) == 2
-        )
+        return frozenset(name for name, one in self.artifact.tensors.file.tensors.items() if len(one.shape) == 2)
 
     def errors(self, product: Product) -> tuple[Tensor, float]:
         file = self.artifact.tensors.file

@@ -7,8 +7,9 @@ Four things are compared.
 
     chat template   the one that the runtime has loaded
     tokens          what it makes of fixed texts and of every piece of the vocabulary
-    matrices        each product of its forward pass: its own inputs, rounded as its kernels round them, times the decoded
-                    weight, against its own outputs; what is left is the order of sums, so one wrong nibble shows
+    matrices        each product of its forward pass: its own inputs, rounded as its kernels round them, times the
+                    decoded weight, against its own outputs; sums in another order are all that is left, so that one
+                    wrong nibble shows
     logits          of fixed token ids, against the artifact's numbers run by transformers: rotary embeddings, norms,
                     attention, whatever stands between the matrices
 
@@ -37,7 +38,7 @@ TEXTS = (
     "def f(x):\n    return {'a': [1, 2.5, -3e10], \"b\": None}\n\n\n\t# end",
     "  leading, trailing  \n \n\t\t mixed   spaces \r\n",
     "1 22 333 4444 55555 666666 3.14159 1,000,000",
-    "ΑΒΓ δέλτα Привет мир שלום עולם مرحبا नमस्ते 你好，世界 こんにちは 안녕하세요",
+    "ΑΒΓ δέλτα Привет мир שלום עולם مرحبا नमस्ते 你好 世界 こんにちは 안녕하세요",
     "naïve café Ångström e\u0301 ﬁ ½ ™ → ∑ 🙂 👩‍🚀 🇪🇺",
     "DON'T don't Don'T I'LL they've ''quoted'' ``ticks`` ------ ====== ......",
 )
@@ -212,7 +213,9 @@ def _matrices(engine: Runtime, reference: Reference) -> Check:
             if not share <= 1.0:
                 got = f"'{weight}' row {int(off.argmax())} is off by {float(off.max()):.1e} of its scale{how}"
                 return Check(name="matrices", passed=False, asked=f"at most {limits[weight]:.0e}", got=got)
-    return Check(name="matrices", passed=True, asked=asked, got=f"{count} products within {worst:.0%} of their tolerance")
+    return Check(
+        name="matrices", passed=True, asked=asked, got=f"{count} products, errors up to {worst:.0e} of what is allowed"
+    )
 
 
 def _logits(engine: Runtime, reference: Reference) -> Check:
@@ -250,4 +253,3 @@ def rows(reference: Reference) -> list[list[int]]:
     every = ids[:MOST_IDS]
     found += [every[at : at + LENGTH] for at in range(0, len(every), LENGTH)]
     return [row for row in found if row]
-

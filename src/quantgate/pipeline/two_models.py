@@ -50,8 +50,9 @@ def compare_models(
 ) -> CompareResult:
     """Ask two models the same cases; ``suite`` names capabilities or JSONL files, ``variant`` a model or an artifact.
 
-    ``engine`` "llamacpp" runs a GGUF file in llama.cpp, once its logits are proven. Every suite is judged at ``alpha`` on its own; ``out`` keeps the answers, so a stopped comparison goes on. Raises
-    UsageError, DataError and ModelError before anything slow, Stopped on Ctrl-C.
+    ``engine`` "llamacpp" runs a GGUF file in llama.cpp, once it is proven. Every suite is judged at ``alpha`` on its
+    own; ``out`` keeps the answers, so a stopped comparison goes on. Raises UsageError, DataError and ModelError before
+    anything slow, Stopped on Ctrl-C.
     """
     found = _cases(suite, {"margin": margin, "cases": cases}, {"alpha": alpha, "seed": seed})
     try:

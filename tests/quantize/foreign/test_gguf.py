@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.quantize.gguf.conftest import small
 
 from quantgate.errors import ArtifactError, UsageError
 from quantgate.models import open_model
 from quantgate.quantize.foreign.gguf import open_gguf_artifact
 from quantgate.quantize.gguf import TYPES, Layout, encode, layout_of, make_gguf, write_gguf
-from tests.quantize.gguf.conftest import small
 
 pytest.importorskip("gguf", reason="the package 'gguf' is not installed (quantgate[gguf])")
 
@@ -60,17 +60,17 @@ def test_a_file_is_an_artifact_like_any_other(model: Any, tmp_path: Path) -> Non
     assert [note.event for note in manifest.ledger] == ["made by", "calibration"]
     assert open_gguf_artifact(artifact.path, model, "mine").manifest.digest != manifest.digest
     assert artifact.scheme_of("lm_head").name == "Q8_0" and not artifact.rounds_inputs
-    with pytest.raises(ArtifactError, match="'model.norm' is not a quantized layer of it"):
+    with pytest.raises(ArtifactError, match=r"'model.norm' is not a quantized layer of it"):
         artifact.linear("model.norm")
 
 
 def test_a_name_that_no_variant_can_have(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'my file' cannot name a variant"):
+    with pytest.raises(UsageError, match=r"'my file' cannot name a variant"):
         open_gguf_artifact(make_gguf(model, tmp_path / "my file.gguf", "Q8_0").path, model)
 
 
 def test_a_file_without_blocks_is_not_quantized(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="no linear layer of .* is stored as blocks in it; it is not quantized"):
+    with pytest.raises(ArtifactError, match=r"no linear layer of .* is stored as blocks in it; it is not quantized"):
         open_gguf_artifact(make_gguf(model, tmp_path / "v.gguf", "BF16").path, model)
 
 
@@ -90,7 +90,7 @@ def test_other_settings_of_the_architecture(planted: Any) -> None:
     with pytest.raises(ArtifactError, match=r"llama\.expert_count is 8, the baseline .* has not told"):
         planted(llama__expert_count=("uint32", 8))
     notes = planted(llama__context_length=("uint32", 128)).manifest.ledger
-    assert [note.detail for note in notes if note.event == "config"][0].startswith("llama.context_length is 128")
+    assert next(note.detail for note in notes if note.event == "config").startswith("llama.context_length is 128")
 
 
 def test_what_a_runtime_makes_by_itself_need_not_be_told(planted: Any) -> None:
@@ -100,26 +100,28 @@ def test_what_a_runtime_makes_by_itself_need_not_be_told(planted: Any) -> None:
 
 def test_another_chat_template(planted: Any, model: Any) -> None:
     told = model.tokenizer.chat_template
-    with pytest.raises(ArtifactError, match="its chat template differs from that of .* .from character 3 on"):
+    with pytest.raises(ArtifactError, match=r"its chat template differs from that of .* .from character 3 on"):
         planted(tokenizer__chat_template=("string", told[:3] + "  " + told[3:]))
-    with pytest.raises(ArtifactError, match="its chat template differs from that of .*it has none"):
+    with pytest.raises(ArtifactError, match=r"its chat template differs from that of .*it has none"):
         planted(tokenizer__chat_template=None)
 
 
 def test_a_merge_in_another_place(planted: Any, model: Any) -> None:
     merges = list(layout_of(model).metadata["tokenizer.ggml.merges"][1])
     merges[3], merges[4] = merges[4], merges[3]
-    with pytest.raises(ArtifactError, match="its tokenizer differs from that of .*merges, number 3: '{ \"' instead of 'i n'"):
+    with pytest.raises(
+        ArtifactError, match=r"its tokenizer differs from that of .*merges, number 3: '{ \"' instead of 'i n'"
+    ):
         planted(tokenizer__ggml__merges=("strings", merges))
-    with pytest.raises(ArtifactError, match="1272 merges instead of 1273"):
+    with pytest.raises(ArtifactError, match=r"1272 merges instead of 1273"):
         planted(tokenizer__ggml__merges=("strings", merges[:-1]))
 
 
 def test_another_splitting_or_beginning(planted: Any) -> None:
-    with pytest.raises(ArtifactError, match="pre is qwen2 instead of smaug-bpe"):
+    with pytest.raises(ArtifactError, match=r"pre is qwen2 instead of smaug-bpe"):
         planted(tokenizer__ggml__pre=("string", "qwen2"))
     assert planted(tokenizer__ggml__pre=("string", "dbrx")).name == "v"
-    with pytest.raises(ArtifactError, match="add_bos_token is True instead of False"):
+    with pytest.raises(ArtifactError, match=r"add_bos_token is True instead of False"):
         planted(tokenizer__ggml__add_bos_token=("bool", True))
 
 
@@ -128,7 +130,7 @@ def test_a_file_of_another_model(model: Any, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"llama\.feed_forward_length is 128, the baseline .* has 96"):
         open_gguf_artifact(wide, model)
     other = make_gguf(small(tmp_path / "q", "qwen2"), tmp_path / "q.gguf", "Q8_0").path
-    with pytest.raises(ArtifactError, match="the architecture is qwen2, the baseline .* is llama"):
+    with pytest.raises(ArtifactError, match=r"the architecture is qwen2, the baseline .* is llama"):
         open_gguf_artifact(other, model)
     strange = open_gguf_artifact(
         make_gguf(small(tmp_path / "seed", tied=False, seed=9), tmp_path / "seed.gguf", "Q8_0").path, model
@@ -137,7 +139,7 @@ def test_a_file_of_another_model(model: Any, tmp_path: Path) -> None:
 
 
 def test_one_part_of_several(planted: Any) -> None:
-    with pytest.raises(ArtifactError, match="is one part of several; join them"):
+    with pytest.raises(ArtifactError, match=r"is one part of several; join them"):
         planted(split__count=("uint32", 3))
 
 

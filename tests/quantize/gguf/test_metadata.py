@@ -29,7 +29,11 @@ def told(kind: str, **settings: Any) -> dict[str, Any]:
 def test_a_llama_is_told_by_its_numbers() -> None:
     found = told("llama", hidden_size=4096, num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=8192)
     assert (found["embedding_length"], found["attention.head_count"], found["attention.head_count_kv"]) == (4096, 32, 8)
-    assert (found["attention.key_length"], found["rope.dimension_count"], found["rope.freq_base"]) == (128, 128, 10000.0)
+    assert (found["attention.key_length"], found["rope.dimension_count"], found["rope.freq_base"]) == (
+        128,
+        128,
+        10000.0,
+    )
     assert not any(key.startswith("rope.scaling") for key in found)
 
 
@@ -47,9 +51,9 @@ def test_scaled_rotary_embeddings() -> None:
     yarn = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6, "original_max_position_embeddings": 32768}
     found = told("qwen2", rope_parameters=yarn)
     assert (found["rope.scaling.type"], found["rope.scaling.original_context_length"]) == ("yarn", 32768)
-    with pytest.raises(ModelError, match="rotary embeddings of type 'dynamic' depend on the prompt's length"):
+    with pytest.raises(ModelError, match=r"rotary embeddings of type 'dynamic' depend on the prompt's length"):
         told("llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4})
-    with pytest.raises(ModelError, match="scales the attention of YaRN"):
+    with pytest.raises(ModelError, match=r"scales the attention of YaRN"):
         told("qwen2", rope_parameters={**yarn, "attention_factor": 2.0})
 
 
@@ -68,9 +72,10 @@ def test_gemmas_tell_which_layers_have_a_window() -> None:
         ("mistral", {"sliding_window": 4096, "max_position_embeddings": 32768}, "to the last 4096 tokens of 32768"),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 0}, "to the last 64 tokens"),
         ("llama", {"hidden_act": "gelu"}, "llama.cpp's llama has another activation than gelu"),
-        ("gemma2", {"query_pre_attn_scalar": 100}, r"scales attention by 1 / sqrt\(256\), and this model by 1 / sqrt\(100\)"),
-        ("phi3", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0, "short_factor": [1.0] * 48,
-                  "long_factor": [1.0] * 48, "original_max_position_embeddings": 4096}}, "rotary embeddings of type 'longrope'"),
+        ("gemma2", {"query_pre_attn_scalar": 100}, r"by 1 / sqrt\(256\), and this model by 1 / sqrt\(100\)"),
+        ("phi3", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0,
+                  "short_factor": [1.0] * 48, "long_factor": [1.0] * 48, "original_max_position_embeddings": 4096}},
+         "rotary embeddings of type 'longrope'"),
     ],
 )  # fmt: skip
 def test_what_llama_cpp_would_compute_otherwise_is_refused(kind: str, settings: Any, why: str) -> None:
@@ -90,5 +95,5 @@ def test_queries_and_keys_of_a_llama_change_their_rows_and_back() -> None:
 
 
 def test_a_tensor_without_a_place_is_refused() -> None:
-    with pytest.raises(ModelError, match="no place for the tensor 'model.layers.0.mlp.gate.weight' of a llama"):
+    with pytest.raises(ModelError, match=r"no place for the tensor 'model.layers.0.mlp.gate.weight' of a llama"):
         places(config("llama"), ["model.layers.0.mlp.gate.weight"], "m")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.quantize.gguf.conftest import small
 
 from quantgate.errors import UnknownName
 from quantgate.quantize.gguf import FILE_TYPES, make_gguf, open_gguf, types_of
 from quantgate.quantize.gguf.presets import Shape, count, narrowed
-from tests.quantize.gguf.conftest import small
 
 HAS_LLAMA_CPP = importlib.util.find_spec("llama_cpp") is not None
 QUANTIZED = [name for name in FILE_TYPES if name not in ("F32", "F16", "BF16")]
@@ -58,7 +58,7 @@ def test_rows_that_do_not_divide_fall_back_as_llama_cpp_does() -> None:
 
 
 def test_unknown_preset() -> None:
-    with pytest.raises(UnknownName, match="unknown GGUF type 'Q4_K_X'; did you mean 'Q4_K_"):
+    with pytest.raises(UnknownName, match=r"unknown GGUF type 'Q4_K_X'; did you mean 'Q4_K_"):
         types_of("Q4_K_X", dense(1), Shape("llama", 1, 8, 8))
 
 

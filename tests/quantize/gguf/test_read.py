@@ -1,4 +1,4 @@
-"""The header of a GGUF file, whole and damaged: every damage is one sentence, and no file can make the reader stumble."""
+"""The header of a GGUF file, whole and damaged: every damage is one sentence, and no file makes the reader stumble."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def test_it_reads_what_the_gguf_package_reads(tiny_gguf: Any, tmp_path: Path) ->
 
 
 def test_a_file_that_is_no_gguf(tmp_path: Path, whole: bytes) -> None:
-    assert refused(tmp_path, b"PK\x03\x04" + whole[4:]).startswith("begins with b'PK\\x03\\x04', a GGUF file with b'GGUF'")
+    assert refused(tmp_path, b"PK\x03\x04" + whole[4:]).startswith(
+        "begins with b'PK\\x03\\x04', a GGUF file with b'GGUF'"
+    )
     assert refused(tmp_path, whole[:20]) == "20 bytes are no GGUF file; download it again"
     with pytest.raises(ArtifactError, match=r"none\.gguf: no such file"):
         open_gguf(tmp_path / "none.gguf")

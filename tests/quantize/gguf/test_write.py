@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.quantize.gguf.conftest import KINDS, small
 
 from quantgate.errors import ArtifactError, DiskFull, FormatError, UnknownName
 from quantgate.models import open_model
 from quantgate.quantize.foreign.gguf import open_gguf_artifact
 from quantgate.quantize.gguf import TYPES, encode, layout_of, make_gguf, write_gguf
 from quantgate.quantize.load import load_dequantized
-from tests.quantize.gguf.conftest import KINDS, small
 
 pytest.importorskip("gguf", reason="the package 'gguf' is not installed (quantgate[gguf])")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_architecture_comes_back_as_it_was(kind: str, tmp_path: Path) -> None:
-    """Matrices of blocks within half a step of Q8_0, whose own rounding to float16 adds a sixteenth, everything else bit for bit."""
+    """Matrices of blocks within half a step of Q8_0, and a sixteenth for the step in float16; the rest bit for bit."""
     model = small(tmp_path / kind, kind)
     artifact = open_gguf_artifact(make_gguf(model, tmp_path / f"{kind}.gguf", "Q8_0").path, model)
     for name in model.files.entries:
@@ -83,13 +83,13 @@ def test_an_old_file_stays_until_the_new_one_is_whole(tiny_gguf: Any, tmp_path: 
 
 
 def test_what_cannot_be_written(tiny_gguf: Any, tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match="unknown GGUF type 'Q4K'"):
+    with pytest.raises(UnknownName, match=r"unknown GGUF type 'Q4K'"):
         make_gguf(tiny_gguf, tmp_path / "m.gguf", "Q4K")
-    with pytest.raises(ArtifactError, match="is a folder; name the file to write"):
+    with pytest.raises(ArtifactError, match=r"is a folder; name the file to write"):
         make_gguf(tiny_gguf, tmp_path, "Q8_0")
     layout = layout_of(tiny_gguf)
     types = {name: TYPES["F32"] for name in layout.shapes}
-    with pytest.raises(FormatError, match="no type for the tensor 'blk.0.attn_q.weight'"):
+    with pytest.raises(FormatError, match=r"no type for the tensor 'blk\.0\.attn_q\.weight'"):
         write_gguf(tmp_path / "m.gguf", layout, {n: t for n, t in types.items() if "attn_q" not in n}, lambda _: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(FormatError, match=r"'blk\.0\.attn_q\.weight' has rows of 64, which do not divide into Q4_K's"):
         make_gguf(tiny_gguf, tmp_path / "m.gguf", types=types | {"blk.0.attn_q.weight": TYPES["Q4_K"]})
@@ -104,7 +104,9 @@ def test_importance_and_a_quantizer_of_ones_own_reach_every_block(tiny_gguf: Any
         return encode(weights, kind, None)
 
     columns = torch.arange(96.0)
-    make_gguf(tiny_gguf, tmp_path / "m.gguf", "Q8_0", quantize=mine, importance={"model.layers.0.mlp.down_proj": columns})
+    make_gguf(
+        tiny_gguf, tmp_path / "m.gguf", "Q8_0", quantize=mine, importance={"model.layers.0.mlp.down_proj": columns}
+    )
     assert list(seen) == [(64, 96)] and torch.equal(seen[64, 96], columns)
 
 

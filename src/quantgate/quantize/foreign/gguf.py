@@ -113,9 +113,7 @@ def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> 
     file = open_gguf(path)
     name = name or file.path.name[: -len(".gguf")]
     if not SAFE_NAME.fullmatch(name):
-        raise UsageError(
-            f"{path}: '{name}' cannot name a variant; give it a name of letters, digits, '.', '_' and '-'"
-        )
+        raise UsageError(f"{path}: '{name}' cannot name a variant; give it a name of letters, digits, '.', '_' and '-'")
     ours = layout_of(model, file.text("general.name") or "unnamed")
     notes = [Note(tensor="tokenizer", event="config", detail=one) for one in ours.notes]
     notes += check_settings(file, ours, model.ref)
@@ -124,11 +122,11 @@ def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> 
     tensors = _tensors(file, model, ours.places)
     blocks = {layer for block in range(model.depth) for group in model.linears(block) for layer in group}
     blocks |= {"lm_head"} if "lm_head.weight" in ours.places else set()
-    linears = tuple(
-        one for one in sorted(blocks) if file.tensors[ours.places[f"{one}.weight"].name].type.quantized
-    )
+    linears = tuple(one for one in sorted(blocks) if file.tensors[ours.places[f"{one}.weight"].name].type.quantized)
     if not linears:
-        raise ArtifactError(f"{file.path}: no linear layer of {model.ref} is stored as blocks in it; it is not quantized")
+        raise ArtifactError(
+            f"{file.path}: no linear layer of {model.ref} is stored as blocks in it; it is not quantized"
+        )
     fates = []
     for tensor in sorted(tensors.entries):
         fate, some = _fate(tensors, model, tensor)
@@ -190,6 +188,7 @@ def _manifest(
         model=identity(model).model_copy(update={"ref": ""}), calibration=None,
         inputs=digest_of({file.path.name: stored.sha256}), tool=tool_version(), torch="", device="", seed=0,
         fates=tuple(fates), ledger=(known, unknown, *notes),
-        tensor_bytes=sum(entry.size for entry in tensors.entries.values()), tensor_weights=sum(entry.weights for entry in tensors.entries.values()),
+        tensor_bytes=sum(entry.size for entry in tensors.entries.values()),
+        tensor_weights=sum(entry.weights for entry in tensors.entries.values()),
         total_bytes=stored.bytes, files={file.path.name: stored}, made_by=made_by(file), config=dict(kept),
     )  # fmt: skip

@@ -6,6 +6,7 @@ is not the baseline's is refused, for the reference that the file is judged by h
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -47,7 +48,7 @@ def check_settings(file: GgufFile, ours: Layout, ref: str) -> list[Note]:
         wanted, found = ours.metadata.get(key, ("string", None))[1], file.metadata.get(key)
         if short == "attention.sliding_window_pattern":
             found, wanted = (_pattern(one, told, ours.shape.blocks) for one in (found, wanted))
-        if found is None and short in LEFT_OUT or _same(wanted, found):
+        if (found is None and short in LEFT_OUT) or _same(wanted, found):
             continue
         if wanted is None and found in (0, 0.0, 1.0, False, "none", "default"):
             continue
@@ -134,7 +135,7 @@ def _ordered_alike(found: Any, wanted: list[float], types: list[int]) -> bool:
     normal = [at for at, kind in enumerate(types) if kind == 1 and wanted[at] > lowest]
     ranked = sorted(normal, key=lambda at: -wanted[at])
     theirs = [found[at] for at in ranked]
-    return all(first > second for first, second in zip(theirs, theirs[1:], strict=False))
+    return all(first > second for first, second in itertools.pairwise(theirs))
 
 
 def _difference(key: str, found: Any, wanted: Any) -> str:

@@ -1,16 +1,16 @@
 """GGUF: whole files for llama.cpp and what reads it. A file is the model, its tokenizer and its chat template at once.
 
-    make_gguf(model, "model-Q4_K_M.gguf", "Q4_K_M")     # from an opened model folder
-    file = open_gguf("model-Q4_K_M.gguf")               # header only, nothing trusted
-    file.metadata["general.architecture"], file.tensors["blk.0.attn_q.weight"].type.name
+make_gguf(model, "model-Q4_K_M.gguf", "Q4_K_M")     # from an opened model folder
+file = open_gguf("model-Q4_K_M.gguf")               # header only, nothing trusted
+file.metadata["general.architecture"], file.tensors["blk.0.attn_q.weight"].type.name
 
-    types.py          block types: sizes, names, numbers in the file
-    blocks.py         numbers to bytes and back
-    presets.py        which tensor gets which type: Q4_K_M, Q3_K_S ...
-    names.py          what tensors are called, and which rows change places
-    metadata.py       an architecture in llama.cpp's words, or why it has none
-    vocabulary.py     a tokenizer as pieces, scores and merges; pretokenizers.py: how it splits text
-    read.py, write.py
+types.py          block types: sizes, names, numbers in the file
+blocks.py         numbers to bytes and back
+presets.py        which tensor gets which type: Q4_K_M, Q3_K_S ...
+names.py          what tensors are called, and which rows change places
+metadata.py       an architecture in llama.cpp's words, or why it has none
+vocabulary.py     a tokenizer as pieces, scores and merges; pretokenizers.py: how it splits text
+read.py, write.py
 """
 
 from quantgate.quantize.gguf.blocks import Encode, decode, encode

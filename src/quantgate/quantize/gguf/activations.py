@@ -3,7 +3,7 @@
 A matrix of blocks is multiplied in integers: each input row is first rounded to 8 bits, in blocks of 32 with a float16
 scale (Q8_0, Q8_1) or of 256 with a float32 one (Q8_K). A reference that rounds alike differs from the runtime only in
 the order of sums.
-Source: ggml-cpu.c ``type_traits_cpu[].vec_dot_type``; ggml-quants.c ``quantize_row_q8_0_ref``, ``quantize_row_q8_K_ref``.
+Source: ggml-cpu.c ``type_traits_cpu[].vec_dot_type``; ggml-quants.c ``quantize_row_q8_0_ref`` and those beside it.
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ def decode(rows: Bytes, kind: BlockType, where: str = "") -> Tensor:
     try:
         numbers = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(kind.id))
     except NotImplementedError:
-        raise ArtifactError(f"{where}: stored as {kind.name}, which is not decoded here; use a type such as Q4_K") from None
+        raise ArtifactError(
+            f"{where}: stored as {kind.name}, which is not decoded here; use a type such as Q4_K"
+        ) from None
     return torch.from_numpy(np.array(numbers, dtype=np.float32).reshape(len(rows), -1))
 
 
@@ -69,7 +71,13 @@ def _by_ggml(numbers: np.ndarray[Any, Any], kind: BlockType, importance: Tensor 
     made = np.zeros((rows, kind.row_bytes(columns)), dtype=np.uint8)
     weights = None if importance is None else importance.detach().float().contiguous().numpy()
     _library().ggml_quantize_chunk(
-        kind.id, numbers.ctypes.data, made.ctypes.data, 0, rows, columns, None if weights is None else weights.ctypes.data
+        kind.id,
+        numbers.ctypes.data,
+        made.ctypes.data,
+        0,
+        rows,
+        columns,
+        None if weights is None else weights.ctypes.data,
     )
     return made
 

@@ -87,7 +87,9 @@ def _place(config: Any, kind: str, name: str, where: str) -> Place:
         inner = table.get(block[2])
         found = inner and f"blk.{block[1]}.{inner}"
     if not found or leaf not in ("weight", "bias"):
-        raise ModelError(f"{where}: llama.cpp has no place for the tensor '{name}' of a {kind}; it cannot be a GGUF file")
+        raise ModelError(
+            f"{where}: llama.cpp has no place for the tensor '{name}' of a {kind}; it cannot be a GGUF file"
+        )
     heads = 0
     if kind in ("llama", "mistral") and module.endswith((".q_proj", ".k_proj")):
         heads = config.num_attention_heads if module.endswith(".q_proj") else config.num_key_value_heads

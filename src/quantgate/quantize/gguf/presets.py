@@ -5,8 +5,8 @@
     Q3_K_M    Q3_K; Q4_K for values, attention output and ffn_down, Q5_K in the first blocks
     Q2_K      Q2_K; Q3_K for values (Q4_K from four query heads a key head on), attention output and ffn_down
 
-The output layer, or the embeddings that stand for it, is Q6_K. A row that does not divide into blocks of 256 gets a type
-with blocks of 32, and one that does not divide into those either stays F16.
+The output layer, or the embeddings that stand for it, is Q6_K. A row that does not divide into blocks of 256 gets a
+type with blocks of 32, and one that does not divide into those either stays F16.
 Source: llama.cpp src/llama-quant.cpp, ``llama_tensor_get_type_impl`` and ``tensor_type_fallback``, as in
 llama-cpp-python 0.3.36, for dense models.
 """

@@ -1,9 +1,9 @@
 r"""Which of llama.cpp's pre-tokenizers splits text as a tokenizer's own regular expressions do.
 
 A byte-level BPE first splits text into words, and merges never cross them. llama.cpp has the splitting of each model
-family in C++ under a name that a GGUF file carries; nothing else in the file tells it. Names are found here by comparing
-the expressions as they are written in tokenizer.json, so a tokenizer that splits differently by one character is
-refused rather than guessed at. Tokens of whole words ahead of merges (``ignore_merges``) belong to the name as well.
+family in C++ under a name that a GGUF file carries; nothing else in the file tells it. Names are found here by
+comparing the expressions as they are written in tokenizer.json, so a tokenizer that splits differently by one character
+is refused rather than guessed at. Tokens of whole words ahead of merges (``ignore_merges``) belong to the name as well.
 Source: llama.cpp src/llama-vocab.cpp, ``llm_tokenizer_bpe`` and ``llama_vocab::impl::load``.
 """
 
@@ -41,7 +41,7 @@ KNOWN: dict[tuple[Splits, bool], str] = {  # expressions, ignore_merges -> llama
     ((QWEN35,), False): "qwen35",
     ((GPT4O,), False): "gpt-4o",
     ((TEKKEN,), True): "tekken",
-    ((r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3), False): "deepseek-v3",
+    ((r"\p{N}{1,3}", "[一-龥\u3040-ゟ\u30a0-ヿ]+", DEEPSEEK3), False): "deepseek-v3",
 }
 
 

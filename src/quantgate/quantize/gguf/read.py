@@ -116,7 +116,9 @@ class _Cursor:
         try:
             return raw.decode()
         except UnicodeDecodeError:
-            raise ArtifactError(f"{self.path}: {what} is no UTF-8 text; the file is damaged, download it again") from None
+            raise ArtifactError(
+                f"{self.path}: {what} is no UTF-8 text; the file is damaged, download it again"
+            ) from None
 
     def value(self, key: str) -> Any:
         return self._of(self.number("I", f"'{key}'"), f"'{key}'")
@@ -144,7 +146,9 @@ class _Cursor:
 def _parse(at: _Cursor) -> GgufFile:
     magic = at.take(4, "its first bytes")
     if magic != MAGIC:
-        raise ArtifactError(f"{at.path}: begins with {magic!r}, a GGUF file with {MAGIC!r}; it is not one, or is damaged")
+        raise ArtifactError(
+            f"{at.path}: begins with {magic!r}, a GGUF file with {MAGIC!r}; it is not one, or is damaged"
+        )
     version = at.number("I", "its version")
     if version not in VERSIONS:
         swapped = " (it was written for a big-endian machine)" if version & 0xFFFF == 0 and version else ""

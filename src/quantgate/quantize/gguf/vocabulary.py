@@ -67,7 +67,9 @@ def vocabulary(model: OpenedModel, name: str) -> Vocabulary:
 
 
 def refusal(where: Path, why: str) -> ModelError:
-    return ModelError(f"{where}: the tokenizer cannot be told in a GGUF file, because {why}; serve it by another runtime")
+    return ModelError(
+        f"{where}: the tokenizer cannot be told in a GGUF file, because {why}; serve it by another runtime"
+    )
 
 
 def _json(model: OpenedModel) -> dict[str, Any]:

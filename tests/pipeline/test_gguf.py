@@ -1,0 +1,87 @@
+"""A GGUF file in a release: in torch like any artifact, in llama.cpp after its proof; the command that writes one."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from quantgate import pipeline
+from quantgate.cli import app
+from quantgate.errors import EngineError, UsageError
+from quantgate.evaluate.proof import Proof
+from quantgate.models import open_model
+from quantgate.pipeline import compare_models
+from quantgate.quantize.gguf import make_gguf, open_gguf
+from quantgate.release_config import load_config
+
+pytest.importorskip("gguf", reason="the package 'gguf' is not installed (quantgate[gguf])")
+llama_cpp = pytest.mark.skipif(
+    importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed (quantgate[gguf])"
+)
+
+
+@pytest.fixture(scope="module")
+def file(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_gguf(open_model(place / "model"), tmp_path_factory.mktemp("gguf") / "small-Q8_0.gguf", "Q8_0").path
+
+
+def test_a_gguf_file_is_judged_in_torch(release: Any, file: Path) -> None:
+    report = pipeline.run(load_config(release(variants=[{"artifact": str(file)}])))
+    assert [one.verdict for one in report.decision.verdicts] == ["pass"]
+    summary = report.variants[0]
+    assert (summary.name, summary.scheme, summary.bits_per_weight) == ("small-Q8_0", "Q8_0", 8.5)
+    assert report.evidence[0].kernels[0].endswith("dequantized matmul")
+
+
+@llama_cpp
+def test_llama_cpp_answers_once_it_is_proven(release: Any, file: Path) -> None:
+    path = release(variants=[{"artifact": str(file), "engine": "llamacpp", "name": "there"}], drift_cases=0)
+    report = pipeline.run(load_config(path))
+    assert [one.verdict for one in report.decision.verdicts] == ["pass"]
+    told = report.evidence[0].kernels
+    assert told[0].endswith("llama.cpp Q8_0 x Q8_0") and told[-1].startswith(
+        "the runtime computes what the artifact says"
+    )
+    (proof,) = (Path(load_config(path).out) / "proofs").iterdir()
+    assert Proof.load(proof).passed
+
+
+@llama_cpp
+def test_a_proof_that_failed_stops_the_run(release: Any, file: Path) -> None:
+    path = release(variants=[{"artifact": str(file), "engine": "llamacpp"}])
+    pipeline.run(load_config(path))
+    (kept,) = (Path(load_config(path).out) / "proofs").iterdir()
+    proof = Proof.load(kept)
+    wrong = proof.checks[-1].model_copy(update={"passed": False, "got": "mean KL 2.0e+00 nats"})
+    proof.model_copy(update={"checks": (*proof.checks[:-1], wrong)}).save(kept)
+    with pytest.raises(EngineError, match=r"the runtime does not compute what the artifact says: logits: mean KL"):
+        pipeline.run(load_config(path))
+
+
+@llama_cpp
+def test_compare_takes_a_gguf_file_in_llama_cpp(place: Path, file: Path, tmp_path: Path) -> None:
+    suite = [str(place / "echo.jsonl")]
+    result = compare_models(str(place / "model"), str(file), suite, margin=0.2, engine="llamacpp", out=tmp_path / "out")
+    assert result.verdicts[0].verdict == "pass"
+
+
+def test_engines_and_artifacts_must_fit(release: Any, place: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"engine llamacpp runs GGUF files; name one under 'artifact'"):
+        load_config(release(variants=[{"scheme": "W8A16", "engine": "llamacpp"}]))
+    with pytest.raises(UsageError, match=r"is none; leave 'engine' out"):
+        compare_models(str(place / "model"), str(place / "model"), [str(place / "echo.jsonl")], margin=0.2,
+                       engine="llamacpp", out=tmp_path / "o")  # fmt: skip
+    with pytest.raises(UsageError, match=r"unknown engine 'lamacpp'; did you mean 'llamacpp'"):
+        compare_models(str(place / "model"), str(place / "model"), [str(place / "echo.jsonl")], margin=0.2,
+                       engine="lamacpp", out=tmp_path / "o")  # fmt: skip
+
+
+def test_export_writes_a_whole_file_and_tells_its_types(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.gguf"
+    done = CliRunner().invoke(app, ["export", str(place / "model"), "--type", "Q8_0", "--out", str(out), "--quiet"])
+    assert done.exit_code == 0, done.output
+    assert "Q8_0" in done.output and "8.5" in done.output and open_gguf(out).text("general.architecture") == "llama"
