@@ -245,7 +245,7 @@ def _relative_to(config: ReleaseConfig, folder: Path) -> ReleaseConfig:
     }
 
     def model_seen(ref: str) -> str:
-        return str(folder / ref) if (folder / ref).is_dir() or ref.startswith(("./", "../")) else ref
+        return str(folder / ref) if (folder / ref).exists() or ref.startswith(("./", "../")) else ref
 
     variants = tuple(
         one.model_copy(update={"artifact": model_seen(one.artifact)}) if one.artifact else one

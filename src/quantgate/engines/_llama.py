@@ -27,9 +27,11 @@ LOG: deque[str] = deque(maxlen=200)  # the library has one log for the whole pro
 PIECE_BYTES = 64
 
 
-@llama_cpp.llama_log_callback
 def _keep(_level: int, text: bytes, _data: Any) -> None:
     LOG.append(text.decode(errors="replace"))
+
+
+KEEP = llama_cpp.llama_log_callback(_keep)  # held here, for the library calls it as long as the process lives
 
 
 def _said(begin: int = 0) -> str:
@@ -43,7 +45,7 @@ class LlamaModel:
     """A GGUF file that is loaded. Raises EngineError when llama.cpp refuses it."""
 
     def __init__(self, path: Path, *, vocabulary_only: bool = False) -> None:
-        llama_cpp.llama_log_set(_keep, ctypes.c_void_p(0))
+        llama_cpp.llama_log_set(KEEP, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         LOG.clear()
         settings = llama_cpp.llama_model_default_params()

@@ -23,7 +23,7 @@ from quantgate.engines import Completion, Failure, Identity, KernelPath, Product
 from quantgate.engines._llama import KV_TYPES, LlamaContext, LlamaModel, Sampler, system
 from quantgate.engines._llama_answers import Answerer, Row, grammar_of
 from quantgate.engines._llama_trace import Tracer
-from quantgate.engines.torch import _stop_ids as stop_ids
+from quantgate.engines.torch import stop_ids
 from quantgate.errors import DataError, EngineError, UnknownName
 from quantgate.models import OpenedModel
 from quantgate.quantize import Artifact
@@ -99,6 +99,7 @@ class LlamaCppEngine:
         if not self.plain:
             self._sampler([])  # a grammar that cannot be read is told now
         self.context: LlamaContext | None = None
+        self.tracer: Tracer | None = None
         self._spent = Speed(0, 0.0, 0, 0.0)
         self.kernels = self._paths()
         self.identity = self._identity()
@@ -145,7 +146,9 @@ class LlamaCppEngine:
 
     def products(self, ids: Sequence[int]) -> list[Product]:
         """Inputs and outputs of every matrix for one row of ids, as the kernels made them."""
-        return Tracer(self.loaded, -(-len(ids) // STEP) * STEP, self.threads).products(ids)
+        if self.tracer is None or self.tracer.context.model is not self.loaded or self.tracer.context.length < len(ids):
+            self.tracer = Tracer(self.loaded, -(-len(ids) // STEP) * STEP, self.threads)
+        return self.tracer.products(ids)
 
     def speed(self) -> Speed:
         return self._spent

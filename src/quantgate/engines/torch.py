@@ -52,7 +52,7 @@ class TorchEngine:
         self.network, paths = load_with_paths(artifact, self.dtype)
         self.kernels = () if artifact.is_baseline else self._swap(artifact, kernels, paths)
         self.network.to(self.device)
-        self.stops = _stop_ids(model)
+        self.stops = stop_ids(model)
         self.decoder = Decoder(self.network, sorted(self.stops), self.device, artifact.kv_cache())
         self.identity = Identity(
             engine="torch",
@@ -192,7 +192,7 @@ def _cut(rows: Sequence[Row], prompts: Sequence[Prompt]) -> list[list[Row]]:
     return [batch for batch in batches if batch]
 
 
-def _stop_ids(model: OpenedModel) -> set[int]:
+def stop_ids(model: OpenedModel) -> set[int]:
     """Every token that ends an answer: the model's, its generation settings and the tokenizer's. Raises EngineError."""
     file = model.path / "generation_config.json"
     try:

@@ -6,11 +6,13 @@ does, so that a correct runtime differs in the order of sums alone.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
+from tokenizers.normalizers import NFC
 from torch import Tensor, nn
 
 from quantgate.engines import Identity, Product
@@ -25,6 +27,7 @@ from quantgate.quantize.kv_cache import Rounding
 
 EXACT = 1e-4  # of a product's scale: measured 2e-6 where activations have codes alone, a wrong nibble 2e-3 and more
 SUMMED = 5e-3  # Q8_1 keeps a block's sum in float16 as well
+ROWS_AT_ONCE = 4096  # of a weight, decoded in float64
 LOGITS = Tolerance(kl=0.03, spread=0.1)
 UNKNOWN = "\ufffd"  # a piece that is part of a character has no text of its own
 
@@ -66,15 +69,19 @@ class GgufReference:
         file = self.artifact.tensors.file
         if product.weight not in file.tensors:
             raise EngineError(f"{file.path}: llama.cpp multiplies '{product.weight}', which the file does not hold")
-        kind = file.tensors[product.weight].type.name
-        weight = decode(file.rows(product.weight), file.tensors[product.weight].type).double()
+        kind, raw = file.tensors[product.weight].type, file.rows(product.weight)
         given, made = torch.from_numpy(product.inputs), torch.from_numpy(product.outputs).double()
         if not given.is_floating_point():  # rows taken out of a table
-            scale = weight.square().mean().sqrt()
-            return (made - weight[given.flatten().long()]).abs() / scale, EXACT
-        scale = given.double().norm(dim=-1, keepdim=True) * weight.norm(dim=-1) / weight.shape[-1] ** 0.5
-        wanted = round_inputs(given, kind).double() @ weight.T
-        return (made - wanted).abs() / scale.clamp_min(1e-30), SUMMED if PARTNER[kind] == "Q8_1" else EXACT
+            taken = decode(raw[given.flatten().long().numpy()], kind).double()
+            return (made - taken).abs() / taken.square().mean().sqrt().clamp_min(1e-30), EXACT
+        rounded, lengths = round_inputs(given, kind.name).double(), given.double().norm(dim=-1, keepdim=True)
+        parts = []
+        for start in range(0, len(raw), ROWS_AT_ONCE):
+            weight = decode(raw[start : start + ROWS_AT_ONCE], kind).double()
+            scale = lengths * weight.norm(dim=-1) / weight.shape[-1] ** 0.5
+            wanted = rounded @ weight.T
+            parts.append((made[:, start : start + ROWS_AT_ONCE] - wanted).abs() / scale.clamp_min(1e-30))
+        return torch.cat(parts, dim=-1), SUMMED if PARTNER[kind.name] == "Q8_1" else EXACT
 
     def _round(self, layer: nn.Module, kind: str) -> None:
         def rounded(_layer: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -103,6 +110,12 @@ class GgufReference:
 
     def tokenize(self, text: str) -> list[int]:
         return [int(one) for one in self.model.tokenizer.encode(text, add_special_tokens=False)]
+
+    def normal(self, text: str) -> str:
+        """In form NFC for a tokenizer that brings text to it, which llama.cpp does not: the ledger says so."""
+        backend = getattr(self.model.tokenizer, "backend_tokenizer", None)
+        normalizer = None if backend is None else backend.normalizer
+        return unicodedata.normalize("NFC", text) if isinstance(normalizer, NFC) else text
 
     def encode(self, turns: Sequence[tuple[str, str]]) -> list[int]:
         return self.model.encode([{"role": role, "content": content} for role, content in turns])

@@ -84,7 +84,7 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("deep")
     found = {}
     for kind in ("llama", "phi3"):
-        sizes = {"hidden": 256, "layers": 9, "feed_forward": 160, "heads": 8, "kv_heads": 2, "head_dim": 32}
-        model = small(folder / kind, kind, **(sizes if kind == "llama" else {**sizes, "head_dim": None}))
+        sizes = {"hidden": 256, "layers": 9, "feed_forward": 160, "heads": 8, "kv_heads": 2}
+        model = small(folder / f"{kind[:3]}-deep", kind, **sizes)
         found[kind] = (model, make_gguf(model, folder / f"{kind}.gguf", "F32").path)
     return found

@@ -35,7 +35,7 @@ def pieces(model: Path, **settings: Any) -> Any:
     }
     merges = [["a", "b"], ["ab", "c"], [SPACE, "a"], [SPACE, "ab"], [f"{SPACE}a", "b"]]
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-    told = {
+    told: dict[str, Any] = {
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [{"id": at, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
                           "normalized": False, "special": True} for at, text in enumerate(["<unk>", "<s>", "</s>"])],

@@ -58,7 +58,7 @@ class GgufArtifact(Artifact):
     linears: tuple[str, ...] = field(kw_only=True)  # linear layers that are stored as blocks
 
     @property
-    def files(self) -> TensorFiles:  # type: ignore[override]
+    def files(self) -> TensorFiles:
         return self.tensors
 
     @property
@@ -71,7 +71,7 @@ class GgufArtifact(Artifact):
         return self.model_folder
 
     @property
-    def quantized(self) -> tuple[str, ...]:  # type: ignore[override]
+    def quantized(self) -> tuple[str, ...]:
         return self.linears
 
     @property

@@ -179,7 +179,7 @@ def _prefix(told: dict[str, Any], where: Path) -> bool:
     harmless = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
     if pre not in (None, harmless):  # behind Replace there is no space left to split at
         raise refusal(where, f"it splits text by a step of type {pre.get('type')}")
-    return steps[0] == prepend
+    return bool(steps[0] == prepend)
 
 
 def _specials(model: OpenedModel) -> Metadata:
