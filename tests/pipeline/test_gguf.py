@@ -29,8 +29,13 @@ def file(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_gguf(open_model(place / "model"), tmp_path_factory.mktemp("gguf") / "small-Q8_0.gguf", "Q8_0").path
 
 
-def test_a_gguf_file_is_judged_in_torch(release: Any, file: Path) -> None:
-    report = pipeline.run(load_config(release(variants=[{"artifact": str(file)}])))
+def loose(place: Path) -> dict[str, Any]:
+    """Half may be lost: a random model's close calls turn over at the least rounding."""
+    return {"echo": {"suite": str(place / "echo.jsonl"), "margin": "50%"}}
+
+
+def test_a_gguf_file_is_judged_in_torch(release: Any, place: Path, file: Path) -> None:
+    report = pipeline.run(load_config(release(variants=[{"artifact": str(file)}], capabilities=loose(place))))
     assert [one.verdict for one in report.decision.verdicts] == ["pass"]
     summary = report.variants[0]
     assert (summary.name, summary.scheme, summary.bits_per_weight) == ("small-Q8_0", "Q8_0", 8.5)
@@ -38,8 +43,9 @@ def test_a_gguf_file_is_judged_in_torch(release: Any, file: Path) -> None:
 
 
 @llama_cpp
-def test_llama_cpp_answers_once_it_is_proven(release: Any, file: Path) -> None:
-    path = release(variants=[{"artifact": str(file), "engine": "llamacpp", "name": "there"}], drift_cases=0)
+def test_llama_cpp_answers_once_it_is_proven(release: Any, place: Path, file: Path) -> None:
+    variants = [{"artifact": str(file), "engine": "llamacpp", "name": "there"}]
+    path = release(variants=variants, capabilities=loose(place))
     report = pipeline.run(load_config(path))
     assert [one.verdict for one in report.decision.verdicts] == ["pass"]
     told = report.evidence[0].kernels
