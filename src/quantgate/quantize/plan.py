@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from quantgate.errors import FormatError, UnknownName, UsageError, hint
-from quantgate.formats import Fp4Grid, Grid, Scheme, scheme
+from quantgate.formats import BlockGrid, Fp4Grid, Grid, Scheme, scheme
 from quantgate.formats.schemes import KV_CACHES
 from quantgate.models import OpenedModel
 from quantgate.models.tensors import torch_dtype
@@ -95,6 +95,8 @@ def usual_method(found: Scheme) -> str:
 
 def format_name(grid: Grid) -> str:
     """A format in words: ``int4 g128``, ``int8 per channel``, ``fp8 per channel``, ``int4 g64 asymmetric``."""
+    if isinstance(grid, BlockGrid):
+        return grid.name
     if isinstance(grid, Fp4Grid):
         return f"fp4 g{grid.group_size}, scales {'fp8' if grid.scales == 'fp8' else 'powers of two'}"
     sizes = {"group": f"g{grid.group_size}", "block": f"blocks of {grid.group_size} x {grid.group_size}"}
