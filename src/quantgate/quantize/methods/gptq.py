@@ -21,9 +21,10 @@ from pydantic import Field
 from torch import Tensor
 
 from quantgate.errors import FormatError
-from quantgate.formats import FloatGrid, Fp4Grid
+from quantgate.formats import BlockGrid, FloatGrid, Fp4Grid, Grid
 from quantgate.formats.codec import decode
 from quantgate.quantize.methods import Facts, Job, LayerStats, Order, Solved
+from quantgate.quantize.methods._block_rows import BlockRows
 from quantgate.quantize.methods._factor import Factor, relative_error
 from quantgate.quantize.methods._rows import Part, Rows
 from quantgate.quantize.methods._scales import Clip, checked, choose_scales, clipped_fraction
@@ -80,9 +81,10 @@ class Gptq:
             if factor.coupling is None:
                 solved |= {task.place: _fallback(task, factor, stats) for task in stack}
                 continue
-            codes = _solve(stack, factor, factor.coupling, stats, options)
+            found = _solve(stack, factor, factor.coupling, stats, options)
             solved |= {
-                task.place: _finish(task, one, factor, stats, norms) for task, one in zip(stack, codes, strict=True)
+                task.place: _finish(replace(task, scales=scales), codes, factor, stats, norms)
+                for task, (codes, scales) in zip(stack, found, strict=True)
             }
         return [solved[place] for place in range(len(jobs))]
 
@@ -97,8 +99,7 @@ def _stacks(tasks: list[_Task]) -> list[list[_Task]]:
     by_kind: dict[tuple[object, ...], list[_Task]] = {}
     for task in sorted(tasks, key=lambda one: isinstance(one.job.grid, FloatGrid)):
         options = task.options
-        fp4 = isinstance(task.job.grid, Fp4Grid)
-        key = (options.damping, options.order, options.descent, options.leaf, task.scales.dtype, fp4)
+        key = (options.damping, options.order, options.descent, options.leaf, task.scales.dtype, _alone(task.job.grid))
         by_kind.setdefault(key, []).append(task)
     stacks: list[list[_Task]] = []
     for kind in by_kind.values():
@@ -112,17 +113,30 @@ def _stacks(tasks: list[_Task]) -> list[list[_Task]]:
     return stacks
 
 
+def _alone(grid: Grid) -> str:
+    """What kind of numbers a stack has to itself."""
+    if isinstance(grid, BlockGrid):
+        return grid.type if grid.layout.levels is None else grid.name
+    return grid.type if isinstance(grid, Fp4Grid) else ""
+
+
 def _solve(
     stack: list[_Task], factor: Factor, coupling: Tensor, stats: LayerStats, options: GptqOptions
-) -> list[Tensor]:
-    """Codes [out, in] of each task."""
-    rows = Rows([Part(task.weight, task.job.grid, task.scales, task.zeros) for task in stack])
+) -> list[tuple[Tensor, Tensor]]:
+    """Codes [out, in] and scales of each task."""
+    parts = [Part(task.weight, task.job.grid, task.scales, task.zeros) for task in stack]
+    rows = BlockRows(parts) if isinstance(parts[0].grid, BlockGrid) else Rows(parts)
     _feedback(rows, factor.order, coupling, options.leaf)
     if options.descent:
         errors = _errors(rows)
         for _ in range(options.descent):
+            if isinstance(rows, BlockRows):
+                rows.refit(errors, stats.hessian, factor.ridge)
             _descend(rows, errors, stats.hessian, factor.ridge, options.leaf)
-    return [rows.codes_of(at) for at in range(len(stack))]
+    return [
+        (rows.codes_of(at), rows.header(at) if isinstance(rows, BlockRows) else task.scales)
+        for at, task in enumerate(stack)
+    ]
 
 
 def _feedback(rows: Rows, order: Tensor, coupling: Tensor, leaf: int) -> None:
