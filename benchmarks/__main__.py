@@ -1,4 +1,7 @@
-"""Run all benchmarks, or those named: ``python -m benchmarks sweep``; ``--write`` appends to docs/BENCHMARKS.md."""
+"""Run benchmarks, those named or all that need no other program: ``python -m benchmarks sweep``.
+
+``--write`` appends to docs/BENCHMARKS.md. ``kquants`` compares with llama.cpp: pip install llama-cpp-python.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,14 @@ from rich.table import Table
 
 from benchmarks.result import Result
 
-NAMES = ("engine", "sweep", "demo")
+USUAL = ("engine", "sweep", "demo")
+NAMES = (*USUAL, "kquants")
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", default=NAMES, help=f"which: {', '.join(NAMES)}")
+    parser.add_argument("names", nargs="*", default=USUAL, help=f"which: {', '.join(NAMES)}")
     parser.add_argument("--write", action="store_true", help="append the table to docs/BENCHMARKS.md")
     wanted = parser.parse_args()
     for name in wanted.names:

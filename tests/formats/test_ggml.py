@@ -22,7 +22,8 @@ every_format = pytest.mark.parametrize("layout", FORMATS.values(), ids=FORMATS)
 def read(data: torch.Tensor, layout: BlockFormat) -> np.ndarray:
     """What the ``gguf`` package makes of the bytes."""
     with np.errstate(all="ignore"):  # random bytes are also NaN and Inf
-        return quants.dequantize(data.numpy(), GGMLQuantizationType[layout.name])
+        found: np.ndarray = quants.dequantize(data.numpy(), GGMLQuantizationType[layout.name])
+    return found
 
 
 def weight_of(seed: int, out: int = 3, columns: int = 512) -> torch.Tensor:

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantgate.formats import FloatGrid, Fp4Grid, Grid, IntGrid, Scheme
+from quantgate.formats import BlockGrid, FloatGrid, Fp4Grid, Grid, IntGrid, Scheme
 from quantgate.formats.codec import FP8
 from quantgate.formats.pack import pack, pack_fp4, unpack, unpack_fp4
 from quantgate.formats.schemes import KV_CACHES
@@ -47,6 +47,8 @@ class CompressedTensors:
     def refuse(self, scheme: Scheme) -> str | None:
         if scheme.weights is None:
             return "it quantizes nothing"
+        if isinstance(scheme.weights, BlockGrid):
+            return "block formats belong in a GGUF file"
         if scheme.weights.strategy == "token":
             return "weights have no tokens to take scales from"
         if isinstance(scheme.weights, IntGrid) and not scheme.packed and scheme.weights.bits != 8:

@@ -107,7 +107,10 @@ class Facts(Record):
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """Codes [out, in] (int8 or float8_e4m3fn), scales as the grid shapes them, zero points if asymmetric, the facts."""
+    """Codes [out, in] (int8 or float8_e4m3fn), scales as the grid shapes them, zero points if asymmetric, the facts.
+
+    Of a BlockGrid the scales are uint8, what a GGUF file has beside the codes; ``formats.ggml.pack`` needs no more.
+    """
 
     grid: Grid
     codes: Tensor

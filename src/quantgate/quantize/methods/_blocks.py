@@ -104,7 +104,7 @@ def choose_blocks(
         x = part.reshape(-1, layout.group).T.contiguous()
         w = heavy.expand_as(part).reshape(-1, layout.group).T.contiguous()
         held = _search(Lines(x, w), layout, len(part))
-        if layout.powers is False and not bool(held.d.isfinite().all()):
+        if not all(bool(one.isfinite().all()) for one in (held.d, held.dmin) if one is not None):
             raise FormatError(
                 f"{name}: weights up to {float(weight.abs().max()):.3g} need scales that float16 cannot hold; keep it"
             )

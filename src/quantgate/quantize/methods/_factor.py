@@ -30,6 +30,9 @@ class Factor:
     ridge: float  # the same as a number on the diagonal
     retries: tuple[float, ...]  # fractions that were too small
     dead: int  # columns with a zero on the diagonal
+    left: Tensor | None = (
+        None  # [in] float32, 1 / (H^-1)_jj: what an error in a column costs if all others make up for it
+    )
 
 
 def factorise(hessian: Tensor, damping: float, order: Order) -> Factor:
@@ -64,7 +67,11 @@ def factorise(hessian: Tensor, damping: float, order: Order) -> Factor:
             spread = inverse.flip(0, 1).T
             coupling = (-spread / spread.diagonal()).float().tril_(-1).contiguous()
             if bool(coupling.isfinite().all()):
-                return Factor(columns, coupling, fraction, fraction * mean, tuple(retries), int(dead.sum()))
+                left = torch.empty_like(diagonal)
+                left[columns] = 1 / spread.square().sum(dim=1)
+                return Factor(
+                    columns, coupling, fraction, fraction * mean, tuple(retries), int(dead.sum()), left.float()
+                )
         retries.append(fraction)
         fraction = fraction * 10 if fraction > 0 else FIRST_RUNG
     return Factor(columns, None, retries[-1], retries[-1] * mean, tuple(retries), int(dead.sum()))

@@ -8,6 +8,8 @@ algorithm 1. Beyond the paper:
 * Scales are clipped for the least squared error, each column weighted by its Hessian diagonal.
 * Coordinate descent afterwards: each column in turn is rounded again, to the optimum given all others, on the same
   grid. No step can raise the damped layer error, and the file does not change its format.
+* Scales of GGUF's block formats are searched for what is left of each column's error once the others make up for it,
+  and fitted anew to the codes before each pass of the descent (``_blocks``, ``_block_rows``).
 * All jobs that read one input are solved together (``_rows``), from one factor.
 """
 
@@ -25,6 +27,7 @@ from quantgate.formats import BlockGrid, FloatGrid, Fp4Grid, Grid
 from quantgate.formats.codec import decode
 from quantgate.quantize.methods import Facts, Job, LayerStats, Order, Solved
 from quantgate.quantize.methods._block_rows import BlockRows
+from quantgate.quantize.methods._blocks import choose_blocks
 from quantgate.quantize.methods._factor import Factor, relative_error
 from quantgate.quantize.methods._rows import Part, Rows
 from quantgate.quantize.methods._scales import Clip, checked, choose_scales, clipped_fraction
@@ -91,6 +94,11 @@ class Gptq:
 
 def _task(place: int, job: Job, weight: Tensor, stats: LayerStats) -> _Task:
     options = job.options or GptqOptions()
+    if isinstance(job.grid, BlockGrid) and options.clip == "hessian":
+        left = stats.factor(options.damping, options.order).left
+        if left is not None:
+            header = choose_blocks(weight, job.grid.layout, left, job.name)
+            return _Task(place, job, weight, options, header, None, options.clip)
     return _Task(place, job, weight, options, *choose_scales(job, weight, options.clip, stats))
 
 
