@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantgate.errors import FormatError
@@ -40,6 +40,7 @@ def test_blocks_have_the_size_that_ggml_says(layout: BlockFormat) -> None:
 
 
 @every_format
+@settings(max_examples=20)
 @given(seed=st.integers(0, 9999))
 def test_random_bytes_decode_as_the_gguf_package_decodes_them(layout: BlockFormat, seed: int) -> None:
     data = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (3, 2 * layout.size), dtype=np.uint8))
@@ -56,6 +57,7 @@ def test_random_bytes_decode_as_the_gguf_package_decodes_them(layout: BlockForma
 
 
 @every_format
+@settings(max_examples=20)
 @given(seed=st.integers(0, 9999))
 def test_what_is_encoded_is_read_as_it_was_meant_and_lies_nearest(layout: BlockFormat, seed: int) -> None:
     weight, grid = weight_of(seed), BlockGrid(name=layout.name)

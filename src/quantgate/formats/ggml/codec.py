@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -31,11 +33,20 @@ def encode(weight: Tensor, header: Tensor, layout: BlockFormat) -> Tensor:
 
 
 def snap_(scaled: Tensor, layout: BlockFormat) -> Tensor:
-    """Nearest codes of ``scaled`` (weights less offset, over scale) as float32; in place if they are evenly spaced."""
+    """Nearest codes of ``scaled`` (weights less offset, over scale) as float32; ``scaled`` is overwritten."""
     if layout.levels is None:
         return scaled.round_().clamp_(layout.low, layout.high)
-    levels = torch.tensor(sorted(set(layout.levels)), dtype=torch.float32, device=scaled.device)
-    return levels[torch.bucketize(scaled, (levels[1:] + levels[:-1]) / 2)]
+    low, high = 2 * layout.low, 2 * layout.high
+    halves = scaled.mul_(2).floor_().clamp_(low, high - 1).sub_(low).int()
+    return _nearest(layout.levels, scaled.device)[halves]
+
+
+@cache
+def _nearest(levels: tuple[int, ...], device: torch.device) -> Tensor:
+    """The nearest level of each interval of half a unit: levels are whole, so the middle of two ends an interval."""
+    ordered = torch.tensor(sorted(set(levels)), dtype=torch.float32, device=device)
+    middle = torch.arange(2 * min(levels), 2 * max(levels), device=device) / 2 + 0.25
+    return ordered[(middle.unsqueeze(1) - ordered).abs().argmin(dim=1)]
 
 
 def minmax(weight: Tensor, layout: BlockFormat) -> Tensor:

@@ -74,7 +74,7 @@ def _ends(first: float, last: float, count: int) -> tuple[float, ...]:
 
 EFFORTS: dict[str, Effort] = {
     "Q8_0": Effort((-127.0,)),
-    "Q6_K": Effort(_ends(-32.9, -31.1, 3), near=7),
+    "Q6_K": Effort(_ends(-32.9, -31.1, 3), near=6),
     "Q5_K": Effort(_ends(30.1, 32.5, 5), (0.0, 0.03, 0.06), near=1),
     "Q4_K": Effort(_ends(14.1, 16.5, 5), (0.0, 0.04, 0.08), near=1),
     "Q3_K": Effort((*_ends(-5.8, -3.1, 10), *_ends(2.1, 4.8, 10)), near=3),
