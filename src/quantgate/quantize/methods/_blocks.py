@@ -32,7 +32,7 @@ from quantgate.quantize.methods._block_fits import (
     whole_steps,
 )
 
-CHUNK = 1 << 16  # weights searched at once; they stay in the processor's cache
+CHUNK = 1 << 18  # weights searched at once: above, memory costs more than arithmetic, below, calls do
 ROUNDS = 2  # times that codes are rounded under what is stored, before the last
 
 
