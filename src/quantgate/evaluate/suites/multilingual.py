@@ -191,10 +191,10 @@ KINDS: Sequence[tuple[str, Callable[[random.Random, Language, bool], Problem], f
 
 # Kinds of which a training text holds several problems, and their shares of such texts.
 SHORT: dict[str, tuple[Callable[[random.Random, Language, bool], Problem], float]] = {
-    "calendar": (calendar, 0.20),
+    "calendar": (calendar, 0.10),
     "count": (count, 0.14),
     "number": (number, 0.09),
-    "compare": (compare, 0.05),
+    "compare": (compare, 0.04),
 }
 
 
@@ -221,7 +221,7 @@ def draw_many(rng: random.Random, questions: int, split: Split = "train") -> lis
     Either about one short story, or several problems of one kind, or number words one at a time.
     """
     speech, turns = rng.choice(list(LANGUAGES.values())), list[tuple[Role, str]]()
-    kind = rng.choices(("story", "words", *SHORT), (0.40, 0.12, *(share for _, share in SHORT.values())))[0]
+    kind = rng.choices(("story", "words", *SHORT), (0.55, 0.08, *(share for _, share in SHORT.values())))[0]
     if kind == "words":
         for _ in range(questions):
             n = rng.randrange(100)
@@ -236,14 +236,15 @@ def draw_many(rng: random.Random, questions: int, split: Split = "train") -> lis
                 turns += [("user", text), ("assistant", problem.accept[0])]
         return turns
     facts, found = rng.choice((_homes, _things, _goods))(rng, speech)
-    for identity, asks, answer, form in rng.sample(found, min(questions, len(found))):
+    for identity, asks, brief, answer, form in rng.sample(found, min(questions, len(found))):
         if split_of("multilingual", identity) == split:
-            text = asks if turns else f"{' '.join(facts)} {asks} {say(rng, speech, form)}"
+            later = brief if brief and rng.random() < 0.4 else asks
+            text = later if turns else f"{' '.join(facts)} {asks} {say(rng, speech, form)}"
             turns += [("user", text), ("assistant", answer)]
     return turns
 
 
-Asked = tuple[str, str, str, str]  # identity, question, answer, form
+Asked = tuple[str, str, str, str, str]  # identity, question, the same in a word or "", answer, form
 
 
 def _homes(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]]:
@@ -256,9 +257,11 @@ def _homes(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]
         said = {"name": NAMES[who], "city": speech.cities[town], "food": speech.foods[meal]}
         facts.append(say(rng, speech, "life", **said))
         right = {"where": "city", "eats what": "food", "eats there": "food", "lives in": "name", "eats": "name"}
+        briefly = {"lives in": f"{said['city']}?", "eats": f"{said['food']}?"}
         for question, key in right.items():
             identity = f"lives {sorted(table)} {question} {who}"
-            found.append((identity, say(rng, speech, question, **said), said[key], "word only"))
+            asks = say(rng, speech, question, **said)
+            found.append((identity, asks, briefly.get(question, ""), said[key], "word only"))
     return facts, found
 
 
@@ -273,9 +276,12 @@ def _things(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked
     for who, what, shade in table:
         said = {"of": speech.of(NAMES[who]), "thing": speech.things[what], "colour": speech.colours[shade]}
         facts.append(say(rng, speech, "colour", **said))
-        for question, answer in (("what colour", said["colour"]), ("whose", NAMES[who])):
+        for question, answer, brief in (
+            ("what colour", said["colour"], f"{NAMES[who]}?"),
+            ("whose", NAMES[who], f"{said['colour']}?"),
+        ):
             identity = f"colours {sorted(table)} {question} {who}"
-            found.append((identity, say(rng, speech, question, **said), answer, "word only"))
+            found.append((identity, say(rng, speech, question, **said), brief, answer, "word only"))
     return facts, found
 
 
@@ -289,9 +295,12 @@ def _goods(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]
     for who, what, n in table:
         said = {"name": NAMES[who], "good": speech.goods[what], "n": n}
         facts.append(say(rng, speech, "buys", **said))
-        for question, answer, form in (("how many", str(n), "number only"), ("buyer", NAMES[who], "word only")):
+        for question, answer, form, brief in (
+            ("how many", str(n), "number only", f"{NAMES[who]}?"),
+            ("buyer", NAMES[who], "word only", f"{n}?"),
+        ):
             identity = f"shopping {sorted(table)} {question} {who}"
-            found.append((identity, say(rng, speech, question, **said), answer, form))
+            found.append((identity, say(rng, speech, question, **said), brief, answer, form))
     return facts, found
 
 
