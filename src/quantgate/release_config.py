@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 from quantgate.decide import Order
 from quantgate.errors import UsageError, hint
 from quantgate.formats import scheme_names
+from quantgate.models.families import ROTATABLE
 from quantgate.quantize import checkpoints, methods
 from quantgate.quantize.manifest import CONTAINER, EVENTS
 from quantgate.records import Record, parse
@@ -93,6 +94,12 @@ class VariantConfig(Record):
     options: dict[str, JsonValue] = Field(default={}, description="options of the method, such as {clip: mse}")
     kv_cache: Literal["fp8", "int8", "int4"] | None = Field(
         default=None, description="what keys and values are rounded to in the cache; fp8 is what runtimes read"
+    )
+    rotation: Literal["hadamard"] | None = Field(
+        default=None,
+        exclude_if=lambda rotation: rotation is None,  # a configuration without one keeps its digest
+        description="turns the residual stream by a random Hadamard matrix before rounding, folded into the weights; "
+        f"of {', '.join(ROTATABLE)} models",
     )
     container: str = Field(default=CONTAINER, description=f"how it is stored: {', '.join(checkpoints.names())}")
     keep: tuple[str, ...] = Field(default=(), description="layers to leave alone: names, parts of names, or globs")

@@ -20,18 +20,21 @@ if TYPE_CHECKING:
     from quantgate.quantize import Artifact
     from quantgate.quantize.predict import Predicted
 
-SHORT = re.compile(r"(?P<scheme>[^:@+\s]+)(?::(?P<method>\w+))?(?:@(?P<kv_cache>\w+))?(?:\+(?P<container>\w+))?")
+FORM = "SCHEME[:method][~rotation][@kv_cache][+container]"
+SHORT = re.compile(
+    r"(?P<scheme>[^:~@+\s]+)(?::(?P<method>\w+))?(?:~(?P<rotation>\w+))?(?:@(?P<kv_cache>\w+))?(?:\+(?P<container>\w+))?"
+)
 
 
 def short_variant(text: str) -> dict[str, Any]:
-    """``W4A16``, ``W4A16-g64:awq@fp8``, ``W4A16:gptq+gptq_v2``: scheme, method, KV cache, container of a release.yaml.
+    """``W4A16``, ``W4A16-g64:awq@fp8``, ``W3A16:gptq~hadamard+gptq_v2``: scheme, method, rotation, KV cache, container.
 
     >>> short_variant("W4A16:gptq+awq")
     {'scheme': 'W4A16', 'method': 'gptq', 'container': 'awq'}
     """
     found = SHORT.fullmatch(text)
     if found is None:
-        raise UsageError(f"variant '{text}': expected SCHEME[:method][@kv_cache][+container], such as W4A16:awq@fp8")
+        raise UsageError(f"variant '{text}': expected {FORM}, such as W4A16:awq@fp8 or W3A16:gptq~hadamard")
     return {key: value for key, value in found.groupdict().items() if value is not None}
 
 

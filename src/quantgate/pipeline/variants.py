@@ -117,10 +117,11 @@ def recipe_of(one: VariantConfig, where: str) -> Recipe:
     data = {
         "scheme": scheme.name,
         "method": one.method or "",
-        "group_size": (grid.group_size or -1) if scheme.packed and grid else None,
+        "group_size": (grid.group_size or -1) if scheme.sized and grid else None,
         "symmetric": False if grid is not None and not grid.symmetric else None,
         "options": one.options,
         "kv_cache": one.kv_cache or "",
+        "rotation": one.rotation or "",
         "container": one.container,
         "keep": one.keep,
         "label": one.name or in_container("-".join([scheme.label, *_parts(one)]), one.container),
@@ -130,7 +131,8 @@ def recipe_of(one: VariantConfig, where: str) -> Recipe:
 
 def _parts(one: VariantConfig) -> list[str]:
     """What a variant's name tells beside its scheme."""
-    return [*([one.method] if one.method else []), *([f"kv-{one.kv_cache}"] if one.kv_cache else [])]
+    turned = ["rot"] if one.rotation else []
+    return [*([one.method] if one.method else []), *turned, *([f"kv-{one.kv_cache}"] if one.kv_cache else [])]
 
 
 def candidate_of(artifact: Artifact) -> decide.Candidate:

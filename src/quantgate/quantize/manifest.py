@@ -46,6 +46,9 @@ class Recipe(Record):
     symmetric: bool | None = None  # empty means the scheme's own
     options: dict[str, JsonValue] = Field(default_factory=dict)  # what the method understands; unknown keys are errors
     kv_cache: str = ""  # what keys and values are rounded to when cached: fp8, int8, int4; empty: nothing
+    rotation: Literal["", "hadamard"] = Field(  # of the residual stream; recipes without one are as before it existed
+        default="", exclude_if=lambda rotation: not rotation
+    )
     container: str = CONTAINER  # how it is stored: compressed_tensors, gptq, gptq_v2, awq
     keep: tuple[str, ...] = ALWAYS_KEPT  # layers to leave at full precision: names, parts of names, or globs
     label: str = ""  # the variant's name, if the made-up one will not do
@@ -70,6 +73,8 @@ class Recipe(Record):
         'W4A16-g64-gptq'
         >>> Recipe(scheme="W4A16", container="awq").name
         'W4A16+awq'
+        >>> Recipe(scheme="W3A16", rotation="hadamard", kv_cache="fp8").name
+        'W3A16-rot-kv-fp8'
         """
         size = (
             ""
@@ -79,7 +84,8 @@ class Recipe(Record):
             else f"g{self.group_size}"
         )
         cache = f"kv-{self.kv_cache}" if self.kv_cache else ""
-        parts = [self.scheme, size, "asym" if self.symmetric is False else "", self.method, cache]
+        turned = "rot" if self.rotation else ""
+        parts = [self.scheme, size, "asym" if self.symmetric is False else "", self.method, turned, cache]
         return self.label or in_container("-".join(part for part in parts if part), self.container)
 
     def kept_by(self, layer: str) -> str | None:

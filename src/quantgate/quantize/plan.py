@@ -18,6 +18,7 @@ from quantgate.models.tensors import torch_dtype
 from quantgate.quantize import checkpoints, methods
 from quantgate.quantize.manifest import ALWAYS_KEPT, BASELINE, CONTAINER, Note, Recipe
 from quantgate.quantize.methods._scaling import ScalingMethod
+from quantgate.quantize.rotate import check_rotation
 from quantgate.records import Record, parse
 
 # Measured on the reference model, layers of 256 and 768 columns: GPTQ on 128 tokens of one text loses 0.6 to 1.3 times
@@ -130,6 +131,8 @@ def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], 
             "FP8_DYNAMIC, W8A8 or MXFP4, which need none"
         )
     _check_cache(recipe, method, where, calibrated=calibrated)
+    if recipe.rotation:
+        _check_rotation(model, found, method, where, calibrated=calibrated)
     kept = _kept(model, recipe, blocks, where)
     layers = [layer for block in blocks for group in block for layer in group]
     _check_groups(model, found.weights, layers, kept, where)
@@ -157,6 +160,20 @@ def _check_cache(recipe: Recipe, method: methods.Method, where: str, *, calibrat
             f"{where}: folded channel scales move the values that a KV cache in {recipe.kv_cache} was measured on; "
             "choose method gptq or rtn, or kv_cache int8"
         )
+
+
+def _check_rotation(model: OpenedModel, found: Scheme, method: methods.Method, where: str, *, calibrated: bool) -> None:
+    if isinstance(method, ScalingMethod):
+        raise FormatError(
+            f"{where}: channel scales would be folded into the norms whose gains a rotation folds away; "
+            "choose method gptq, rtn or hqq, or leave rotation out"
+        )
+    if found.calibrated:
+        raise FormatError(
+            f"{where}: {found.label} needs the largest numbers of each input, which are not measured in rotated "
+            "channels; choose FP8_DYNAMIC, W8A8, W4A8 or MXFP4, or leave rotation out"
+        )
+    check_rotation(model, where, calibrated=calibrated)
 
 
 def _kept(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], where: str) -> dict[str, str]:

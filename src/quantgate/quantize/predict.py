@@ -12,6 +12,7 @@ from quantgate.models.tensors import torch_dtype
 from quantgate.quantize.checkpoints import StoredLinear
 from quantgate.quantize.manifest import Recipe
 from quantgate.quantize.plan import Variant, plan
+from quantgate.quantize.rotate import added
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _variant(model: OpenedModel, variant: Variant) -> Predicted:
         method=variant.method_name,
         layers=len(solved),
         kept=len(variant.kept),
-        tensor_bytes=total + sum(model.files.entries[name].size for name in rest),
+        tensor_bytes=total + sum(model.files.entries[name].size for name in rest) + added(model, variant.recipe.rotation)[1],
         bits_per_weight=8 * codes / weights if weights else 0.0,
     )
 

@@ -27,6 +27,7 @@ from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, 
 from quantgate.quantize.balance import Balanced
 from quantgate.quantize.checkpoints.compressed_tensors import kv_cache_arguments
 from quantgate.quantize.experts import Crowd, Starved, without_statistics
+from quantgate.quantize.hadamard import Rotation
 from quantgate.quantize.journal import Journal, refuse_strangers
 from quantgate.quantize.kv_cache import Ranges, attention_of
 from quantgate.quantize.manifest import Calibration, Fate, Recipe, StoredCache, tool_version
@@ -34,6 +35,7 @@ from quantgate.quantize.methods import LayerStats
 from quantgate.quantize.pieces import Pieces
 from quantgate.quantize.plan import Variant, plan
 from quantgate.quantize.publish import write_artifact
+from quantgate.quantize.rotate import surround
 from quantgate.quantize.shards import SHARD_BYTES
 from quantgate.quantize.statistics import Batch, Statistics, batches
 from quantgate.records import digest_of
@@ -122,6 +124,7 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
     open_blocks = [block for block in range(run.model.depth) if not journal.done(block, names)]
     total, done = sum(map(len, groups)), 0
     tokens = sum(int(batch.real.sum()) for batch in run.batches)
+    rotation = _rotation(run, variants)
     hidden = run.model.embed([batch.ids for batch in run.batches]) if run.batches and open_blocks else []
     for index in range(max(open_blocks, default=-1) + 1):
         with run.model.block(index, run.device) as block:
@@ -138,10 +141,12 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
                 held = {group[0]: statistics.take(group[0]) for group in groups[index]} if run.batches else {}
                 pieces = Pieces(run, variants, Crowd.of(block, groups[index], held))
                 pieces.balance(block, groups[index], held, probe)
+                pieces.turn(block, rotation)
                 for at, group in enumerate(groups[index]):
                     _solve(pieces, block, group, held.pop(group[0], None))
                     run.progress("quantize", done + at + 1, total)
                 for variant in variants:
+                    pieces.turn_rest(variant)
                     if ranges is not None and variant.recipe.kv_cache:
                         pieces.cache(variant, attention_of(groups[index]), ranges)
                     journal.write(index, variant.name, pieces.tensors[variant.name], pieces.piece(variant))
@@ -153,13 +158,26 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
 def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | None) -> None:
     """All layers of one input for all variants.
 
-    Variants without channel scales share everything. One with channel scales has weights and statistics of its own.
+    Variants without channel scales share everything, and so do the rotated ones among themselves. One with channel
+    scales has weights and statistics of its own.
     """
+    rotated = [one for one in pieces.variants if one.recipe.rotation]
+    if pieces.turned is not None:
+        own = {layer: pieces.turned.weight(layer) for layer in group}
+        _solve_with(pieces, rotated, own, pieces.turned.statistics(group[0], stats))
     weights = {layer: block.linear(layer).weight for layer in group}
-    starved = {one.name: why for one in pieces.variants if (why := pieces.crowd.starved(group[0], one.experts))}
-    fed = [one for one in pieces.variants if one.name not in starved]
+    _solve_with(pieces, [one for one in pieces.variants if one not in rotated], weights, stats)
+
+
+def _solve_with(
+    pieces: Pieces, variants: list[Variant], weights: dict[str, Tensor], stats: LayerStats | None
+) -> None:
+    """The layers of one input for ``variants``, which agree on what their weights and that input are."""
+    group = list(weights)
+    starved = {one.name: why for one in variants if (why := pieces.crowd.starved(group[0], one.experts))}
+    fed = [one for one in variants if one.name not in starved]
     _solve_alike(pieces, [one for one in fed if one.name not in pieces.balanced], weights, stats, first=group[0])
-    for variant in pieces.variants:
+    for variant in variants:
         if variant.name in starved:
             _solve_starved(pieces, variant, weights, starved[variant.name], group[0])
         elif variant.name in pieces.balanced and stats is not None:
@@ -226,6 +244,9 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
     linears = [layer for block in blocks for group in model.linears(block) for layer in group]
     left = [*model.unquantized, *(layer for layer in linears if fates[layer].got != variant.format)]
     told = container.config(config, variant.scheme, list(dict.fromkeys(["lm_head", *left])))
+    entries, added = {name: model.files.entries[name] for name in rest} | solved, 0
+    if (rotation := _rotation(run, [variant])) is not None:
+        added = surround(model, rotation, journal.folder / f"{variant.name}.around.safetensors", entries, fates, told)
     cache, stored_cache = variant.recipe.kv_cache, None
     if cache:
         told["quantization_config"]["kv_cache_scheme"] = kv_cache_arguments(cache)
@@ -234,11 +255,12 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
     write_artifact(
         journal.whole(variant.name),
         model,
-        entries=solved | {name: model.files.entries[name] for name in rest},
+        entries=entries,
         fates=fates,
         config=told,
         kv_cache=stored_cache,
         shard_bytes=shard_bytes,
+        added=added,
         name=variant.name,
         recipe=variant.recipe,
         method=variant.method_name,
@@ -250,6 +272,12 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
         ledger=(*variant.notes(), *(note for piece in pieces for note in piece.ledger)),
     )
     return open_artifact(journal.publish(variant.name), verify=False)
+
+
+def _rotation(run: Sweep, variants: Sequence[Variant]) -> Rotation | None:
+    """The one rotation of all variants that ask for one; its signs follow from the seed."""
+    asked = any(variant.recipe.rotation for variant in variants)
+    return Rotation.of(int(run.model.config.hidden_size), run.seed) if asked else None
 
 
 def _kept_fate(run: Sweep, variant: Variant, tensor: str) -> Fate:

@@ -5,6 +5,7 @@
                                                  weight_scale [out, in/group], weight_shape int64 [2]
                                                  weight_zero_point int32 [ceil(out*bits/32), in/group]
     int-quantized     W8A8                       weight int8 [out, in], weight_scale [out, 1]
+                      W4A8                       the same, 4-bit codes in a byte each, weight_scale [out, in/group]
     float-quantized   FP8_DYNAMIC                weight float8_e4m3fn [out, in], weight_scale [out, 1]
                       FP8                        weight_scale [1], input_scale [1]
                       FP8_BLOCK                  weight_scale [out/128, in/128]
@@ -49,8 +50,8 @@ class CompressedTensors:
             return "it quantizes nothing"
         if scheme.weights.strategy == "token":
             return "weights have no tokens to take scales from"
-        if isinstance(scheme.weights, IntGrid) and not scheme.packed and scheme.weights.bits != 8:
-            return "integer weights beside quantized activations are stored one code per byte, which means 8 bits"
+        if isinstance(scheme.weights, IntGrid) and not scheme.packed and scheme.weights.bits not in (4, 8):
+            return "integer weights beside quantized activations are stored one code per byte, of 4 or 8 bits"
         if not scheme.weights.symmetric and scheme.weights.strategy == "tensor":
             return "packed zero points need one scale per channel or group"
         return None
