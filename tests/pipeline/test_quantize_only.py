@@ -22,6 +22,8 @@ VARIANTS = [
     "W1A16-g32",
     "FP8",
     "NVFP4",
+    "W4A8-g32",
+    "W3A16-g32~hadamard",
 ]
 
 
@@ -41,6 +43,17 @@ def run() -> CliRunner:
         ("W4A16", {"scheme": "W4A16"}),
         ("W4A16-g64:awq", {"scheme": "W4A16-g64", "method": "awq"}),
         ("W4A16+gptq", {"scheme": "W4A16", "container": "gptq"}),
+        (
+            "W3A16-g64:gptq~hadamard@fp8+awq",
+            {
+                "scheme": "W3A16-g64",
+                "method": "gptq",
+                "rotation": "hadamard",
+                "kv_cache": "fp8",
+                "container": "awq",
+            },
+        ),
+        ("W4A8~hadamard", {"scheme": "W4A8", "rotation": "hadamard"}),
         ("W3A16-channel-asym:hqq+gptq_v2", {"scheme": "W3A16-channel-asym", "method": "hqq", "container": "gptq_v2"}),
     ],
 )
@@ -48,9 +61,9 @@ def test_short_forms(text: str, meant: dict[str, str]) -> None:
     assert short_variant(text) == meant
 
 
-@pytest.mark.parametrize("text", ["", "W4A16:", "W4A16:awq:gptq", "W4A16 awq", "+awq"])
+@pytest.mark.parametrize("text", ["", "W4A16:", "W4A16:awq:gptq", "W4A16 awq", "+awq", "W4A16~", "W4A16@fp8~hadamard"])
 def test_short_forms_that_mean_nothing(text: str) -> None:
-    with pytest.raises(UsageError, match=r"expected SCHEME\[:method\]\[@kv_cache\]\[\+container\]"):
+    with pytest.raises(UsageError, match=r"expected SCHEME\[:method\]\[~rotation\]\[@kv_cache\]\[\+container\]"):
         short_variant(text)
 
 

@@ -17,7 +17,12 @@ from quantgate.quantize.shards import write_tensors
 from quantgate.quantize.sweep import sweep
 from quantgate.records import digest_file
 
-RECIPES = [Recipe(scheme="W4A16"), Recipe(scheme="W3A16", group_size=32), Recipe(scheme="W8A8")]
+RECIPES = [
+    Recipe(scheme="W4A16"),
+    Recipe(scheme="W3A16", group_size=32),
+    Recipe(scheme="W8A8"),
+    Recipe(scheme="W3A16", group_size=32, rotation="hadamard"),
+]
 
 KILLER = """
 import os, random, signal, sys, threading
@@ -28,7 +33,7 @@ from quantgate.quantize.sweep import sweep
 model_folder, out, seed = sys.argv[1:]
 rng = random.Random(0)
 samples = [[rng.randrange(256) for _ in range(rng.randrange(8, 48))] for _ in range(12)]
-recipes = [Recipe(scheme="W3A16", group_size=32), Recipe(scheme="W8A8")]
+recipes = [Recipe(scheme="W3A16", group_size=32, rotation="hadamard"), Recipe(scheme="W8A8")]
 model = open_model(model_folder)
 sweep(model, samples, recipes, f"{out}/undisturbed")  # and everything is imported, once for all children
 
@@ -109,7 +114,7 @@ def test_kill_9_at_any_point_resumes_to_the_same_bytes(tmp_path):
     trees = {folder.name: tree(folder) for folder in sorted(out.iterdir())}
     reference = trees["undisturbed"]
     assert len(trees) == 10
-    assert {"W8A8/manifest.json", "W3A16-g32/model.safetensors"} < set(reference)
+    assert {"W8A8/manifest.json", "W3A16-g32-rot/model.safetensors"} < set(reference)
     for name, found in trees.items():
         assert found == reference, name
 

@@ -114,9 +114,7 @@ def scheme(
     if size is None:
         size = _default_group(bits)
     if size in (None, "channel", -1):
-        return Scheme(
-            name=base, weights=IntGrid(bits=bits, symmetric=symmetric, signs=signs), activations=activations
-        )
+        return Scheme(name=base, weights=IntGrid(bits=bits, symmetric=symmetric, signs=signs), activations=activations)
     if not isinstance(size, int) or size < 1:
         raise UsageError(
             f"{at}group_size {size!r} of scheme {base}; expected a positive number of columns or 'channel'"

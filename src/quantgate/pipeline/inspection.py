@@ -95,7 +95,9 @@ def _inspect(config: ReleaseConfig, model: OpenedModel, out: Path, progress: Pro
     base = Side(engine, Answers(out / "answers", engine.identity))
     sources = {one.name: one for one in made if not unforeseen(one)}
     if not sources:
-        raise UsageError("inspect: every variant is rotated or has channel scales folded in; name one without, such as W4A16:gptq")
+        raise UsageError(
+            "inspect: every variant is rotated or has channel scales folded in; name one without, such as W4A16:gptq"
+        )
     found = probing.probe(config, model, sources, base, out, progress)
     return Inspection(
         model=config.model,

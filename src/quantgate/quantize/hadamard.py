@@ -170,7 +170,7 @@ def _jacobsthal(p: int, power: int) -> Tensor:
 
 
 def _irreducible(p: int, power: int) -> Tensor:
-    """Coefficients below the leading 1 of a polynomial without roots modulo p, which at degree 2 and 3 is irreducible."""
+    """Coefficients below the leading 1 of a polynomial without roots modulo p: irreducible at degrees 2 and 3."""
     if power == 1:
         return torch.zeros(1, dtype=torch.long)
     x = torch.arange(p)

@@ -51,7 +51,9 @@ def _variant(model: OpenedModel, variant: Variant) -> Predicted:
         method=variant.method_name,
         layers=len(solved),
         kept=len(variant.kept),
-        tensor_bytes=total + sum(model.files.entries[name].size for name in rest) + added(model, variant.recipe.rotation)[1],
+        tensor_bytes=total
+        + sum(model.files.entries[name].size for name in rest)
+        + added(model, variant.recipe.rotation)[1],
         bits_per_weight=8 * codes / weights if weights else 0.0,
     )
 

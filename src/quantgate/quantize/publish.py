@@ -32,7 +32,9 @@ def write_artifact(
     """Fill ``folder``, which exists and bears no good name yet.
 
     ``entries`` are all its tensors, wherever their bytes lie now; ``config`` is its config.json; ``added`` counts
-    the numbers that it has beyond the model's; ``facts`` are the manifest's other fields. Raises DiskFull, and ArtifactError when the fates do not cover the tensors.
+    the numbers that it has beyond the model's; ``facts`` are the manifest's other fields.
+
+    Raises DiskFull, and ArtifactError when the fates do not cover the tensors.
     """
     write_model(folder, entries, shard_bytes)
     with disk_errors(folder):

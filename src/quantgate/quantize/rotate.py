@@ -10,8 +10,8 @@ and stays a plain model of its architecture: a runtime does nothing more than be
 "SliceGPT" (arXiv 2401.15024), section 3.1, theorem 1; "QuaRot" (arXiv 2404.00456), section 4, stage 1a; the same is R1
 of "SpinQuant" (arXiv 2405.16406), section 3.1.
 
-Statistics need no forward pass of their own: a reading layer that was given y is given (y / g) Q, so its Hessian becomes
-Q^T diag(1/g) H diag(1/g) Q. A writing layer is given what it was given.
+Statistics need no forward pass of their own: a reading layer that was given y is given (y / g) Q, so its Hessian
+becomes Q^T diag(1/g) H diag(1/g) Q. A writing layer is given what it was given.
 """
 
 from __future__ import annotations

@@ -169,9 +169,7 @@ def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | N
     _solve_with(pieces, [one for one in pieces.variants if one not in rotated], weights, stats)
 
 
-def _solve_with(
-    pieces: Pieces, variants: list[Variant], weights: dict[str, Tensor], stats: LayerStats | None
-) -> None:
+def _solve_with(pieces: Pieces, variants: list[Variant], weights: dict[str, Tensor], stats: LayerStats | None) -> None:
     """The layers of one input for ``variants``, which agree on what their weights and that input are."""
     group = list(weights)
     starved = {one.name: why for one in variants if (why := pieces.crowd.starved(group[0], one.experts))}
