@@ -178,3 +178,14 @@ def test_demo_asks_at_most_as_many_cases_as_it_is_told() -> None:
     from quantgate.examples import demo_config
 
     assert {one.cases for one in demo_config(150).capabilities.values()} == {150}
+
+
+def test_a_rotation_is_named_and_configurations_without_one_are_what_they_were(tmp_path: Path) -> None:
+    plain = load(tmp_path, SMALL)
+    assert "rotation" not in plain.variants[0].body()
+    turned = load(tmp_path, "capabilities: [math]\nvariants: [{scheme: W4A8, rotation: hadamard}]\n")
+    assert turned.variants[0].rotation == turned.variants[0].body()["rotation"] == "hadamard"
+    told = refusal(tmp_path, "capabilities: [math]\nvariants: [{scheme: W4A8, rotation: hadamrd}]\n")
+    assert told == "'variants.0.rotation': input should be 'hadamard', found 'hadamrd'"
+    told = refusal(tmp_path, "capabilities: [math]\nvariants: [{scheme: auto, bits: 4, rotation: hadamard}]\n")
+    assert told.endswith("scheme auto chooses by itself; leave 'rotation' out")

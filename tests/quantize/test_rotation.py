@@ -17,10 +17,12 @@ from quantgate.models.families import FAMILIES, MIXTURES, ROTATABLE, save_family
 from quantgate.models.random import save_random
 from quantgate.quantize import Recipe, baseline, load_dequantized
 from quantgate.quantize import rotate as rotating
+from quantgate.quantize.depth import walk
 from quantgate.quantize.hadamard import Rotation
 from quantgate.quantize.methods import LayerStats
 from quantgate.quantize.mix import mix, mixable
 from quantgate.quantize.predict import predict
+from quantgate.quantize.sensitivity import sensitivity
 from quantgate.quantize.statistics import Statistics, batches
 from quantgate.quantize.sweep import sweep
 
@@ -284,6 +286,20 @@ def test_a_block_that_computes_something_else_is_noticed(tiny, samples, tmp_path
     monkeypatch.setattr(rotating, "WRITTEN_BY", ("o_proj",))  # down_proj would write what is not rotated
     with pytest.raises(ModelError, match="its block 0 computes something else in rotated channels"):
         sweep(tiny, samples, [rotated()], tmp_path)
+
+
+def test_errors_that_grow_with_depth_are_counted_in_rotated_channels(family, samples) -> None:
+    _, model, made = family
+    cut = batches(samples, 300, model.context, 4096)
+    _, growth = walk(model, [made["plain"], made["gptq"]], cut)
+    assert max(growth[0].error) < 1e-9
+    assert 1e-4 < max(growth[1].error) < 1
+
+
+def test_nothing_is_foreseen_of_a_rotated_source(tiny, samples, tmp_path) -> None:
+    (turned,) = sweep(tiny, samples, [rotated()], tmp_path)
+    with pytest.raises(FormatError, match="its channels are rotated, which is no error; leave it out"):
+        sensitivity(tiny, {"turned": turned}, {"chat": [([1, 2, 3], 1)]})
 
 
 def test_rotated_layers_are_mixed_with_nothing(tiny, samples, tmp_path) -> None:

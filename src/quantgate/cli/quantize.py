@@ -18,7 +18,7 @@ def quantize(
         typer.Option(
             "--variant",
             "-v",
-            help="SCHEME[:method][~rotation][@kv_cache][+container], such as W4A16:awq@int8, W3A16~hadamard; repeatable.",
+            help="SCHEME[:method][~rotation][@kv_cache][+container], such as W4A16:awq, W3A16~hadamard; repeatable.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Gets one artifact folder for each variant.")] = Path("artifacts"),

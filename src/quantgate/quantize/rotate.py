@@ -136,7 +136,7 @@ def added(model: OpenedModel, rotation: str) -> tuple[int, int]:
 
 
 class Turned:
-    """One block in rotated channels: its weights in float32, and what its layers are given."""
+    """One block in rotated channels: its weights in float32 (a second block in memory), what its layers are given."""
 
     def __init__(self, model: OpenedModel, block: Block, rotation: Rotation) -> None:
         """Raises ModelError when the rotated block does not compute what the block computes."""
