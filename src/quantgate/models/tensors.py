@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 HEADER_LIMIT = 100_000_000  # bytes; the limit that the safetensors format itself sets
-PIECE = 1 << 24  # bytes of a file that are held together where a whole tensor is not needed
+PIECE = 1 << 22  # bytes of a file that are held together where a whole tensor is not needed
 
 
 @dataclass(frozen=True)

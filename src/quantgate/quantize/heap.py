@@ -1,8 +1,8 @@
 """Memory that was freed goes back to the system, so that a long walk holds what it holds and no more.
 
 glibc keeps freed blocks for itself: those of up to 32 MiB, once it has seen some of that size, come from a heap that
-shrinks only at its end (``M_MMAP_THRESHOLD`` in mallopt(3)). A walk frees matrices of many sizes in every block, and the
-holes between what stays add up. With other libraries of C there is nothing to do, and nothing is done.
+shrinks only at its end (``M_MMAP_THRESHOLD`` in mallopt(3)). A walk frees matrices of many sizes in every block, and
+the holes between what stays add up. With other libraries of C there is nothing to do, and nothing is done.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, 
 from quantgate.quantize.balance import Balanced
 from quantgate.quantize.checkpoints.compressed_tensors import kv_cache_arguments
 from quantgate.quantize.experts import Crowd, Starved, without_statistics
+from quantgate.quantize.heap import keep_heap_small, release_freed
 from quantgate.quantize.journal import Journal, refuse_strangers
 from quantgate.quantize.kv_cache import Ranges, attention_of
-from quantgate.quantize.heap import keep_heap_small, release_freed
 from quantgate.quantize.manifest import Calibration, Fate, Recipe, StoredCache, tool_version
 from quantgate.quantize.methods import LayerStats
 from quantgate.quantize.pieces import Pieces

@@ -1,0 +1,124 @@
+"""How long a sweep will take: operations counted from shapes, over rates that were measured on this machine.
+
+    check      every byte of the model hashed once, looked at once, and read once
+    forward    2 operations a weight and token, attention besides
+    statistics n^2 operations a token for each distinct input of n features (H is symmetric: half of 2 n^2)
+    factor     4/3 n^3 in float64: Cholesky and a triangular inverse (Golub and Van Loan, 4.2.5 and 3.1.4)
+    scales     candidates of the clipping, each some elementwise passes over the weights
+    solve      n^2 a row for GPTQ, 2 n^2 for each pass of descent, and elementwise steps column by column
+    finish     2 n^2 a row for the error, elementwise passes for packing
+    write      journal and artifact: each byte written twice and hashed three times
+
+What no rate foresees (other programs, turbo clocks, caches) is told as a range: FACTOR times less or more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from quantgate.quantize.machine import Rates
+from quantgate.quantize.methods._scaling import ScalingMethod
+from quantgate.quantize.methods.gptq import BLOCK
+from quantgate.quantize.workload import BlockShape, Group, Task, Workload
+
+FACTOR = 2.0
+ATTEMPTS = {"minmax": 1, "mse": 32, "hessian": 32}  # clippings that are tried
+PASSES = 9  # elementwise passes of one attempt
+SNAP = 14  # elementwise passes in which a column is rounded, and calls of torch
+LAYER = 40  # elementwise passes from codes to a packed layer with its facts
+FAMILIES = {"awq": 2, "smoothquant": 1}
+TRIED = 11  # exponents of a family that are looked at
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Seconds."""
+
+    check: float
+    forward: float
+    statistics: float
+    factor: float
+    scales: float
+    solve: float
+    finish: float
+    write: float
+
+    @property
+    def seconds(self) -> float:
+        return float(sum(getattr(self, field.name) for field in fields(self)))
+
+    @property
+    def low(self) -> float:
+        return self.seconds / FACTOR
+
+    @property
+    def high(self) -> float:
+        return self.seconds * FACTOR
+
+
+def duration(work: Workload, rates: Rates) -> Duration:
+    """Seconds of a sweep that starts from nothing."""
+    spent = dict.fromkeys((field.name for field in fields(Duration)), 0.0)
+    spent["check"] = work.model_bytes * (1 / rates.hashed + 2 / rates.copied) + work.model_bytes / 2 / rates.elements
+    for block in work.blocks:
+        _block(work, block, rates, spent)
+    spent["write"] = work.stored * (3 / rates.hashed + 3 / rates.copied)
+    return Duration(**spent)
+
+
+def _block(work: Workload, block: BlockShape, rates: Rates, spent: dict[str, float]) -> None:
+    tokens = work.tokens
+    spent["check"] += block.weights * 3 / rates.elements
+    if tokens.padded:
+        multiplied = sum(group.columns * sum(group.outs) * group.share for group in block.groups)
+        scores = 2 * tokens.longest * work.hidden
+        spent["forward"] += 2 * tokens.padded * (multiplied + scores) / rates.products
+        spent["forward"] += tokens.padded * 30 * work.hidden / rates.elements
+        for group in block.groups:
+            seen = tokens.real * group.share
+            spent["statistics"] += seen * group.columns**2 / rates.products + 3 * seen * group.columns / rates.elements
+            spent["forward"] += tokens.padded * group.share * 4 * max(group.outs) / rates.elements
+    for group in block.groups:
+        _group(group, rates, spent, calibrated=tokens.real > 0)
+
+
+def _group(group: Group, rates: Rates, spent: dict[str, float], *, calibrated: bool) -> None:
+    n, factored, solved = group.columns, set[str](), set[str]()
+    whole = 2 * n**2 * sum(group.outs) / rates.products
+    spent["finish"] += whole if calibrated and group.tasks else 0
+    for task in group.tasks:
+        rows, name = sum(task.outs), task.variant.method_name
+        numbers = rows * n
+        options = task.variant.options
+        spent["finish"] += LAYER * numbers / rates.elements
+        key = repr((name, task.variant.grid, options))
+        if key in solved and not isinstance(task.variant.method, ScalingMethod):
+            continue  # the same codes in another container
+        solved.add(key)
+        clip = str(getattr(options, "clip", "minmax"))
+        spent["scales"] += ATTEMPTS.get(clip, 1) * PASSES * numbers / rates.elements
+        spent["finish"] += 2 * n * numbers / rates.products if calibrated else 0
+        if name == "hqq":
+            spent["scales"] += 8 * options.rounds * 20 * numbers / rates.elements
+        if isinstance(task.variant.method, ScalingMethod):
+            looks = FAMILIES.get(name, 1) * TRIED
+            shown = min(rows, 1024 * len(task.outs)) * n
+            spent["scales"] += looks * (2 * n * shown / rates.products + 20 * shown / rates.elements)
+        if calibrated and (name == "gptq" or getattr(options, "rounding", "") == "gptq"):
+            factored.add(repr((getattr(options, "damping", 0), getattr(options, "order", ""))))
+            _gptq(n, numbers, int(getattr(options, "descent", 2)), rates, spent)
+    passes = 1 + max(
+        (int(getattr(task.variant.options, "descent", 0)) for task in group.tasks if _is_gptq(task)), default=-1
+    )
+    spent["solve"] += passes * n * SNAP / rates.calls
+    spent["factor"] += len(factored) * (4 / 3) * n**3 / rates.doubles
+
+
+def _is_gptq(task: Task) -> bool:
+    return task.variant.method_name == "gptq"
+
+
+def _gptq(n: int, numbers: int, descent: int, rates: Rates, spent: dict[str, float]) -> None:
+    """All rows of one task: products of the recursion and of the gradients, then the rounding of every number."""
+    products = numbers * n + descent * numbers * (2 * n + BLOCK)
+    spent["solve"] += products / rates.products + (1 + descent) * SNAP * numbers / rates.elements
