@@ -86,4 +86,4 @@ def longest(time: Duration) -> str:
 
 
 def _round(value: float) -> str:
-    return f"{value:.1f}" if value < 3 else f"{value:.0f}"
+    return f"{value:.1f}".removesuffix(".0") if value < 9.5 else f"{value:.0f}"
