@@ -63,7 +63,7 @@ class TensorFiles:
         if entry.size:
             with entry.file.open("rb") as file:
                 file.seek(entry.start)
-                file.readinto(raw.numpy())  # type: ignore[attr-defined]
+                file.readinto(raw.numpy().data)
         return raw.view(torch_dtype(entry.dtype)).reshape(entry.shape)
 
     def rows(self, name: str, wanted: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
     check      every byte of the model hashed once, looked at once, and read once
     forward    2 operations a weight and token, attention besides
     statistics n^2 operations a token for each distinct input of n features (H is symmetric: half of 2 n^2)
-    factor     4/3 n^3 in float64: Cholesky and a triangular inverse (Golub and Van Loan, 4.2.5 and 3.1.4)
+    factor     4/3 n^3 in float64, Cholesky and a triangular inverse (Golub and Van Loan, 4.2.5 and 3.1.4), which small
+               matrices do at a fraction of a product's rate
     scales     candidates of the clipping, each some elementwise passes over the weights
     solve      n^2 a row for GPTQ, 2 n^2 for each pass of descent, and elementwise steps column by column
     finish     2 n^2 a row for the error, elementwise passes for packing
@@ -23,10 +24,13 @@ from quantgate.quantize.workload import BlockShape, Group, Task, Workload
 
 FACTOR = 2.0
 ATTEMPTS = {"minmax": 1, "mse": 32, "hessian": 32}  # clippings that are tried
-PASSES = 9  # elementwise passes of one attempt
-SNAP = 14  # elementwise passes in which a column is rounded, and calls of torch
-LAYER = 40  # elementwise passes from codes to a packed layer with its facts
+PASSES = 12  # elementwise passes of one attempt
+SNAP = 16  # elementwise passes in which a column is rounded, and calls of torch
+LAYER = 60  # elementwise passes from codes to a packed layer with its facts
 FAMILIES = {"awq": 2, "smoothquant": 1}
+HALF = 1500  # features at which LAPACK reaches half the rate of a large product; measured from 256 to 768
+AROUND = 80  # elementwise passes over a token's hidden state in one block: norms, rotary embedding, residuals, softmax
+OPENED = 4000  # calls that a block costs however small it is: opened, hooked, recorded
 TRIED = 11  # exponents of a family that are looked at
 
 
@@ -68,12 +72,12 @@ def duration(work: Workload, rates: Rates) -> Duration:
 
 def _block(work: Workload, block: BlockShape, rates: Rates, spent: dict[str, float]) -> None:
     tokens = work.tokens
-    spent["check"] += block.weights * 3 / rates.elements
+    spent["check"] += block.weights * 3 / rates.elements + OPENED / rates.calls
     if tokens.padded:
         multiplied = sum(group.columns * sum(group.outs) * group.share for group in block.groups)
         scores = 2 * tokens.longest * work.hidden
         spent["forward"] += 2 * tokens.padded * (multiplied + scores) / rates.products
-        spent["forward"] += tokens.padded * 30 * work.hidden / rates.elements
+        spent["forward"] += tokens.padded * AROUND * work.hidden / rates.elements
         for group in block.groups:
             seen = tokens.real * group.share
             spent["statistics"] += seen * group.columns**2 / rates.products + 3 * seen * group.columns / rates.elements
@@ -111,7 +115,7 @@ def _group(group: Group, rates: Rates, spent: dict[str, float], *, calibrated: b
         (int(getattr(task.variant.options, "descent", 0)) for task in group.tasks if _is_gptq(task)), default=-1
     )
     spent["solve"] += passes * n * SNAP / rates.calls
-    spent["factor"] += len(factored) * (4 / 3) * n**3 / rates.doubles
+    spent["factor"] += len(factored) * (4 / 3) * n**2 * (n + HALF) / rates.doubles
 
 
 def _is_gptq(task: Task) -> bool:

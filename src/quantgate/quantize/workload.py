@@ -103,11 +103,11 @@ def _block(model: OpenedModel, variants: Sequence[Variant], index: int) -> Block
     return BlockShape(
         weights=sum(entry.weights for entry in entries),
         largest=max(entry.size for entry in entries),
-        groups=tuple(_group(model, variants, group) for group in model.linears(index)),
+        groups=tuple(_group(model, variants, index, group) for group in model.linears(index)),
     )
 
 
-def _group(model: OpenedModel, variants: Sequence[Variant], group: Sequence[str]) -> Group:
+def _group(model: OpenedModel, variants: Sequence[Variant], index: int, group: Sequence[str]) -> Group:
     entries = {layer: model.files.entry(f"{layer}.weight") for layer in group}
     tasks = []
     for variant in variants:
@@ -116,12 +116,13 @@ def _group(model: OpenedModel, variants: Sequence[Variant], group: Sequence[str]
         if mine:
             tasks.append(Task(variant, tuple(entry.shape[0] for entry in mine), stored))
     outs = tuple(entry.shape[0] for entry in entries.values())
-    return Group(entries[group[0]].shape[1], outs, _share(model, group[0]), tuple(tasks))
+    return Group(entries[group[0]].shape[1], outs, _share(model, index, group[0]), tuple(tasks))
 
 
-def _share(model: OpenedModel, layer: str) -> float:
-    """The fraction of all tokens that a layer is given on average."""
-    parent = model.walker.skeleton.get_submodule(model.walker.paths[layer].rsplit(".", 2)[0])
+def _share(model: OpenedModel, index: int, layer: str) -> float:
+    """The fraction of all tokens that a layer of block ``index`` is given on average."""
+    path = model.walker.paths[layer].removeprefix(model.walker.prefix(index))
+    parent = model.walker.layers[index].get_submodule(path.rsplit(".", 2)[0])
     if not isinstance(parent, Experts):
         return 1.0
     return min(1.0, float(getattr(model.config, "num_experts_per_tok", parent.count)) / parent.count)
