@@ -109,10 +109,11 @@ def test_budgets_of_bytes_and_latency_are_kept_together(release: Release, place:
     [
         ({"bits": 2}, r"2 bits are fewer than the smallest mixture has; give at least 3\.\d\d$"),
         ({"bytes": "1 KB"}, r"1,000 bytes are less than the smallest mixture takes; give at least [\d,]+ bytes$"),
+        ({"bytes": "1 GB", "latency": "10 s"}, r"the model itself keeps the budget, so nothing would be quantized"),
         ({"latency": "0.0001 us"}, r"ms are less than the fastest mixture takes; give at least [\d.]+ ms$"),
     ],
 )
-def test_too_small_a_budget_is_told_before_the_sweep(
+def test_a_budget_that_makes_no_mixture_is_told_before_the_sweep(
     release: Release, place: Path, budget: dict[str, object], sentence: str
 ) -> None:
     config = release(capabilities=suites(place), variants=[{"scheme": "auto", "name": "tight"} | budget])

@@ -187,8 +187,10 @@ class Walker:
         table = self.skeleton.get_input_embeddings()
         try:
             for name in self.anatomy.around:
-                mine = ids is not None and self._owner(name)[0] is table and name.endswith(".weight")
-                self._put(name, self.files.rows(self.anatomy.stored[name], ids) if mine else self._read(name))
+                if ids is not None and self._owner(name)[0] is table and name.endswith(".weight"):
+                    self._put(name, self.files.rows(self.anatomy.stored[name], ids))
+                else:
+                    self._put(name, self._read(name))
             yield
         finally:
             self._empty()

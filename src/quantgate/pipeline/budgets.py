@@ -125,6 +125,8 @@ class Tables:
         for what, limit in limits:
             if limit.most < limit.least:
                 raise UsageError(_too_small(one.name, what, self.told(what, limit.most), self.told(what, limit.least)))
+        if all(float(limit.table[:, -1].sum()) <= limit.most for _, limit in limits):
+            raise UsageError(f"{one.name}: the model itself keeps the budget, so nothing would be quantized; lower it")
         for at, (what, limit) in enumerate(limits if len(limits) > 1 else ()):
             others = [other for place, (_, other) in enumerate(limits) if place != at]
             least = least_of(limit.table, others)

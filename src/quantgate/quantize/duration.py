@@ -18,8 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from quantgate.quantize.machine import Rates
-from quantgate.quantize.methods._scaling import ScalingMethod
+from quantgate.quantize.methods._scaling import ROWS, ScalingMethod
 from quantgate.quantize.methods.gptq import BLOCK
+from quantgate.quantize.methods.hqq import STARTS
 from quantgate.quantize.workload import BlockShape, Group, Task, Workload
 
 FACTOR = 2.0
@@ -27,6 +28,8 @@ ATTEMPTS = {"minmax": 1, "mse": 32, "hessian": 32}  # clippings that are tried
 PASSES = 12  # elementwise passes of one attempt
 SNAP = 16  # elementwise passes in which a column is rounded, and calls of torch
 LAYER = 60  # elementwise passes from codes to a packed layer with its facts
+HQQ = 45  # elementwise passes of one round of its fit
+LOOK = 30  # elementwise passes in which one choice of channel scales is tried
 FAMILIES = {"awq": 2, "smoothquant": 1}
 HALF = 1500  # features at which LAPACK reaches half the rate of a large product; measured from 256 to 768
 AROUND = 80  # elementwise passes over a token's hidden state in one block: norms, rotary embedding, residuals, softmax
@@ -87,42 +90,37 @@ def _block(work: Workload, block: BlockShape, rates: Rates, spent: dict[str, flo
 
 
 def _group(group: Group, rates: Rates, spent: dict[str, float], *, calibrated: bool) -> None:
-    n, factored, solved = group.columns, set[str](), set[str]()
-    whole = 2 * n**2 * sum(group.outs) / rates.products
-    spent["finish"] += whole if calibrated and group.tasks else 0
+    n, factored, passes, solved = group.columns, set[str](), 0, set[str]()
+    if calibrated and group.tasks:
+        spent["finish"] += 2 * n**2 * sum(group.outs) / rates.products  # what the errors are measured against
     for task in group.tasks:
-        rows, name = sum(task.outs), task.variant.method_name
-        numbers = rows * n
-        options = task.variant.options
+        options, scaled = task.variant.options, isinstance(task.variant.method, ScalingMethod)
+        numbers = sum(task.outs) * n
         spent["finish"] += LAYER * numbers / rates.elements
-        key = repr((name, task.variant.grid, options))
-        if key in solved and not isinstance(task.variant.method, ScalingMethod):
+        key = repr((task.variant.method_name, task.variant.grid, options))
+        if key in solved and not scaled:
             continue  # the same codes in another container
         solved.add(key)
-        clip = str(getattr(options, "clip", "minmax"))
-        spent["scales"] += ATTEMPTS.get(clip, 1) * PASSES * numbers / rates.elements
+        spent["scales"] += _scales(task, n, rates)
         spent["finish"] += 2 * n * numbers / rates.products if calibrated else 0
-        if name == "hqq":
-            spent["scales"] += 8 * options.rounds * 20 * numbers / rates.elements
-        if isinstance(task.variant.method, ScalingMethod):
-            looks = FAMILIES.get(name, 1) * TRIED
-            shown = min(rows, 1024 * len(task.outs)) * n
-            spent["scales"] += looks * (2 * n * shown / rates.products + 20 * shown / rates.elements)
-        if calibrated and (name == "gptq" or getattr(options, "rounding", "") == "gptq"):
-            factored.add(repr((getattr(options, "damping", 0), getattr(options, "order", ""))))
-            _gptq(n, numbers, int(getattr(options, "descent", 2)), rates, spent)
-    passes = 1 + max(
-        (int(getattr(task.variant.options, "descent", 0)) for task in group.tasks if _is_gptq(task)), default=-1
-    )
+        if calibrated and "gptq" in (task.variant.method_name, getattr(options, "rounding", "")):
+            descent = int(getattr(options, "descent", 2))
+            products = numbers * n + descent * numbers * (2 * n + BLOCK)  # the recursion, then the gradients
+            spent["solve"] += products / rates.products + (1 + descent) * SNAP * numbers / rates.elements
+            factored.add(repr((getattr(options, "damping", 0), getattr(options, "order", ""), scaled and key)))
+            passes = max(passes, 1 + descent)
     spent["solve"] += passes * n * SNAP / rates.calls
     spent["factor"] += len(factored) * (4 / 3) * n**2 * (n + HALF) / rates.doubles
 
 
-def _is_gptq(task: Task) -> bool:
-    return task.variant.method_name == "gptq"
-
-
-def _gptq(n: int, numbers: int, descent: int, rates: Rates, spent: dict[str, float]) -> None:
-    """All rows of one task: products of the recursion and of the gradients, then the rounding of every number."""
-    products = numbers * n + descent * numbers * (2 * n + BLOCK)
-    spent["solve"] += products / rates.products + (1 + descent) * SNAP * numbers / rates.elements
+def _scales(task: Task, n: int, rates: Rates) -> float:
+    """Seconds for the scales of the grid, and for channel scales."""
+    options, name, numbers = task.variant.options, task.variant.method_name, sum(task.outs) * n
+    spent = ATTEMPTS.get(str(getattr(options, "clip", "minmax")), 1) * PASSES * numbers / rates.elements
+    if name == "hqq":
+        spent += len(STARTS) * options.rounds * HQQ * numbers / rates.elements
+    if isinstance(task.variant.method, ScalingMethod):
+        shown = sum(min(rows, ROWS) for rows in task.outs) * n
+        looks = FAMILIES.get(name, 1) * TRIED
+        spent += looks * (2 * n * shown / rates.products + LOOK * shown / rates.elements)
+    return spent

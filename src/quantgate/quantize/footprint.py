@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from quantgate.models.tensors import PIECE
 from quantgate.quantize.heap import LARGE
 from quantgate.quantize.methods import SAMPLE
-from quantgate.quantize.methods._scaling import ScalingMethod
+from quantgate.quantize.methods._scaling import ROWS, ScalingMethod
 from quantgate.quantize.methods.gptq import BLOCK, STACK
 from quantgate.quantize.workload import BlockShape, Group, Task, Workload
 
@@ -88,41 +88,34 @@ def _activations(work: Workload, block: BlockShape) -> int:
 
 
 def _solve(group: Group, calibrated: bool) -> dict[str, int]:
-    """Bytes beyond the statistics at each moment of solving one group."""
-    found: dict[str, int] = {}
-    largest = group.columns * max(group.outs)
-    done = 0  # solved already: int8 codes and their scales
-    by_method: dict[str, list[Task]] = {}
+    """Bytes beyond the statistics at each moment of solving one group.
+
+    Variants with channel scales go one after the other, each with weights and statistics of its own; the others of one
+    method go together, those that differ in their container alone only once.
+    """
+    found: dict[str, int] = {"solve": 0}
+    square, largest = FLOAT * group.columns**2, group.columns * max(group.outs)
+    by_method: dict[str, dict[str, Task]] = {}
     for task in group.tasks:
-        by_method.setdefault(task.variant.method_name, []).append(task)
-    for tasks in by_method.values():
-        scaled = isinstance(tasks[0].variant.method, ScalingMethod)
-        codes = _numbers(group, tasks[:1] if scaled else tasks)
-        own = FLOAT * (group.columns * sum(group.outs) + 2 * group.columns**2) if scaled else 0
-        _most(found, "finish", own + codes + _finish(tasks, largest))
-        if scaled:
-            rows = min(1024, max(group.outs)) * group.columns
-            _most(found, "finish", FLOAT * (6 * rows + group.columns * sum(group.outs)))
-        if tasks[0].variant.method_name == "gptq" and calibrated:
+        key = repr((task.variant.grid, task.variant.options))
+        by_method.setdefault(task.variant.method_name, {}).setdefault(key, task)
+    for name, tasks in by_method.items():
+        own = 0
+        if isinstance(next(iter(tasks.values())).variant.method, ScalingMethod):
+            tasks = dict(list(tasks.items())[:1])
+            own = FLOAT * group.columns * sum(group.outs) + 2 * square
+            shown = min(ROWS, max(group.outs)) * group.columns
+            _most(found, "finish", FLOAT * (6 * shown + group.columns * sum(group.outs)))
+        codes = group.columns * sum(sum(task.outs) for task in tasks.values())  # int8
+        copies = (10 if name == "hqq" else 4) * FLOAT * largest + min(LARGE, largest)
+        _most(found, "finish", own + codes + copies)
+        if name == "gptq" and calibrated:
             stack = min(STACK, codes)
-            count = stack // group.columns
-            coupling = FLOAT * group.columns**2
-            _most(found, "factor", 20 * group.columns**2)
-            moving = FLOAT * stack + max(FLOAT * largest, 6 * FLOAT * BLOCK * count)
-            _most(found, "solve", coupling + codes + moving)
-            _most(found, "finish", coupling + 2 * stack + max(0, codes - stack) + _finish(tasks, largest))
-        done = max(done, codes)
-    return found or {"solve": 0}
-
-
-def _numbers(group: Group, tasks: list[Task]) -> int:
-    return group.columns * sum(sum(task.outs) for task in tasks)
-
-
-def _finish(tasks: list[Task], largest: int) -> int:
-    """One layer decoded (codes as numbers, times scales, rounded), its error, its energy, and packed."""
-    copies = 10 if any(task.variant.method_name == "hqq" for task in tasks) else 4
-    return copies * FLOAT * largest + min(LARGE, largest)
+            moving = FLOAT * stack + max(FLOAT * largest, 6 * FLOAT * BLOCK * (stack // group.columns))
+            _most(found, "factor", 5 * square)  # two float64 matrices and the float32 result
+            _most(found, "solve", square + codes + moving)
+            _most(found, "finish", square + codes + stack + copies)
+    return found
 
 
 def _most(found: dict[str, int], moment: str, working: int) -> None:
