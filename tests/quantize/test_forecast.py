@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -137,7 +138,7 @@ else:
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system does not tell a process its peak")
 def test_the_foretold_peak_is_that_of_a_real_sweep(tmp_path) -> None:
     """Within 20 % of all, and, since a process alone takes most of that, within a factor of two of what is added."""
-    shape = {"hidden": 512, "feed_forward": 1536, "heads": 8, "kv_heads": 4, "layers": 2}
+    shape: dict[str, Any] = {"hidden": 512, "feed_forward": 1536, "heads": 8, "kv_heads": 4, "layers": 2}
     model = save_random(tmp_path / "model", **shape)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
 

@@ -11,7 +11,8 @@ import torch
 from quantgate.formats import Scheme
 from quantgate.models import OpenedModel
 from quantgate.models.tensors import torch_dtype
-from quantgate.quantize.checkpoints import Checkpoint, StoredLinear
+from quantgate.quantize import checkpoints
+from quantgate.quantize.checkpoints import StoredLinear
 from quantgate.quantize.manifest import Recipe
 from quantgate.quantize.plan import Variant, plan
 
@@ -60,12 +61,12 @@ def stored_size(variant: Variant, shape: tuple[int, int], word: str) -> tuple[in
 
     ``word`` is safetensors' for the type that the model has it in. The scheme's container packs as many zeros.
     """
-    return _packed(variant.scheme, variant.container, shape, torch_dtype(word))
+    return _packed(variant.scheme, variant.recipe.container, shape, torch_dtype(word))
 
 
 @cache
-def _packed(scheme: Scheme, container: Checkpoint, shape: tuple[int, int], dtype: torch.dtype) -> tuple[int, int]:
-    grid = scheme.weights
+def _packed(scheme: Scheme, name: str, shape: tuple[int, int], dtype: torch.dtype) -> tuple[int, int]:
+    container, grid = checkpoints.get(name), scheme.weights
     assert grid is not None  # a variant quantizes something
     out, columns = shape
     scales = grid.scales_shape(out, columns)
