@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.result import Result
 
-NAMES = ("engine", "sweep", "demo")
+NAMES = ("engine", "sweep", "forecast", "demo")
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 
 

@@ -29,15 +29,21 @@ def quantize(
     samples: Samples = 256,
     max_tokens: MaxTokens = 512,
     seed: CalibrationSeed = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Foretell disk, memory and time, and write nothing.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Make variants of a model in one pass, without judging them; the same command goes on after a crash or Ctrl-C."""
     from quantgate.pipeline import quantize_only
-    from quantgate.report.artifacts import show_artifacts, show_predicted
+    from quantgate.report.artifacts import show_artifacts
+    from quantgate.report.forecasts import show_forecast
 
     if dry_run:
-        show_predicted(quantize_only.predict(model, variant, keep=keep or ()), out, console)
+        told = quantize_only.forecast(
+            model, variant, keep=keep or (), traffic=traffic, samples=samples, max_tokens=max_tokens, seed=seed
+        )
+        show_forecast(told, out, console)
         return
     with bars(quiet=quiet) as progress:
         made = quantize_only.quantize(

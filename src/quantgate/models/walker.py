@@ -142,7 +142,7 @@ class Walker:
     @torch.no_grad()
     def embed(self, batches: Sequence[Tensor]) -> list[Tensor]:
         """Hidden states in front of block 0: each [batch, tokens] of ids becomes float32 [batch, tokens, hidden]."""
-        with self._surroundings():
+        with self._surroundings(torch.cat([ids.flatten() for ids in batches]).unique() if batches else None):
             hidden = []
             for ids in batches:
                 self.anatomy.trunk(input_ids=ids, use_cache=False)
@@ -182,12 +182,15 @@ class Walker:
         )
 
     @contextlib.contextmanager
-    def _surroundings(self) -> Iterator[None]:
-        """The trunk with the weights of everything around the blocks."""
-        around = self.anatomy.around
+    def _surroundings(self, ids: Tensor | None = None) -> Iterator[None]:
+        """The trunk with the weights of everything around the blocks; of the token embeddings only those of ``ids``."""
+        table = self.skeleton.get_input_embeddings()
         try:
-            for name in around:
-                self._put(name, self._read(name))
+            for name in self.anatomy.around:
+                if ids is not None and self._owner(name)[0] is table and name.endswith(".weight"):
+                    self._put(name, self.files.rows(self.anatomy.stored[name], ids))
+                else:
+                    self._put(name, self._read(name))
             yield
         finally:
             self._empty()

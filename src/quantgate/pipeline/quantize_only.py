@@ -18,6 +18,7 @@ from quantgate.release_config import ReleaseConfig
 
 if TYPE_CHECKING:
     from quantgate.quantize import Artifact
+    from quantgate.quantize.forecast import Forecast
     from quantgate.quantize.predict import Predicted
 
 FORM = "SCHEME[:method][~rotation][@kv_cache][+container]"
@@ -55,6 +56,28 @@ def predict(model: str, variants: Sequence[str | dict[str, Any]], *, keep: Seque
     from quantgate.quantize.predict import predict as sizes
 
     return sizes(open_model(model), recipes_of(_config(model, variants, keep, {}).variants), calibrated=True)
+
+
+def forecast(
+    model: str,
+    variants: Sequence[str | dict[str, Any]],
+    *,
+    keep: Sequence[str] = (),
+    traffic: Path | str | None = None,
+    samples: int = 256,
+    max_tokens: int = 512,
+    seed: int = 0,
+) -> Forecast:
+    """Disk, peak memory and time of the same call of ``quantize``; draws its calibration set and writes nothing.
+
+    Raises what ``quantize`` raises before anything slow.
+    """
+    from quantgate.quantize.forecast import forecast as foretell
+
+    calibration = {"samples": samples, "max_tokens": max_tokens, "seed": seed}
+    config = _config(model, variants, keep, calibration | ({} if traffic is None else {"traffic": str(traffic)}))
+    opened, recipes = open_model(model), recipes_of(config.variants)
+    return foretell(opened, recipes, calibration_of(config, opened).ids)
 
 
 def quantize(

@@ -32,11 +32,13 @@ class Import:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A variant that is put together from others, for a budget of bits."""
+    """A variant that is put together from others within budgets, of which it has one at least."""
 
     name: str
-    bits: float
+    bits: float | None  # per weight of the linear layers, scales included
     keep: tuple[str, ...]
+    bytes: int | None = None  # of the whole artifact
+    latency: float | None = None  # milliseconds of all linear layers for one token
 
 
 def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mixture]:
@@ -48,8 +50,8 @@ def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mix
     for at, one in enumerate(variants, 1):
         if one.artifact is not None:
             found.append(_import(one.artifact, one.name, at))
-        elif one.scheme is not None and one.bits is not None:
-            found.append(Mixture(_safe(one.name or f"{AUTO}-{one.bits:g}", at), one.bits, one.keep))
+        elif one.scheme is not None and one.scheme.lower() == AUTO:
+            found.append(_mixture(one, at))
         elif one.scheme is not None and one.scheme.upper() not in (BASELINE, "BASELINE"):
             found.append(recipe_of(one, f"variants, number {at}"))
     names = [one.name for one in found]
@@ -101,6 +103,15 @@ def _import(ref: str, name: str | None, at: int) -> Import:
     return Import(_safe(name or Path(ref).name, at), ref)
 
 
+def _mixture(one: VariantConfig, at: int) -> Mixture:
+    told = [
+        *([] if one.bits is None else [f"{one.bits:g}"]),
+        *([] if one.bytes is None else [f"{one.bytes / 1e6:g}MB"]),
+        *([] if one.latency is None else [f"{one.latency:g}ms"]),
+    ]
+    return Mixture(_safe(one.name or "-".join([AUTO, *told]), at), one.bits, one.keep, one.bytes, one.latency)
+
+
 def _safe(name: str, at: int) -> str:
     if not SAFE_NAME.fullmatch(name):
         raise UsageError(
@@ -146,7 +157,8 @@ def candidate_of(artifact: Artifact) -> decide.Candidate:
     )
 
 
-def summary_of(artifact: Artifact, out: Path, model: OpenedModel) -> VariantSummary:
+def summary_of(artifact: Artifact, out: Path, model: OpenedModel, budgets: Sequence[str] = ()) -> VariantSummary:
+    """``budgets``: sentences on what a mixture made of its budgets; they stand before the ledger's."""
     from quantgate.quantize.mix import mixable
 
     manifest = artifact.manifest
@@ -164,7 +176,7 @@ def summary_of(artifact: Artifact, out: Path, model: OpenedModel) -> VariantSumm
         quantized=len(manifest.quantized),
         kept=len(kept),
         fallbacks=tuple(f"{fate.name}: asked {fate.asked}, got {fate.got}: {fate.because}" for fate in missed),
-        notes=tuple(f"{note.tensor}: {note.event}: {note.detail}" for note in manifest.ledger),
+        notes=(*budgets, *(f"{note.tensor}: {note.event}: {note.detail}" for note in manifest.ledger)),
         mean_error=manifest.mean_error,
         repairable=not artifact.rounds_inputs and not mixable(model, artifact.name, artifact),
     )

@@ -28,6 +28,7 @@ from quantgate.quantize.balance import Balanced
 from quantgate.quantize.checkpoints.compressed_tensors import kv_cache_arguments
 from quantgate.quantize.experts import Crowd, Starved, without_statistics
 from quantgate.quantize.hadamard import Rotation
+from quantgate.quantize.heap import keep_heap_small, release_freed
 from quantgate.quantize.journal import Journal, refuse_strangers
 from quantgate.quantize.kv_cache import Ranges, attention_of
 from quantgate.quantize.manifest import Calibration, Fate, Recipe, StoredCache, tool_version
@@ -108,6 +109,7 @@ def sweep(
     if missing:
         with _stoppable(out):
             model.check(lambda done, total: run.progress("check", done, total))
+            keep_heap_small()
             journal.open()
             _walk(run, missing, journal)
             for at, variant in enumerate(missing):
@@ -123,36 +125,57 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
     groups = [run.model.linears(block) for block in range(run.model.depth)]
     open_blocks = [block for block in range(run.model.depth) if not journal.done(block, names)]
     total, done = sum(map(len, groups)), 0
-    tokens = sum(int(batch.real.sum()) for batch in run.batches)
     rotation = _rotation(run, variants)
     hidden = run.model.embed([batch.ids for batch in run.batches]) if run.batches and open_blocks else []
     for index in range(max(open_blocks, default=-1) + 1):
-        with run.model.block(index, run.device) as block:
-            if index not in open_blocks:
-                hidden = [block(one).cpu() for one in hidden]
-            else:
-                journal.begin(index)
-                probe = hidden[-1][:1, :PROBE_TOKENS] if hidden else None
-                ranges = block.cache = Ranges() if any(variant.recipe.kv_cache for variant in variants) else None
-                statistics = Statistics(block, groups[index] if run.batches else [], tokens)
-                hidden = [statistics.forward(one, batch).cpu() for one, batch in zip(hidden, run.batches, strict=True)]
-                statistics.close()
-                block.cache = None
-                held = {group[0]: statistics.take(group[0]) for group in groups[index]} if run.batches else {}
-                pieces = Pieces(run, variants, Crowd.of(block, groups[index], held))
-                pieces.balance(block, groups[index], held, probe)
-                pieces.turn(block, rotation)
-                for at, group in enumerate(groups[index]):
-                    _solve(pieces, block, group, held.pop(group[0], None))
-                    run.progress("quantize", done + at + 1, total)
-                for variant in variants:
-                    pieces.turn_rest(variant)
-                    if ranges is not None and variant.recipe.kv_cache:
-                        pieces.cache(variant, attention_of(groups[index]), ranges)
-                    journal.write(index, variant.name, pieces.tensors[variant.name], pieces.piece(variant))
-                journal.finish(index, names)
+        _block(run, variants, rotation, journal, index, hidden, (done, total) if index in open_blocks else None)
+        release_freed()
         done += len(groups[index])
     run.progress("quantize", total, total)
+
+
+def _block(
+    run: Sweep,
+    variants: list[Variant],
+    rotation: Rotation | None,
+    journal: Journal,
+    index: int,
+    hidden: list[Tensor],
+    progress: tuple[int, int] | None,
+) -> None:
+    """One block: solved, and put into the journal, unless ``progress`` (layers done, of how many) is None.
+
+    ``hidden``, what the block is given, becomes what it gives, a batch at a time. Everything else that the block needed
+    is let go when this returns, before the next one is read.
+    """
+    groups = run.model.linears(index)
+    with run.model.block(index, run.device) as block:
+        if progress is None:
+            for at, one in enumerate(hidden):
+                hidden[at] = block(one).cpu()
+            return
+        journal.begin(index)
+        probe = hidden[-1][:1, :PROBE_TOKENS].clone() if hidden else None
+        ranges = block.cache = Ranges() if any(variant.recipe.kv_cache for variant in variants) else None
+        tokens = sum(int(batch.real.sum()) for batch in run.batches)
+        statistics = Statistics(block, groups if run.batches else [], tokens)
+        for at, batch in enumerate(run.batches):
+            hidden[at] = statistics.forward(hidden[at], batch).cpu()
+        statistics.close()
+        block.cache = None
+        held = {group[0]: statistics.take(group[0]) for group in groups} if run.batches else {}
+        pieces = Pieces(run, variants, Crowd.of(block, groups, held))
+        pieces.balance(block, groups, held, probe)
+        pieces.turn(block, rotation)
+        for at, group in enumerate(groups):
+            _solve(pieces, block, group, held.pop(group[0], None))
+            run.progress("quantize", progress[0] + at + 1, progress[1])
+        for variant in variants:
+            pieces.turn_rest(variant)
+            if ranges is not None and variant.recipe.kv_cache:
+                pieces.cache(variant, attention_of(groups), ranges)
+            journal.write(index, variant.name, pieces.tensors.pop(variant.name), pieces.piece(variant))
+        journal.finish(index, [variant.name for variant in variants])
 
 
 def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | None) -> None:
