@@ -68,7 +68,7 @@ def compare(bench: Bench, sizes: MemorySizes, peers: Sequence[str] = ("llmcompre
 
 
 def rows_of(found: dict[tuple[str, int], Made], sizes: MemorySizes, peers: Sequence[str]) -> list[tuple[str, ...]]:
-    """``found``: what was measured by tool and blocks; ``open`` is a process that opened the model and left it alone."""
+    """``found`` by tool and blocks; ``open`` is a process that opened the model and left it alone."""
     shallow, deep = sizes.depths
     rows = []
     for tool in ("quantgate", *peers):

@@ -1,4 +1,4 @@
-"""The harness from the jobs to the table, with our own tool in the peers' place: real processes, no environment made."""
+"""The harness from the jobs to the table, with our own tool in the peers' place: real processes, no environment."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_fresh_run_and_other_rows_are_made_again(table: Table, bench: Bench, sub
 def test_child_is_measured(table: Table, bench: Bench) -> None:
     cost = json.loads((bench.folder("quantgate", "random") / "cost.json").read_bytes())
     assert cost["rc"] == 0
-    assert 0 < cost["cpu_s"] and 50 * 2**20 < cost["private_bytes"] <= cost["peak_bytes"] < 4 * 2**30
+    assert cost["cpu_s"] > 0 and 50 * 2**20 < cost["private_bytes"] <= cost["peak_bytes"] < 4 * 2**30
 
 
 def test_job_that_fails_is_a_row_that_says_why(table: Table, bench: Bench, subject: Subject) -> None:

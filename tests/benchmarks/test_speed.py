@@ -33,7 +33,8 @@ def test_peer_that_failed_gives_its_reason_and_no_verdict() -> None:
 
 def test_depth_is_judged_by_memory_beyond_the_opened_model() -> None:
     private = {
-        ("open", 2): 100, ("open", 4): 110, ("quantgate", 2): 140, ("quantgate", 4): 152, ("peer", 2): 200, ("peer", 4): 300,
+        ("open", 2): 100, ("open", 4): 110, ("quantgate", 2): 140, ("quantgate", 4): 152,
+        ("peer", 2): 200, ("peer", 4): 300,
     }  # fmt: skip
     found = {key: made(1.0, private_bytes=size * MIB) for key, size in private.items()}
     rows = memory.rows_of(found, memory.QUICK, ["peer"])
@@ -43,6 +44,6 @@ def test_depth_is_judged_by_memory_beyond_the_opened_model() -> None:
 
 
 def test_what_a_block_needs_is_counted_by_hand() -> None:
-    # one block: q and o 128 x 128, k and v 64 x 128, three matrices of 256 x 128; Hessians 3 x 128^2 and 256^2; 256 tokens
+    # q and o 128 x 128, k and v 64 x 128, three matrices of 256 x 128; Hessians 3 x 128^2 and 256^2; 256 tokens
     block, hessians, hidden = 2 * 128**2 + 2 * 64 * 128 + 3 * 256 * 128, 3 * 128**2 + 256**2, 4 * 64 * 128
     assert memory.QUICK.needed == 4 * (block + hessians + hidden)

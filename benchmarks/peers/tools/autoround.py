@@ -13,14 +13,14 @@ def make(work: Work, job: Job) -> Facts:
     """Its loader drops rows shorter than ``seqlen``: all rows are of one length."""
     rows = work.rows()
     settings = (
-        {"scheme": "INT8_W8A8"}
+        {"scheme": "INT8"}
         if job.inputs8
         else {"bits": job.bits, "group_size": job.group or -1, "sym": job.symmetric}
     )
     rounder = AutoRound(
         AutoModelForCausalLM.from_pretrained(work.model, dtype="auto"),
         AutoTokenizer.from_pretrained(work.model),
-        dataset=[torch.tensor([row]) for row in rows],
+        dataset=[{"input_ids": (ids := torch.tensor([row])), "attention_mask": torch.ones_like(ids)} for row in rows],
         nsamples=len(rows),
         seqlen=min(map(len, rows)),
         device_map="cpu",

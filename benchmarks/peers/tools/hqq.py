@@ -14,19 +14,14 @@ def make(work: Work, job: Job) -> Facts:
     stored = weights = 0
     for layer in (one for one in model.model.modules() if isinstance(one, torch.nn.Linear)):
         config = BaseQuantizeConfig(nbits=job.bits, group_size=job.group, axis=1)
-        made = HQQLinear(layer, config, compute_dtype=torch.float32, device="cpu", del_orig=False)
+        made = HQQLinear(layer, config, device="cpu", del_orig=False)
         layer.weight.data = made.dequantize().reshape(layer.weight.shape).float()
-        stored += made.W_q.numel() * made.W_q.element_size() + sum(_bytes(made.meta[key]) for key in ("scale", "zero"))
+        stored += sum(one.numel() * one.element_size() for one in (made.W_q, made.meta["scale"], made.meta["zero"]))
         weights += layer.weight.numel()
     out = work.folder(job)
     model.save_pretrained(out)
     copy_tokenizer(work.model, out)
-    return {"plain": True, "bits": 8 * stored / weights, "note": "scale and zero point counted as 16 bits each"}
-
-
-def _bytes(found: torch.Tensor) -> int:
-    """Two a number: it computes them in the compute type, float32 here, and stores 16 bits where that is bfloat16."""
-    return 2 * found.numel()
+    return {"plain": True, "bits": 8 * stored / weights}
 
 
 if __name__ == "__main__":
