@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="append the tables to docs/BENCHMARKS.md")
     parser.add_argument("--only", action="append", choices=peers.PARTS, help="peers: this part alone (repeatable)")
     parser.add_argument("--quick", action="store_true", help="peers: tiny sizes, to try the way; not for the page")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="peers: threads of every tool (2)")
     parser.add_argument("--fresh", action="store_true", help="peers: make again what is there")
     wanted = parser.parse_args()
     for name in wanted.names:
@@ -37,7 +38,8 @@ def main() -> None:
     for name in wanted.names:
         console.print(f"running {name}", style="dim")
         if name == PEERS:
-            tables += peers.run(only=wanted.only or peers.PARTS, quick=wanted.quick, fresh=wanted.fresh)
+            parts = wanted.only or peers.PARTS
+            tables += peers.run(only=parts, quick=wanted.quick, fresh=wanted.fresh, threads=wanted.threads)
         else:
             results += importlib.import_module(f"benchmarks.{name}").run()
     if results:

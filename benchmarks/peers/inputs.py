@@ -79,15 +79,16 @@ def stories(sizes: Sizes) -> Subject | None:
     model = open_model(STORIES)
     text = STORY_TEXT.read_text("utf-8")
     half = text.index("\n", len(text) // 2)
-    seen, unseen = (_stories(model, part, sizes.rows * sizes.length) for part in (text[:half], text[half:]))
+    rows = 4 * sizes.held_out
+    seen, unseen = (_stories(model, part, max(rows, sizes.rows) * sizes.length) for part in (text[:half], text[half:]))
 
     def held_out(_engine: Engine) -> Batches:
-        ids = torch.tensor(cut(unseen, sizes.held_out, sizes.length))
+        ids = torch.tensor(cut(unseen, rows, sizes.length))
         judged = torch.ones_like(ids, dtype=torch.bool)
         judged[:, -1] = False  # what follows it is not there
         return [(ids, judged)]
 
-    about = f"calibrated on TinyStories, judged on {sizes.held_out} x {sizes.length} tokens of other stories"
+    about = f"calibrated on TinyStories, judged on {rows} x {sizes.length} tokens of other stories"
     return Subject("stories260K", model, cut(seen, sizes.rows, sizes.length), held_out, about)
 
 

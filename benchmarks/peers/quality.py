@@ -10,14 +10,14 @@ from benchmarks.peers.children import Bench, Made
 from benchmarks.peers.entries import AUTO, CHANNEL, GROUPED, MIXED, W8A8, Entry, Format, Mixed, entries, shown
 from benchmarks.peers.inputs import Subject
 from benchmarks.peers.judge import Judge
-from benchmarks.peers.scores import Against, Score, against, best
+from benchmarks.peers.scores import Against, Score, against, best, comparable
 from benchmarks.peers.tools.contract import Job
 from benchmarks.tables import Table
 from quantgate.errors import QuantgateError
 from quantgate.models import OpenedModel
 from quantgate.quantize.mix import linears
 
-COLUMNS = ("format", "tool", "setting", "bits", "mean KL", "over the best peer", "goal", "")
+COLUMNS = ("format", "tool", "setting", "bits", "mean KL", "seconds", "over the best peer", "goal", "")
 WORDS = {True: "met", False: "missed", None: ""}
 
 Entries = Callable[[Format], Sequence[Entry]]
@@ -93,7 +93,14 @@ def score(bench: Bench, subject: Subject, judge: Judge, entry: Entry, job: Job, 
     """Judge one artifact. One that was not made, or that cannot be read, is a score that says why."""
     name = f"{subject.name}-mixed" if entry is AUTO else subject.name
     folder: Path = bench.folder(entry.tool, name) / job.name
-    told = Score(entry.tool, entry.setting, seconds=made.seconds, note=str(made.facts.get("note", "")), peer=entry.peer)
+    told = Score(
+        entry.tool,
+        entry.setting,
+        seconds=made.seconds,
+        together=made.together,
+        note=str(made.facts.get("note", "")),
+        peer=entry.peer,
+    )
     if made.failed:
         return replace(told, failed=made.failed)
     try:
@@ -108,22 +115,26 @@ def score(bench: Bench, subject: Subject, judge: Judge, entry: Entry, job: Job, 
 
 
 def rows_of(name: str, goal: float, scores: Sequence[Score]) -> list[tuple[str, ...]]:
-    """Rows of one format: ours first with their ratios, then the peers, the best one marked.
+    """Rows of one format: ours first with their ratios, then the peers.
 
-    The goal stands beside our first setting, which is what a user gets by default, and beside our best one.
+    The goal stands beside our first setting, which is what a user gets by default, and beside our best one. Marked are
+    the peer that the first is held against, and those that take more bits.
     """
     own = [one for one in scores if not one.peer]
     peers = [one for one in scores if one.peer]
-    default, top, champion = (own[0] if own else None), best(own), best(peers)
-    rows = []
-    for one in own:
-        found = against(one, peers, goal)
-        told = one is default or one is top
-        rows.append(_row(name, one, found, told))
+    if not own:
+        return [_peer_row(name, one, "") for one in peers]
+    default, top = own[0], best(own)
+    rows = [_row(name, one, against(one, peers, goal), one is default or one is top) for one in own]
+    champion, equals = against(default, peers, goal).peer, comparable(default, peers)
     for one in peers:
-        mark = "best peer" if one is champion else ""
-        rows.append((name, shown(one.tool), one.setting, *_measured(one), "", "", mark))
+        mark = "best peer" if one is champion else "more bits" if one.kl is not None and one not in equals else ""
+        rows.append(_peer_row(name, one, mark))
     return rows
+
+
+def _peer_row(name: str, one: Score, mark: str) -> tuple[str, ...]:
+    return (name, shown(one.tool), one.setting, *_measured(one), "", "", mark)
 
 
 def _row(name: str, one: Score, found: Against, told: bool) -> tuple[str, ...]:
@@ -138,7 +149,8 @@ def _called(peer: Score) -> str:
     return f"{shown(peer.tool)} {peer.setting}"
 
 
-def _measured(one: Score) -> tuple[str, str]:
+def _measured(one: Score) -> tuple[str, str, str]:
     if one.failed:
-        return "", f"none: {one.failed}"
-    return f"{one.bits:.3f}", f"{one.kl:.3g}" + (f" ({one.note})" if one.note else "")
+        return "", f"none: {one.failed}", ""
+    seconds = f"{one.seconds:.1f}" + (f" for {one.together}" if one.together > 1 else "")
+    return f"{one.bits:.3f}", f"{one.kl:.3g}" + (f" ({one.note})" if one.note else ""), seconds

@@ -16,7 +16,8 @@ class Score:
     setting: str
     bits: float = 0.0  # stored bits a weight over all linear layers but the head, scales and zero points included
     kl: float | None = None  # mean KL divergence to the baseline, nats a token
-    seconds: float = 0.0
+    seconds: float = 0.0  # of making it, imports left out
+    together: int = 1  # artifacts that were made in these seconds
     note: str = ""
     failed: str = ""
     peer: bool = False

@@ -75,9 +75,11 @@ def test_rows_mark_the_best_peer_and_put_the_goal_beside_our_default_and_our_bes
     worse = Score("quantgate", "awq", bits=4.125, kl=0.3)
     rows = rows_of("W4 g128", 0.75, [OURS, worse, better, *PEERS])
     assert rows[0] == (
-        "W4 g128", "quantgate", "default", "4.125", "0.08", "0.80x of llm-compressor gptq", "at most 0.75x", "missed",
+        "W4 g128", "quantgate", "default", "4.125", "0.08", "0.0", "0.80x of llm-compressor gptq", "at most 0.75x",
+        "missed",
     )  # fmt: skip
-    assert rows[1][5:] == ("3.00x of llm-compressor gptq", "", "")
-    assert rows[2][5:] == ("0.70x of llm-compressor gptq", "at most 0.75x", "met")
-    assert [row[1] for row in rows if row[7] == "best peer"] == ["llm-compressor"]
-    assert ("W4 g128", "torchao", "rtn", "", "none: RuntimeError: no kernel", "", "", "") in rows
+    assert rows[1][6:] == ("3.00x of llm-compressor gptq", "", "")
+    assert rows[2][6:] == ("0.70x of llm-compressor gptq", "at most 0.75x", "met")
+    marked = [(row[2], row[8]) for row in rows[3:] if row[8]]
+    assert marked == [("gptq", "best peer"), ("default", "more bits")]
+    assert ("W4 g128", "torchao", "rtn", "", "none: RuntimeError: no kernel", "", "", "", "") in rows

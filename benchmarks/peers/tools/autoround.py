@@ -13,9 +13,7 @@ def make(work: Work, job: Job) -> Facts:
     """Its loader drops rows shorter than ``seqlen``: all rows are of one length."""
     rows = work.rows()
     settings = (
-        {"scheme": "INT8"}
-        if job.inputs8
-        else {"bits": job.bits, "group_size": job.group or -1, "sym": job.symmetric}
+        {"scheme": "INT8"} if job.inputs8 else {"bits": job.bits, "group_size": job.group or -1, "sym": job.symmetric}
     )
     rounder = AutoRound(
         AutoModelForCausalLM.from_pretrained(work.model, dtype="auto"),
