@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,8 @@ class Bench:
         for job in work.jobs:
             (work.folder(job) / REPORT).unlink(missing_ok=True)
         cost.unlink(missing_ok=True)
+        for left in folder.glob(".*"):  # of a run that was killed: going on from it would cost less than all of it
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         try:
             python = python_of(tool, self.venvs or self.cache)
         except Unavailable as problem:

@@ -1,29 +1,29 @@
-"""Memory: what a sweep holds beyond an opened model, at two depths, against one block and its statistics."""
+"""Memory: what a sweep holds beyond its imports, at two depths, against one block and its statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.peers.children import Bench, Made
 from benchmarks.peers.entries import shown
 from benchmarks.peers.inputs import Shape
-from benchmarks.peers.tools.contract import Job
+from benchmarks.peers.tools.contract import IDLE, Job
 from benchmarks.tables import Table
 
 GPTQ = Job("W4-g128", 4, 128, method="gptq")
-OPEN = Job("open", 16, None, method="open")  # imports, and a model that is opened and left alone
+IMPORTS = Job("idle", 16, None, method=IDLE)
 COLUMNS = (
     "what",
     "blocks",
     "private memory",
-    "beyond an opened model",
+    "beyond its imports",
     "resident, files included",
     "ratio",
     "goal",
     "",
 )
-DEEPER = 1.1  # what the deep model takes beyond being opened, over the shallow one, at most
+DEEPER = 1.1  # what the deep model takes beyond the imports, over the shallow one, at most
 
 
 @dataclass(frozen=True)
@@ -52,36 +52,38 @@ QUICK = MemorySizes(
 
 
 def compare(bench: Bench, sizes: MemorySizes, peers: Sequence[str] = ("llmcompressor",)) -> Table:
-    found = dict[tuple[str, int], Made]()
+    made, idle = dict[tuple[str, int], Made](), dict[str, Made]()
     for layers in sizes.depths:
         shape = replace(sizes.shape, layers=layers)
         model, ids = shape.saved(bench.cache).path, shape.ids(bench.cache, sizes.rows, sizes.length)
-        place = f"{shape.name}-memory"
-        found["open", layers] = bench.run("quantgate", model, ids, [OPEN], f"{place}-open")[OPEN.name]
         for tool in ("quantgate", *peers):
-            found[tool, layers] = bench.run(tool, model, ids, [GPTQ], place)[GPTQ.name]
+            if tool not in idle:
+                idle[tool] = bench.run(tool, model, ids, [IMPORTS], f"{shape.name}-idle")[IMPORTS.name]
+            made[tool, layers] = bench.run(tool, model, ids, [GPTQ], f"{shape.name}-memory")[GPTQ.name]
     about = (
         f"One GPTQ variant (W4 g128), hidden {sizes.shape.hidden}, {sizes.rows} rows of {sizes.length} tokens. One "
-        f"block in float32, the Hessians of its inputs and all hidden states are {_mib(sizes.needed)}."
+        f"block in float32, the Hessians of its inputs and all hidden states are {_mib(sizes.needed)}. Imports: the "
+        "tool's process without any work; ours has opened the smaller model there, which reads no weights."
     )
-    return Table(COLUMNS, tuple(rows_of(found, sizes, peers)), "Memory, random weights", (about,))
+    return Table(COLUMNS, tuple(rows_of(made, idle, sizes.depths)), "Memory, random weights", (about,))
 
 
-def rows_of(found: dict[tuple[str, int], Made], sizes: MemorySizes, peers: Sequence[str]) -> list[tuple[str, ...]]:
-    """``found`` by tool and blocks; ``open`` is a process that opened the model and left it alone."""
-    shallow, deep = sizes.depths
+def rows_of(
+    made: Mapping[tuple[str, int], Made], idle: Mapping[str, Made], depths: tuple[int, int]
+) -> list[tuple[str, ...]]:
+    """``made`` by tool and blocks; ``idle`` a process of the tool that made nothing."""
+    shallow, deep = depths
     rows = []
-    for tool in ("quantgate", *peers):
-        beyond = {layers: _beyond(found[tool, layers], found["open", layers]) for layers in sizes.depths}
-        for layers in sizes.depths:
+    for tool, nothing in idle.items():
+        beyond = {layers: _beyond(made[tool, layers], nothing) for layers in depths}
+        for layers in depths:
             told = _told(tool, beyond[shallow], beyond[deep], shallow) if layers == deep else ("", "", "")
-            rows.append((shown(tool), str(layers), *_cells(found[tool, layers], beyond[layers]), *told))
+            rows.append((shown(tool), str(layers), *_cells(made[tool, layers], beyond[layers]), *told))
     return rows
 
 
-def _beyond(made: Made, opened: Made) -> int | None:
-    """Private bytes over those of a process that only opened the model."""
-    return None if made.failed or opened.failed else made.private_bytes - opened.private_bytes
+def _beyond(made: Made, idle: Made) -> int | None:
+    return None if made.failed or idle.failed else made.private_bytes - idle.private_bytes
 
 
 def _told(tool: str, shallow: int | None, deep: int | None, blocks: int) -> tuple[str, str, str]:

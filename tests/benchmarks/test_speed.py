@@ -31,16 +31,16 @@ def test_peer_that_failed_gives_its_reason_and_no_verdict() -> None:
     assert rows[3][1] == "none: pip could not install it"
 
 
-def test_depth_is_judged_by_memory_beyond_the_opened_model() -> None:
-    private = {
-        ("open", 2): 100, ("open", 4): 110, ("quantgate", 2): 140, ("quantgate", 4): 152,
-        ("peer", 2): 200, ("peer", 4): 300,
-    }  # fmt: skip
+def test_depth_is_judged_by_memory_beyond_the_imports() -> None:
+    private = {("quantgate", 2): 140, ("quantgate", 4): 142, ("llmcompressor", 2): 200, ("llmcompressor", 4): 300}
     found = {key: made(1.0, private_bytes=size * MIB) for key, size in private.items()}
-    rows = memory.rows_of(found, memory.QUICK, ["peer"])
+    idle = {tool: made(0.0, private_bytes=100 * MIB) for tool in ("quantgate", "llmcompressor")}
+    rows = memory.rows_of(found, idle, (2, 4))
     assert rows[0] == ("quantgate", "2", "140 MiB", "40 MiB", "300 MiB", "", "", "")
-    assert rows[1] == ("quantgate", "4", "152 MiB", "42 MiB", "300 MiB", "1.05x of 2 blocks", "at most 1.1x", "met")
-    assert rows[3] == ("peer", "4", "300 MiB", "190 MiB", "300 MiB", "1.90x of 2 blocks", "", "")
+    assert rows[1] == ("quantgate", "4", "142 MiB", "42 MiB", "300 MiB", "1.05x of 2 blocks", "at most 1.1x", "met")
+    assert rows[3] == ("llm-compressor", "4", "300 MiB", "200 MiB", "300 MiB", "2.00x of 2 blocks", "", "")
+    found["quantgate", 4] = made(1.0, private_bytes=180 * MIB)
+    assert memory.rows_of(found, idle, (2, 4))[1][7] == "missed"
 
 
 def test_what_a_block_needs_is_counted_by_hand() -> None:

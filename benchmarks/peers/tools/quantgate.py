@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.peers.tools.contract import Facts, Job, Work, all_at_once
+from benchmarks.peers.tools.contract import IDLE, Facts, Job, Work, all_at_once
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline.auto import drift_of, ingredients, sizes_of
 from quantgate.pipeline.variants import Mixture
@@ -17,13 +17,13 @@ from quantgate.quantize.mix import mix
 from quantgate.quantize.sensitivity import sensitivity
 from quantgate.quantize.sweep import sweep
 
-AUTO, OPEN = "auto", "open"  # methods of a job beside those of recipes: a mixture; opening the model and nothing else
+AUTO = "auto"  # the method of a job that is a mixture
 EXAMPLES = 24  # calibration rows that gradients are taken of
 
 
 def make(work: Work) -> dict[str, Facts]:
     model = open_model(work.model)
-    plain = [job for job in work.jobs if job.method not in (AUTO, OPEN)]
+    plain = [job for job in work.jobs if job.method not in (AUTO, IDLE)]
     if plain:
         sweep(model, work.rows(), [recipe_of(job) for job in plain], work.out)
     for job in work.jobs:
@@ -47,10 +47,8 @@ def _mixture(model: OpenedModel, work: Work, job: Job) -> None:
     made = sweep(model, rows, parts, Path(work.out) / f"{job.name}.parts")
     sources = {recipe.name: artifact for recipe, artifact in zip(parts, made, strict=True)}
     found = sensitivity(model, sources, {"calibration": [(row, 1) for row in rows[:EXAMPLES]]})
-    sizes, weights = (
-        sizes_of(model, sources, found),
-        sum(model.files.entry(f"{layer}.weight").weights for group in found.groups for layer in group),
-    )
+    sizes = sizes_of(model, sources, found)
+    weights = sum(model.files.entry(f"{layer}.weight").weights for group in found.groups for layer in group)
     chosen = least_drift(drift_of(found), sizes, bits * weights / 8, {"calibration": 1.0})
     names = [*found.sources, BASELINE]
     choice = {layer: names[at] for group, at in zip(found.groups, chosen.choice, strict=True) for layer in group}
