@@ -69,23 +69,23 @@ OURS = (
 AUTO = Entry("quantgate", "auto")
 OURS_W8A8 = (Entry("quantgate"), Entry("quantgate", "gptq"), Entry("quantgate", "smoothquant"))
 
-_Peer = partial(Entry, peer=True)
+_peer = partial(Entry, peer=True)
 THEIRS = (
-    _Peer("llmcompressor", "gptq"),
-    _Peer("llmcompressor", "gptq", symmetric=False),
-    _Peer("llmcompressor", "awq"),
-    _Peer("llmcompressor", "awq", symmetric=False),
-    _Peer("llmcompressor", "awq+gptq"),
-    _Peer("autoround"),
-    _Peer("hqq"),
-    _Peer("torchao", "rtn"),
+    _peer("llmcompressor", "gptq"),
+    _peer("llmcompressor", "gptq", symmetric=False),
+    _peer("llmcompressor", "awq"),
+    _peer("llmcompressor", "awq", symmetric=False),
+    _peer("llmcompressor", "awq+gptq"),
+    _peer("autoround"),
+    _peer("hqq"),
+    _peer("torchao", "rtn"),
 )
 THEIRS_W8A8 = (
-    _Peer("llmcompressor", "rtn"),
-    _Peer("llmcompressor", "gptq"),
-    _Peer("llmcompressor", "smoothquant+gptq"),
-    _Peer("autoround"),
-    _Peer("torchao", "rtn"),
+    _peer("llmcompressor", "rtn"),
+    _peer("llmcompressor", "gptq"),
+    _peer("llmcompressor", "smoothquant+gptq"),
+    _peer("autoround"),
+    _peer("torchao", "rtn"),
 )
 
 
