@@ -138,7 +138,7 @@ def _known(folder: Path, job: Job, key: str) -> Made | None:
 
 def _metered(command: list[str], env: dict[str, str], limit_s: float) -> str:
     """Run to its end; why it was stopped, or nothing. The command ends with this process, also on Ctrl-C."""
-    process = subprocess.Popen(command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, process_group=0)
     try:
         process.wait(limit_s)
     except subprocess.TimeoutExpired:
