@@ -6,6 +6,7 @@ memory holds one block, its statistics and the activations, however deep the mod
 as often as one.
 
 The activations are those of the full-precision model for every recipe: that is what makes the statistics shareable.
+A recipe that asks for those of its own quantized blocks pays for them itself (``propagate``).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from quantgate.quantize.manifest import Calibration, Fate, Recipe, StoredCache, 
 from quantgate.quantize.methods import LayerStats
 from quantgate.quantize.pieces import Pieces
 from quantgate.quantize.plan import Variant, plan
+from quantgate.quantize.propagate import Streams, propagated
 from quantgate.quantize.publish import write_artifact
 from quantgate.quantize.shards import SHARD_BYTES
 from quantgate.quantize.statistics import Batch, Statistics, batches
@@ -123,7 +125,9 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
     total, done = sum(map(len, groups)), 0
     tokens = sum(int(batch.real.sum()) for batch in run.batches)
     hidden = run.model.embed([batch.ids for batch in run.batches]) if run.batches and open_blocks else []
-    for index in range(max(open_blocks, default=-1) + 1):
+    streams, last = Streams(run, variants, hidden), max(open_blocks, default=-1)
+    sharing = [variant for variant in variants if not propagated(variant)]
+    for index in range(last + 1):
         with run.model.block(index, run.device) as block:
             if index not in open_blocks:
                 hidden = [block(one).cpu() for one in hidden]
@@ -132,20 +136,24 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
                 probe = hidden[-1][:1, :PROBE_TOKENS] if hidden else None
                 ranges = block.cache = Ranges() if any(variant.recipe.kv_cache for variant in variants) else None
                 statistics = Statistics(block, groups[index] if run.batches else [], tokens)
+                before = hidden if streams.streams else []
                 hidden = [statistics.forward(one, batch).cpu() for one, batch in zip(hidden, run.batches, strict=True)]
                 statistics.close()
                 block.cache = None
                 held = {group[0]: statistics.take(group[0]) for group in groups[index]} if run.batches else {}
-                pieces = Pieces(run, variants, Crowd.of(block, groups[index], held))
+                pieces = Pieces(run, sharing, Crowd.of(block, groups[index], held))
                 pieces.balance(block, groups[index], held, probe)
+                own = streams.solve(block, groups[index], before, held, _solve) if streams.streams else []
                 for at, group in enumerate(groups[index]):
                     _solve(pieces, block, group, held.pop(group[0], None))
                     run.progress("quantize", done + at + 1, total)
-                for variant in variants:
+                for pieces, variant in ((some, one) for some in (pieces, *own) for one in some.variants):
                     if ranges is not None and variant.recipe.kv_cache:
                         pieces.cache(variant, attention_of(groups[index]), ranges)
                     journal.write(index, variant.name, pieces.tensors[variant.name], pieces.piece(variant))
                 journal.finish(index, names)
+            if index < last:
+                streams.advance(block, journal)
         done += len(groups[index])
     run.progress("quantize", total, total)
 
