@@ -73,20 +73,19 @@ class Drift:
                 continue
             rows, known = given[first]
             if not torch.equal(tokens, known):
-                both, at, there = _both(tokens, known)
-                if not len(both):
-                    continue
-                mine, rows = mine[at], rows[there]
+                here, there = both(tokens, known)
+                mine, rows = mine[here], rows[there]
             self.sums[first].addmm_((rows - mine).T, mine)
 
     def close(self) -> None:
         self._own.close()
 
 
-def _both(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The numbers that are in both (each holds a number once), and where they stand in ``a`` and in ``b``."""
-    places = torch.full((int(torch.cat([a, b]).max()) + 1 if len(a) + len(b) else 0,), -1, device=a.device)
+def both(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the numbers that are in both [n] stand in ``a`` and in ``b``, whose numbers are their own each."""
+    largest = max((int(one.max()) for one in (a, b) if len(one)), default=-1)
+    places = torch.full((largest + 1,), -1, device=a.device)
     places[b] = torch.arange(len(b), device=b.device)
     there = places[a]
     at = (there >= 0).nonzero().squeeze(1)
-    return a[at], at, there[at]
+    return at, there[at]

@@ -156,13 +156,10 @@ class Streams:
 
 def _what_decides(model: OpenedModel, variant: Variant) -> str:
     """All that a stream depends on: variants with the same can differ in how they are stored, and in nothing else."""
-    container = variant.container
     types = {torch_dtype(entry.dtype) for entry in model.files.entries.values()}
-    scales = sorted(str(container.scale_dtype(one)) for one in types if one.is_floating_point)
-    return repr(
-        (variant.grid, variant.scheme.activations, variant.method_name, variant.options, variant.experts)
-        + (sorted(variant.kept), scales, container.least_scale)
-    )
+    scales = sorted(str(variant.container.scale_dtype(one)) for one in types if one.is_floating_point)
+    numbers = (variant.grid, variant.scheme.activations, scales)
+    return repr((*numbers, variant.method_name, variant.options, variant.experts, sorted(variant.kept)))
 
 
 def _stages(block: Block, groups: Sequence[list[str]]) -> list[list[list[str]]]:

@@ -147,10 +147,12 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
                 for at, group in enumerate(groups[index]):
                     _solve(pieces, block, group, held.pop(group[0], None))
                     run.progress("quantize", done + at + 1, total)
-                for pieces, variant in ((some, one) for some in (pieces, *own) for one in some.variants):
+                of = {variant.name: some for some in (pieces, *own) for variant in some.variants}
+                for variant in variants:
+                    some = of[variant.name]
                     if ranges is not None and variant.recipe.kv_cache:
-                        pieces.cache(variant, attention_of(groups[index]), ranges)
-                    journal.write(index, variant.name, pieces.tensors[variant.name], pieces.piece(variant))
+                        some.cache(variant, attention_of(groups[index]), ranges)
+                    journal.write(index, variant.name, some.tensors[variant.name], some.piece(variant))
                 journal.finish(index, names)
             if index < last:
                 streams.advance(block, journal)

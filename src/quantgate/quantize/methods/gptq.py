@@ -65,7 +65,7 @@ class GptqOptions(Record):
         return self
 
     def body(self) -> dict[str, Any]:
-        """Without the keys of propagation where nothing is propagated: artifacts made before there was any stay valid."""
+        """Without the keys of propagation where nothing is propagated: older artifacts stay what was asked for."""
         return {key: value for key, value in super().body().items() if self.propagate or key not in PROPAGATION}
 
 
