@@ -90,6 +90,12 @@ class Block:
         parent = self.module.get_submodule(path.rpartition(".")[0])
         return (layer.rpartition(".")[0], parent) if isinstance(parent, Experts) else None
 
+    def copy(self) -> Block:
+        """The same block with the same weights in memory; a weight that is put into the copy is not in the block."""
+        shared = [*self.module.parameters(), *self.module.buffers()]
+        module = copy.deepcopy(self.module, {id(one): one for one in shared})
+        return Block(self._walker, self.index, module, self.device)
+
     @property
     def config(self) -> Any:
         return self._walker.config

@@ -4,7 +4,9 @@
 
 Layers that read one input (q/k/v, gate/up) are fused by runtimes, so they come from one source. The name ``BF16`` is
 that of the model itself. Sources that are rotated, or have channel scales folded in (AWQ, SmoothQuant), can be mixed
-with nothing, since their layers expect another input.
+with nothing, since their layers expect another input. A layer that was solved on its variant's own stream
+(``propagate``) is lent as the tensor that it is: its correction was made for the blocks that stood before it there, and
+its fate goes on to say so.
 """
 
 from __future__ import annotations

@@ -133,6 +133,10 @@ def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], 
     _check_cache(recipe, method, where, calibrated=calibrated)
     if recipe.rotation:
         _check_rotation(model, found, method, where, calibrated=calibrated)
+        if getattr(options, "propagate", False):
+            raise FormatError(
+                f"{where}: a stream of its own (propagate) is not measured in rotated channels; leave out either"
+            )
     kept = _kept(model, recipe, blocks, where)
     layers = [layer for block in blocks for group in block for layer in group]
     _check_groups(model, found.weights, layers, kept, where)

@@ -6,6 +6,7 @@ memory holds one block, its statistics and the activations, however deep the mod
 as often as one.
 
 The activations are those of the full-precision model for every recipe: that is what makes the statistics shareable.
+A recipe that asks for those of its own quantized blocks pays for them itself (``propagate``).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from quantgate.quantize.manifest import Calibration, Fate, Recipe, StoredCache, 
 from quantgate.quantize.methods import LayerStats
 from quantgate.quantize.pieces import Pieces
 from quantgate.quantize.plan import Variant, plan
+from quantgate.quantize.propagate import Streams, propagated
 from quantgate.quantize.publish import write_artifact
 from quantgate.quantize.rotate import surround
 from quantgate.quantize.shards import SHARD_BYTES
@@ -127,8 +129,11 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
     total, done = sum(map(len, groups)), 0
     rotation = _rotation(run, variants)
     hidden = run.model.embed([batch.ids for batch in run.batches]) if run.batches and open_blocks else []
+    streams = Streams(run, variants, hidden)
     for index in range(max(open_blocks, default=-1) + 1):
-        _block(run, variants, rotation, journal, index, hidden, (done, total) if index in open_blocks else None)
+        _block(
+            run, variants, rotation, streams, journal, hidden, index, (done, total) if index in open_blocks else None
+        )
         release_freed()
         done += len(groups[index])
     run.progress("quantize", total, total)
@@ -138,9 +143,10 @@ def _block(
     run: Sweep,
     variants: list[Variant],
     rotation: Rotation | None,
+    streams: Streams,
     journal: Journal,
-    index: int,
     hidden: list[Tensor],
+    index: int,
     progress: tuple[int, int] | None,
 ) -> None:
     """One block: solved, and put into the journal, unless ``progress`` (layers done, of how many) is None.
@@ -153,29 +159,38 @@ def _block(
         if progress is None:
             for at, one in enumerate(hidden):
                 hidden[at] = block(one).cpu()
+            streams.advance(block, journal)
             return
         journal.begin(index)
         probe = hidden[-1][:1, :PROBE_TOKENS].clone() if hidden else None
         ranges = block.cache = Ranges() if any(variant.recipe.kv_cache for variant in variants) else None
         tokens = sum(int(batch.real.sum()) for batch in run.batches)
         statistics = Statistics(block, groups if run.batches else [], tokens)
+        before = list(hidden) if streams.streams else []
         for at, batch in enumerate(run.batches):
             hidden[at] = statistics.forward(hidden[at], batch).cpu()
         statistics.close()
         block.cache = None
         held = {group[0]: statistics.take(group[0]) for group in groups} if run.batches else {}
-        pieces = Pieces(run, variants, Crowd.of(block, groups, held))
+        sharing = [variant for variant in variants if not propagated(variant)]
+        pieces = Pieces(run, sharing, Crowd.of(block, groups, held))
         pieces.balance(block, groups, held, probe)
         pieces.turn(block, rotation)
+        own = streams.solve(block, groups, before, held, _solve) if streams.streams else []
+        del before
         for at, group in enumerate(groups):
             _solve(pieces, block, group, held.pop(group[0], None))
             run.progress("quantize", progress[0] + at + 1, progress[1])
+        of = {variant.name: some for some in (pieces, *own) for variant in some.variants}
         for variant in variants:
-            pieces.turn_rest(variant)
+            some = of[variant.name]
+            some.turn_rest(variant)
             if ranges is not None and variant.recipe.kv_cache:
-                pieces.cache(variant, attention_of(groups), ranges)
-            journal.write(index, variant.name, pieces.tensors.pop(variant.name), pieces.piece(variant))
+                some.cache(variant, attention_of(groups), ranges)
+            journal.write(index, variant.name, some.tensors.pop(variant.name), some.piece(variant))
         journal.finish(index, [variant.name for variant in variants])
+        if index + 1 < run.model.depth:
+            streams.advance(block, journal)
 
 
 def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | None) -> None:
