@@ -109,9 +109,8 @@ class Fate(Record):
     got: str  # a format, the stored type ("bf16"), or "tied to ..."
     scheme: str = ""  # of a quantized layer: the label of its scheme, W4A16-g64
     because: str = ""  # why the two differ, or why nothing was asked
-    error: float | None = (
-        None  # tr(dW H dW^T) / tr(W H W^T), H of the model's own inputs: share of the layer's output energy lost on them
-    )
+    # tr(dW H dW^T) / tr(W H W^T), H of the model's own inputs: share of the layer's output energy lost on them
+    error: float | None = None
     weight_error: float | None = None  # |dW|^2 / |W|^2
     weights: int = 0  # how many numbers
     bytes: int = 0  # on disk, scales and zero points included, without the constant 16 bytes of a packed shape
