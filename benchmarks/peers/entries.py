@@ -74,7 +74,6 @@ THEIRS = (
     _peer("llmcompressor", "gptq"),
     _peer("llmcompressor", "gptq", symmetric=False),
     _peer("llmcompressor", "awq"),
-    _peer("llmcompressor", "awq", symmetric=False),
     _peer("llmcompressor", "awq+gptq"),
     _peer("autoround"),
     _peer("hqq"),
@@ -84,7 +83,7 @@ THEIRS_W8A8 = (
     _peer("llmcompressor", "rtn"),
     _peer("llmcompressor", "gptq"),
     _peer("llmcompressor", "smoothquant+gptq"),
-    _peer("autoround"),
+    _peer("autoround", "rtn", options={"iters": 0}),  # what it recommends for eight bits
     _peer("torchao", "rtn"),
 )
 

@@ -33,7 +33,7 @@ Batches = list[tuple[Tensor, Tensor]]  # ids [rows, length] and the mask of posi
 class Sizes:
     """``rows`` of ``length`` calibration tokens; ``held_out`` conversations a suite, or rows of text."""
 
-    rows: int = 128
+    rows: int = 64
     length: int = 256
     held_out: int = 24
 

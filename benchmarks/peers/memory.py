@@ -44,7 +44,7 @@ class MemorySizes:
 
 
 FULL = MemorySizes(
-    Shape(hidden=768, layers=8, feed_forward=2048, heads=12, kv_heads=4, vocabulary=2048), (8, 32), rows=8, length=512
+    Shape(hidden=512, layers=8, feed_forward=1408, heads=8, kv_heads=4, vocabulary=2048), (8, 32), rows=8, length=512
 )
 QUICK = MemorySizes(
     Shape(hidden=128, layers=2, feed_forward=256, heads=4, kv_heads=2, vocabulary=300), (2, 4), rows=4, length=64

@@ -52,7 +52,7 @@ def formats_of(model: OpenedModel) -> tuple[Format, ...]:
 
 def _hurried(entry: Entry) -> Entry:
     """AutoRound with 2 steps instead of 200, where only the way matters."""
-    return replace(entry, options={"iters": 2}) if entry.tool == "autoround" else entry
+    return replace(entry, options={"iters": 2}) if entry.tool == "autoround" and not entry.options else entry
 
 
 def mixed_job(mixed: Mixed) -> Job:

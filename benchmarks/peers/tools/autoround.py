@@ -27,6 +27,11 @@ def make(work: Work, job: Job) -> Facts:
     )
     out = work.folder(job)
     rounder.quantize_and_save(str(out), format="llm_compressor" if job.inputs8 else "auto_round")
+    if not (out / "config.json").is_file():  # it makes a folder in the folder, named after the model and its bits
+        (inner,) = (one for one in out.iterdir() if one.is_dir())
+        for file in inner.iterdir():
+            file.replace(out / file.name)
+        inner.rmdir()
     copy_tokenizer(work.model, out)
     return {}
 

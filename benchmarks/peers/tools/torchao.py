@@ -14,18 +14,27 @@ from benchmarks.peers.tools.contract import Facts, Job, Work, copy_tokenizer, on
 
 
 def make(work: Work, job: Job) -> Facts:
-    model = AutoModelForCausalLM.from_pretrained(work.model, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(work.model, dtype="auto")
     quantize_(model.model, _config(job))
     stored = weights = 0.0
     for layer in (one for one in model.model.modules() if isinstance(one, torch.nn.Linear)):
-        weights += layer.weight.numel()
-        stored += layer.weight.numel() * job.bits / 8 + 2 * layer.weight.scale.numel()
-        layer.weight = torch.nn.Parameter(layer.weight.dequantize().float(), requires_grad=False)
+        codes, scale = layer.weight.qdata, layer.weight.scale
+        weights += codes.numel()
+        stored += codes.numel() * job.bits / 8 + scale.numel() * scale.element_size()
+        layer.weight = torch.nn.Parameter(_decoded(codes, scale), requires_grad=False)
     out = work.folder(job)
-    model.save_pretrained(out)
+    model.float().save_pretrained(out)
     copy_tokenizer(work.model, out)
     note = "" if job.inputs8 else f"it keeps {job.bits}-bit codes in bytes; counted as if packed"
     return {"plain": True, "bits": 8 * stored / weights, "inputs8": job.inputs8, "note": note}
+
+
+def _decoded(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """float32 [out, in] of symmetric int8 ``codes`` [out, in] and ``scale`` [out, in / group]."""
+    groups = scale.numel() // len(codes)
+    return (codes.float().reshape(len(codes), groups, -1) * scale.float().reshape(len(codes), groups, 1)).reshape(
+        codes.shape
+    )
 
 
 def _config(job: Job) -> Any:
