@@ -91,7 +91,10 @@ class Block:
         return (layer.rpartition(".")[0], parent) if isinstance(parent, Experts) else None
 
     def copy(self) -> Block:
-        """The same block with the same weights in memory; a weight that is put into the copy is not in the block."""
+        """The same block with the same weights in memory; a weight that is put into the copy is not in the block.
+
+        Hooks would be copied too: take copies before putting any on.
+        """
         shared = [*self.module.parameters(), *self.module.buffers()]
         module = copy.deepcopy(self.module, {id(one): one for one in shared})
         return Block(self._walker, self.index, module, self.device)
