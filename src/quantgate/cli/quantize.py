@@ -23,6 +23,15 @@ def quantize(
     keep: Annotated[
         list[str] | None, typer.Option("--keep", "-k", help="Layers to leave alone: names, parts or globs; repeatable.")
     ] = None,
+    lm_head: Annotated[
+        str, typer.Option(help="The output layer: a weight-only scheme such as W8A16 or W4A16-g32, or keep.")
+    ] = "keep",
+    embeddings: Annotated[
+        str, typer.Option(help="The embedding table: the scheme of the blocks, where that is weight-only, or keep.")
+    ] = "keep",
+    untie: Annotated[
+        bool, typer.Option("--untie", help="Store an output layer of its own where the model reads the embeddings.")
+    ] = False,
     traffic: Traffic = None,
     samples: Samples = 256,
     max_tokens: MaxTokens = 512,
@@ -34,8 +43,9 @@ def quantize(
     from quantgate.pipeline import quantize_only
     from quantgate.report.artifacts import show_artifacts, show_predicted
 
+    outside = {"lm_head": lm_head, "embeddings": embeddings, "untie": untie}
     if dry_run:
-        show_predicted(quantize_only.predict(model, variant, keep=keep or ()), out, console)
+        show_predicted(quantize_only.predict(model, variant, keep=keep or (), **outside), out, console)
         return
     with bars(quiet=quiet) as progress:
         made = quantize_only.quantize(
@@ -48,5 +58,6 @@ def quantize(
             max_tokens=max_tokens,
             seed=seed,
             progress=progress,
+            **outside,
         )
     show_artifacts(made, console)

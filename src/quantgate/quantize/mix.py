@@ -116,6 +116,8 @@ def mixable(model: OpenedModel, name: str, source: Artifact) -> str:
         return f"'{name}' is stored as {manifest.checkpoint}; only {CONTAINER} says each layer's format"
     if manifest.kv_cache is not None:
         return f"'{name}' has a KV cache in {manifest.kv_cache.format}, which is a matter of all layers"
+    if ends := [name for name in (model.walker.table, model.walker.head) if name in source.coded]:
+        return f"'{name}' has {ends[0]} in codes, and a mixture keeps it"
     if moved := folded(source):
         return f"'{name}' has channel scales of {moved} and others folded in, so its layers expect another input"
     return ""

@@ -16,6 +16,8 @@ from quantgate.formats.schemes import KV_CACHES
 from quantgate.models import OpenedModel
 from quantgate.models.tensors import torch_dtype
 from quantgate.quantize import checkpoints, methods
+from quantgate.quantize.ends import Ends
+from quantgate.quantize.ends import resolve as resolve_ends
 from quantgate.quantize.manifest import ALWAYS_KEPT, BASELINE, CONTAINER, Note, Recipe
 from quantgate.quantize.methods._scaling import ScalingMethod
 from quantgate.records import Record, parse
@@ -49,6 +51,7 @@ class Variant:
     kept: dict[str, str]  # linear layer -> why it stays at full precision
     container: checkpoints.Checkpoint
     experts: ExpertOptions
+    ends: Ends  # its embedding table and output layer
 
     @property
     def name(self) -> str:
@@ -137,7 +140,8 @@ def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], 
         out, columns = model.files.entry(f"{layer}.weight").shape
         if layer not in kept and (reason := container.refuse_layer(found, out, columns)):
             raise FormatError(f"{where}: {layer}: {reason}; list '{layer.rpartition('.')[2]}' under keep")
-    return Variant(recipe, found, found.weights, name, method, options, kept, container, experts)
+    ends = resolve_ends(model, recipe, found, container, where)
+    return Variant(recipe, found, found.weights, name, method, options, kept, container, experts, ends)
 
 
 def _check_cache(recipe: Recipe, method: methods.Method, where: str, *, calibrated: bool) -> None:

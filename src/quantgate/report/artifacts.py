@@ -37,6 +37,9 @@ def show_predicted(found: Sequence[Predicted], out: Path, console: Console) -> N
         cells = (megabytes(one.tensor_bytes), f"{one.bits_per_weight:.2f}", str(one.layers), str(one.kept))
         table.add_row(one.name, *cells, f"{one.format}, by {one.method}")
     console.print(table)
+    for one in found:
+        for sentence in one.ends:
+            console.print(f"{one.name}: {sentence}", soft_wrap=True)
     total = sum(one.tensor_bytes for one in found)
     console.print(f"{megabytes(total)} MB of tensors would go to {out}; nothing was written", style="dim")
 
