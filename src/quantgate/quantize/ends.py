@@ -93,7 +93,7 @@ def resolve(model: OpenedModel, recipe: Recipe, blocks: Scheme, container: Check
             raise UsageError(
                 f"{where}: keep: '{pattern}' covers {name}, and {key} asks for codes; leave one of them out"
             )
-    _check_tied(model, recipe, found, where)
+    _check_tied(model, recipe, found, blocks, where)
     if reason := container.refuse_ends(found, blocks):
         raise FormatError(f"{where}: the container {recipe.container} cannot hold {_told(recipe)}: {reason}")
     for name, one in found.coded.items():
@@ -125,19 +125,18 @@ def _check_untie(model: OpenedModel, recipe: Recipe, ends: Ends, where: str) -> 
         )
 
 
-def _check_tied(model: OpenedModel, recipe: Recipe, ends: Ends, where: str) -> None:
+def _check_tied(model: OpenedModel, recipe: Recipe, ends: Ends, blocks: Scheme, where: str) -> None:
     """Raises UsageError where a tied model would have to hold codes in one end and other numbers in the other."""
     if not ends.tied or ends.untied or recipe.lm_head.upper() == recipe.embeddings.upper():
         return
-    key, other = ("lm_head", "embeddings") if ends.lm_head is not None else ("embeddings", "lm_head")
     entry = model.files.entry(f"{ends.table}.weight")
     own = f"a kept {ends.head}" if ends.lm_head is None else f"{ends.head} in codes"
     grid = ends.lm_head
     size = entry.size if grid is None else _bytes(entry, grid)
+    both = "say " if blocks.activations else f"say {blocks.label}, as the blocks have it, for both, or "
     raise UsageError(
         f"{where}: {_told(recipe)}, but {model.ref} is tied: it reads one table ({ends.table}) for both, so both must "
-        f"be the same; ask '{other}: {getattr(recipe, key)}' too, or 'untie: true', which stores {own} of "
-        f"{size / 1e6:.2f} MB beside the table"
+        f"be the same; {both}'untie: true', which stores {own} of {size / 1e6:.2f} MB beside the table"
     )
 
 

@@ -19,7 +19,8 @@ Codes of 3 bits are packed densely, as compressed-tensors 0.20 does (32 codes in
 codes a word and would misread them. Zero points (asymmetric schemes) are packed along the output dimension. What writes
 here loads in transformers 5.23 with compressed-tensors 0.20 to the same logits, bit for bit for weight-only schemes; an
 asymmetric scheme needs ``CompressedTensorsConfig(dequantize=True)`` there, because without it that pair of versions
-expects the zero points unpacked and stops with a size mismatch.
+expects the zero points unpacked and stops with a size mismatch. That path is also the only one that opens an embedding
+table in codes, and it decodes every layer by the first group's format.
 Source: compressed-tensors 0.20, compressors/pack_quantized, compressors/naive_quantized, quantization/quant_config.py.
 """
 
