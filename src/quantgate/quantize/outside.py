@@ -117,8 +117,8 @@ def by_rows(
 ) -> Solved:
     """``weight`` [out, in] solved in slices of at most ``limit`` numbers; ``stored`` is safetensors' word for its type.
 
-    A slice is a multiple of 32 rows, so that the codes are those of one solve over all rows, up to the order in which
-    sums are taken.
+    The codes are those of one solve over all rows, up to the order in which sums are taken; but ``hqq`` ends its rounds
+    slice by slice, and may find others that are as good.
     """
     reach = float(weight.abs().max())
     rows = max(32, limit // weight.shape[1] // 32 * 32)
