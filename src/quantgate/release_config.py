@@ -14,7 +14,7 @@ from quantgate.errors import UsageError, hint
 from quantgate.formats import scheme_names
 from quantgate.models.families import ROTATABLE
 from quantgate.quantize import checkpoints, methods
-from quantgate.quantize.manifest import CONTAINER, EVENTS
+from quantgate.quantize.manifest import CONTAINER, EVENTS, KEEP
 from quantgate.records import Record, parse
 
 
@@ -145,6 +145,15 @@ class VariantConfig(Record):
     )
     container: str = Field(default=CONTAINER, description=f"how it is stored: {', '.join(checkpoints.names())}")
     keep: tuple[str, ...] = Field(default=(), description="layers to leave alone: names, parts of names, or globs")
+    lm_head: str = Field(
+        default=KEEP, description="the output layer: a weight-only scheme such as W8A16 or W4A16-g32, or keep"
+    )
+    embeddings: str = Field(
+        default=KEEP, description="the embedding table: the scheme of the blocks, where that is weight-only, or keep"
+    )
+    untie: bool = Field(
+        default=False, description="store an output layer of its own where the model reads the embeddings as one"
+    )
     name: str | None = Field(default=None, description="what to call it")
 
     @model_validator(mode="after")

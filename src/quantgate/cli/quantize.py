@@ -25,6 +25,15 @@ def quantize(
     keep: Annotated[
         list[str] | None, typer.Option("--keep", "-k", help="Layers to leave alone: names, parts or globs; repeatable.")
     ] = None,
+    lm_head: Annotated[
+        str, typer.Option(help="The output layer: a weight-only scheme such as W8A16 or W4A16-g32, or keep.")
+    ] = "keep",
+    embeddings: Annotated[
+        str, typer.Option(help="The embedding table: the scheme of the blocks, where that is weight-only, or keep.")
+    ] = "keep",
+    untie: Annotated[
+        bool, typer.Option("--untie", help="Store an output layer of its own where the model reads the embeddings.")
+    ] = False,
     traffic: Traffic = None,
     samples: Samples = 256,
     max_tokens: MaxTokens = 512,
@@ -39,9 +48,17 @@ def quantize(
     from quantgate.report.artifacts import show_artifacts
     from quantgate.report.forecasts import show_forecast
 
+    outside = {"lm_head": lm_head, "embeddings": embeddings, "untie": untie}
     if dry_run:
         told = quantize_only.forecast(
-            model, variant, keep=keep or (), traffic=traffic, samples=samples, max_tokens=max_tokens, seed=seed
+            model,
+            variant,
+            keep=keep or (),
+            traffic=traffic,
+            samples=samples,
+            max_tokens=max_tokens,
+            seed=seed,
+            **outside,
         )
         show_forecast(told, out, console)
         return
@@ -56,5 +73,6 @@ def quantize(
             max_tokens=max_tokens,
             seed=seed,
             progress=progress,
+            **outside,
         )
     show_artifacts(made, console)

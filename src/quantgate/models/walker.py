@@ -132,6 +132,12 @@ class Walker:
         return self.anatomy.module_name(self.anatomy.head)
 
     @property
+    def table(self) -> str:
+        """The checkpoint's name of the embedding table."""
+        owner = self.skeleton.get_input_embeddings()
+        return self.anatomy.module_name(next(path for path, one in self.skeleton.named_modules() if one is owner))
+
+    @property
     def has_experts(self) -> bool:
         return any(isinstance(module, Experts) for layer in self.layers for module in layer.modules())
 
@@ -160,16 +166,23 @@ class Walker:
                 hidden.append(seen[0].clone())
             return hidden
 
-    @torch.no_grad()
     def finish(self, hidden: Tensor) -> Tensor:
         """What the last block gives [batch, tokens, hidden] -> what the head is given: the final norm, a projection."""
-        ids = torch.zeros(hidden.shape[:2], dtype=torch.long)
+        (out,) = self.finished([hidden])
+        return out
+
+    @torch.no_grad()
+    def finished(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """``finish`` for batch after batch, with what stands around the blocks read once."""
         with self._surroundings():
-            self._recorders[-1].instead = hidden.cpu()
-            try:
-                return self.anatomy.trunk(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
-            finally:
-                self._recorders[-1].instead = None
+            for hidden in batches:
+                self._recorders[-1].instead = hidden.cpu()
+                try:
+                    ids = torch.zeros(hidden.shape[:2], dtype=torch.long)
+                    out = self.anatomy.trunk(input_ids=ids, use_cache=False).last_hidden_state
+                finally:
+                    self._recorders[-1].instead = None
+                yield out
 
     def _learn_shape(self) -> None:
         """Whether the model's blocks give a tensor or a tuple with it; raises ModelError when neither goes through."""

@@ -12,7 +12,8 @@ from quantgate import decide, formats
 from quantgate.errors import UsageError
 from quantgate.models import OpenedModel
 from quantgate.models.locate import locate
-from quantgate.quantize.manifest import BASELINE, SAFE_NAME, Recipe, in_container
+from quantgate.quantize.ends import ends_of, parts_of, sentences
+from quantgate.quantize.manifest import BASELINE, KEEP, SAFE_NAME, Recipe, in_container, outside_in_words
 from quantgate.records import parse
 from quantgate.release_config import AUTO, VariantConfig
 from quantgate.report import VariantSummary
@@ -135,6 +136,9 @@ def recipe_of(one: VariantConfig, where: str) -> Recipe:
         "rotation": one.rotation or "",
         "container": one.container,
         "keep": one.keep,
+        "lm_head": _end(one.lm_head, f"{where}, lm_head"),
+        "embeddings": _end(one.embeddings, f"{where}, embeddings"),
+        "untie": one.untie,
         "label": one.name or in_container("-".join([scheme.label, *_parts(one)]), one.container),
     }
     return parse(Recipe, data, where=where)
@@ -143,7 +147,13 @@ def recipe_of(one: VariantConfig, where: str) -> Recipe:
 def _parts(one: VariantConfig) -> list[str]:
     """What a variant's name tells beside its scheme."""
     turned = ["rot"] if one.rotation else []
-    return [*([one.method] if one.method else []), *turned, *([f"kv-{one.kv_cache}"] if one.kv_cache else [])]
+    outside = outside_in_words(_end(one.lm_head, "lm_head"), _end(one.embeddings, "embeddings"), untie=one.untie)
+    return [*([one.method] if one.method else []), *turned, *([f"kv-{one.kv_cache}"] if one.kv_cache else []), *outside]
+
+
+def _end(asked: str, where: str) -> str:
+    """``keep``, or the label of the scheme that is ``asked``. Raises UnknownName."""
+    return KEEP if asked.lower() == KEEP else formats.scheme(asked, where=where).label
 
 
 def candidate_of(artifact: Artifact) -> decide.Candidate:
@@ -178,6 +188,7 @@ def summary_of(artifact: Artifact, out: Path, model: OpenedModel, budgets: Seque
         fallbacks=tuple(f"{fate.name}: asked {fate.asked}, got {fate.got}: {fate.because}" for fate in missed),
         notes=(*budgets, *(f"{note.tensor}: {note.event}: {note.detail}" for note in manifest.ledger)),
         mean_error=manifest.mean_error,
+        ends=sentences(ends := ends_of(artifact, model), parts_of(manifest.fates, ends), manifest.tensor_bytes),
         repairable=not artifact.rounds_inputs and not mixable(model, artifact.name, artifact),
     )
 

@@ -77,14 +77,17 @@ def _block(work: Workload, block: BlockShape, rates: Rates, spent: dict[str, flo
     tokens = work.tokens
     spent["check"] += block.weights * 3 / rates.elements + OPENED / rates.calls
     if tokens.padded:
+        passes = 1 + sum(stream.forwards for stream in work.streams) + any(one.corrected for one in work.streams)
+        measured = 1 + sum(1 + 2 * stream.corrected for stream in work.streams)
         multiplied = sum(group.columns * sum(group.outs) * group.share for group in block.groups)
         scores = 2 * tokens.longest * work.hidden
-        spent["forward"] += 2 * tokens.padded * (multiplied + scores) / rates.products
-        spent["forward"] += tokens.padded * AROUND * work.hidden / rates.elements
+        spent["forward"] += passes * 2 * tokens.padded * (multiplied + scores) / rates.products
+        spent["forward"] += passes * tokens.padded * AROUND * work.hidden / rates.elements
         for group in block.groups:
             seen = tokens.real * group.share
-            spent["statistics"] += seen * group.columns**2 / rates.products + 3 * seen * group.columns / rates.elements
-            spent["forward"] += tokens.padded * group.share * 4 * max(group.outs) / rates.elements
+            each = seen * group.columns**2 / rates.products + 3 * seen * group.columns / rates.elements
+            spent["statistics"] += measured * each
+            spent["forward"] += passes * tokens.padded * group.share * 4 * max(group.outs) / rates.elements
     for group in block.groups:
         _group(group, rates, spent, calibrated=tokens.real > 0)
 
@@ -107,7 +110,8 @@ def _group(group: Group, rates: Rates, spent: dict[str, float], *, calibrated: b
             descent = int(getattr(options, "descent", 2))
             products = numbers * n + descent * numbers * (2 * n + BLOCK)  # the recursion, then the gradients
             spent["solve"] += products / rates.products + (1 + descent) * SNAP * numbers / rates.elements
-            factored.add(repr((getattr(options, "damping", 0), getattr(options, "order", ""), scaled and key)))
+            own = key if scaled or getattr(options, "propagate", False) else task.variant.recipe.rotation
+            factored.add(repr((getattr(options, "damping", 0), getattr(options, "order", ""), own)))
             passes = max(passes, 1 + descent)
     spent["solve"] += passes * n * SNAP / rates.calls
     spent["factor"] += len(factored) * (4 / 3) * n**2 * (n + HALF) / rates.doubles

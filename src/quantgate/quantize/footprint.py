@@ -31,7 +31,7 @@ class Footprint:
     """Bytes. ``process`` was held before the sweep began, the rest comes on top; ``moment`` is the worst one."""
 
     process: int
-    hidden: int  # activations between two blocks, of all calibration tokens
+    hidden: int  # activations between two blocks, of all calibration tokens and streams
     weights: int  # of one block, float32
     statistics: int  # H of the block's distinct inputs that are still to be solved, and samples of them
     packed: int  # solved layers of the block, all variants
@@ -45,7 +45,8 @@ class Footprint:
 
 def footprint(work: Workload, process: int) -> Footprint:
     """The worst moment of the whole walk; ``process`` bytes are held before it begins."""
-    hidden = FLOAT * work.tokens.padded * work.hidden
+    beside = 1 + len(work.streams) + bool(work.streams)  # streams of their own; what the model gave the block before
+    hidden = FLOAT * work.tokens.padded * work.hidden * beside
     rows = FLOAT * (work.rows * work.hidden + work.around)
     found = [
         Footprint(process, 0, 0, 0, 0, 3 * min(PIECE, work.largest), "check"),
@@ -57,8 +58,12 @@ def footprint(work: Workload, process: int) -> Footprint:
 
 
 def _block(work: Workload, block: BlockShape, process: int, hidden: int) -> list[Footprint]:
-    weights, calibrated = FLOAT * block.weights, work.tokens.real > 0
+    calibrated = work.tokens.real > 0
+    copies = 1 + len(work.streams) + work.rotated  # the block as a stream or a rotation has it
+    weights = FLOAT * block.weights * copies
     kept = {at: _statistics(work, group) if calibrated else 0 for at, group in enumerate(block.groups)}
+    drifts = 1 + len(work.streams) + sum(stream.corrected for stream in work.streams)
+    kept = {at: size * drifts for at, size in kept.items()}
     held = sum(kept.values())
     found = [Footprint(process, hidden, weights, 0, 0, block.largest + 2 * min(PIECE, block.largest), "load")]
     if calibrated:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from fnmatch import fnmatchcase
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from quantgate.records import Record, digest_of
 
-ALWAYS_KEPT = ("embed_tokens", "lm_head")  # where a rounding error reaches every token; kept until a recipe can ask
+ALWAYS_KEPT = ("embed_tokens", "lm_head")  # where a rounding error reaches every token; kept unless a recipe asks
+KEEP = "keep"  # what a recipe says of the two where it does not name a scheme
+OUTSIDE = {"lm_head": KEEP, "embeddings": KEEP, "untie": False}  # keys that are written only where they say more
 CONTAINER = "compressed_tensors"  # unless a recipe names another
 BASELINE = "BF16"  # the scheme that quantizes nothing
 MIXED = "MIXED"  # the scheme of an artifact whose layers come from several others
@@ -37,6 +47,16 @@ def in_container(name: str, container: str) -> str:
     return name if container == CONTAINER else f"{name}+{container}"
 
 
+def outside_in_words(lm_head: str, embeddings: str, *, untie: bool) -> list[str]:
+    """What a variant's name tells of the output layer and the embeddings.
+
+    >>> outside_in_words("W8A16", "keep", untie=True)
+    ['head-W8A16', 'untied']
+    """
+    head, table = (f"head-{lm_head}" if lm_head != KEEP else ""), (f"emb-{embeddings}" if embeddings != KEEP else "")
+    return [part for part in (head, table, "untied" if untie else "") if part]
+
+
 class Recipe(Record):
     """Scheme, method and what to leave alone. ``name`` is what the variant and its folder are called."""
 
@@ -50,13 +70,28 @@ class Recipe(Record):
         default="", exclude_if=lambda rotation: not rotation
     )
     container: str = CONTAINER  # how it is stored: compressed_tensors, gptq, gptq_v2, awq
-    keep: tuple[str, ...] = ALWAYS_KEPT  # layers to leave at full precision: names, parts of names, or globs
+    lm_head: str = KEEP  # the output layer: a weight-only scheme such as W8A16, or keep
+    embeddings: str = KEEP  # the embedding table: likewise
+    untie: bool = False  # store an output layer of its own where the model reads the embedding table as one
+    keep: tuple[str, ...] = Field(
+        default=(), validate_default=True
+    )  # layers to leave at full precision: names, parts of names, or globs
     label: str = ""  # the variant's name, if the made-up one will not do
 
     @field_validator("keep")
     @classmethod
-    def _always(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sorted({*keep, *ALWAYS_KEPT}))
+    def _always(cls, keep: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        asked = {"embed_tokens": info.data.get("embeddings", KEEP), "lm_head": info.data.get("lm_head", KEEP)}
+        for name in ALWAYS_KEPT:
+            if name in keep and asked[name] != KEEP:
+                raise ValueError(f"lists '{name}', which is to be {asked[name]}; leave one of the two out")
+        return tuple(sorted({*keep, *(name for name in ALWAYS_KEPT if asked[name] == KEEP)}))
+
+    @model_serializer(mode="wrap")
+    def _body(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes that leave ``OUTSIDE`` alone are written, and named by a digest, as before there were such keys."""
+        body: dict[str, Any] = handler(self)
+        return {key: value for key, value in body.items() if key not in OUTSIDE or value != OUTSIDE[key]}
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
@@ -85,7 +120,8 @@ class Recipe(Record):
         )
         cache = f"kv-{self.kv_cache}" if self.kv_cache else ""
         turned = "rot" if self.rotation else ""
-        parts = [self.scheme, size, "asym" if self.symmetric is False else "", self.method, turned, cache]
+        outside = outside_in_words(self.lm_head, self.embeddings, untie=self.untie)
+        parts = [self.scheme, size, "asym" if self.symmetric is False else "", self.method, turned, cache, *outside]
         return self.label or in_container("-".join(part for part in parts if part), self.container)
 
     def kept_by(self, layer: str) -> str | None:

@@ -120,6 +120,8 @@ def mixable(model: OpenedModel, name: str, source: Artifact) -> str:
         return f"'{name}' has a KV cache in {manifest.kv_cache.format}, which is a matter of all layers"
     if manifest.recipe.rotation:
         return f"'{name}' is rotated, so its layers expect another input"
+    if ends := [name for name in (model.walker.table, model.walker.head) if name in source.coded]:
+        return f"'{name}' has {ends[0]} in codes, and a mixture keeps it"
     if moved := folded(source):
         return f"'{name}' has channel scales of {moved} and others folded in, so its layers expect another input"
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -13,9 +13,9 @@ from quantgate.models import OpenedModel
 from quantgate.models.tensors import torch_dtype
 from quantgate.quantize import checkpoints
 from quantgate.quantize.checkpoints import StoredLinear
+from quantgate.quantize.ends import Part, sentences
 from quantgate.quantize.manifest import Recipe
-from quantgate.quantize.plan import Variant, plan
-from quantgate.quantize.rotate import added
+from quantgate.quantize.plan import Variant, format_name, plan
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Predicted:
     kept: int  # linear layers left alone
     tensor_bytes: int  # all tensors of the artifact
     bits_per_weight: float  # over the quantized layers, scales and zero points included
+    ends: tuple[str, ...]  # what becomes of the embedding table and the output layer, by which rule, in words
 
 
 def predict(model: OpenedModel, recipes: Sequence[Recipe], *, calibrated: bool) -> list[Predicted]:
@@ -45,17 +46,31 @@ def _variant(model: OpenedModel, variant: Variant) -> Predicted:
         out, columns = entry.shape
         whole, packed = stored_size(variant, (out, columns), entry.dtype)
         total, codes, weights = total + whole, codes + packed, weights + entry.weights
-    rest = set(model.files.entries) - set(solved)
+    held = dict(model.files.entries)
+    parts = list[Part]()
+    for name, scheme in variant.ends.coded.items():
+        entry, grid = held[variant.ends.source(name)], scheme.weights
+        assert grid is not None  # resolve
+        out, columns = entry.shape
+        size, plain = stored_size(replace(variant, scheme=scheme, grid=grid), (out, columns), entry.dtype)
+        total, codes, weights = total + size, codes + plain, weights + entry.weights
+        parts.append(Part(name, format_name(grid), plain))
+    held |= variant.ends.copied(held)
+    rest = set(held) - set(solved) - {f"{name}.weight" for name in variant.ends.coded}
+    total += sum(held[name].size for name in rest)
+    for name in (variant.ends.table, variant.ends.head):
+        if f"{name}.weight" in rest:
+            entry = held[f"{name}.weight"]
+            parts.append(Part(name, entry.dtype.lower(), entry.size))
     return Predicted(
         name=variant.name,
         format=variant.format,
         method=variant.method_name,
-        layers=len(solved),
+        layers=len(solved) + len(variant.ends.coded),
         kept=len(variant.kept),
-        tensor_bytes=total
-        + sum(model.files.entries[name].size for name in rest)
-        + added(model, variant.recipe.rotation)[1],
+        tensor_bytes=total,
         bits_per_weight=8 * codes / weights if weights else 0.0,
+        ends=sentences(variant.ends, parts, total),
     )
 
 

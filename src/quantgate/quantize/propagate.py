@@ -75,11 +75,7 @@ class Streams:
     def __init__(self, run: Sweep, variants: Sequence[Variant], hidden: Sequence[Tensor]) -> None:
         """``hidden``: what block 0 is given, the same for all."""
         self.run = run
-        alike: dict[str, list[Variant]] = {}
-        for variant in variants:
-            if propagated(variant):
-                alike.setdefault(_what_decides(run.model, variant), []).append(variant)
-        self.streams = [Stream(mine, list(hidden)) for mine in alike.values()]
+        self.streams = [Stream(mine, list(hidden)) for mine in alike(run.model, variants)]
 
     def solve(
         self,
@@ -152,6 +148,15 @@ class Streams:
             files = TensorFiles(journal.folder, journal.tensors(block.index, name))
             _install(own, stream.first, journal.piece(block.index, name).fates, files.read)
             stream.hidden = [own(one).cpu() for one in stream.hidden]
+
+
+def alike(model: OpenedModel, variants: Sequence[Variant]) -> list[list[Variant]]:
+    """The variants that want a stream, those together that are solved alike."""
+    found: dict[str, list[Variant]] = {}
+    for variant in variants:
+        if propagated(variant):
+            found.setdefault(_what_decides(model, variant), []).append(variant)
+    return list(found.values())
 
 
 def _what_decides(model: OpenedModel, variant: Variant) -> str:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,6 @@ from quantgate.models import OpenedModel
 from quantgate.models.families import ROTATABLE
 from quantgate.models.tensors import Entry, read_header, torch_dtype
 from quantgate.models.walker import Block
-from quantgate.quantize.artifact import kept
 from quantgate.quantize.hadamard import Rotation, factors
 from quantgate.quantize.manifest import Fate
 from quantgate.quantize.methods import LayerStats
@@ -127,14 +126,6 @@ def unties(model: OpenedModel) -> bool:
     return bool(model.config.tie_word_embeddings) and bool((gain != gain[0]).any())
 
 
-def added(model: OpenedModel, rotation: str) -> tuple[int, int]:
-    """Numbers and bytes that the rotated model has beyond the model's: those of a head that was untied."""
-    if not rotation or f"{model.walker.head}.weight" in model.files.entries or not unties(model):
-        return 0, 0
-    entry = model.files.entry(_around(model, "embed_tokens"))
-    return entry.weights, entry.size
-
-
 class Turned:
     """One block in rotated channels: its weights in float32 (a second block in memory), what its layers are given."""
 
@@ -207,13 +198,9 @@ def surround(
     file: Path,
     entries: dict[str, Entry],
     fates: dict[str, Fate],
-    config: dict[str, Any],
-) -> int:
-    """Complete a rotated artifact: what stands around the blocks goes to ``file`` and into ``entries``, every tensor
-    that changed says so in its fate, and ``config`` if the head is tied no more.
-
-    Returns how many numbers the artifact has beyond the model's. Raises DiskFull.
-    """
+) -> None:
+    """Complete a rotated artifact: what stands around the blocks goes to ``file`` and into ``entries``, and every
+    tensor that changed says so in its fate. Raises DiskFull."""
     roles, tensors, head = around_roles(model), dict[str, Tensor](), f"{model.walker.head}.weight"
     untied = unties(model)
     for name, role in roles.items():
@@ -221,10 +208,6 @@ def surround(
         tensor = model.files.read(source)
         gain = model.files.read(role.gain) if role.gain else None
         tensors[name] = turned(tensor, role, gain, rotation).to(tensor.dtype)
-    if untied:
-        config["tie_word_embeddings"] = False
-        fate = kept(model, _around(model, "embed_tokens"), "keep", "untied from the embeddings")
-        fates[model.walker.head] = fate.model_copy(update={"name": model.walker.head, "tensors": (head,)})
     write_tensors(file, tensors)
     entries |= read_header(file)
     for index in range(model.depth):
@@ -232,7 +215,6 @@ def surround(
     for name, role in roles.items():
         layer = name.removesuffix(".weight")
         fates[layer] = _told(fates[layer], role)
-    return added(model, "hadamard")[0]
 
 
 def _told(fate: Fate, role: Role) -> Fate:

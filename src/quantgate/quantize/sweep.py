@@ -23,10 +23,12 @@ from torch import Tensor
 
 from quantgate.errors import ArtifactError, RecordError, Stopped
 from quantgate.models import OpenedModel
+from quantgate.models.tensors import Entry
 from quantgate.models.walker import Block
 from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, kept, open_artifact
 from quantgate.quantize.balance import Balanced
 from quantgate.quantize.checkpoints.compressed_tensors import kv_cache_arguments
+from quantgate.quantize.ends import kept_end
 from quantgate.quantize.experts import Crowd, Starved, without_statistics
 from quantgate.quantize.hadamard import Rotation
 from quantgate.quantize.heap import keep_heap_small, release_freed
@@ -34,6 +36,7 @@ from quantgate.quantize.journal import Journal, refuse_strangers
 from quantgate.quantize.kv_cache import Ranges, attention_of
 from quantgate.quantize.manifest import Calibration, Fate, Recipe, StoredCache, tool_version
 from quantgate.quantize.methods import LayerStats
+from quantgate.quantize.outside import Outside
 from quantgate.quantize.pieces import Pieces
 from quantgate.quantize.plan import Variant, plan
 from quantgate.quantize.propagate import Streams, propagated
@@ -125,17 +128,19 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
     """Solve every block that the journal does not have; finished ones are only run forward."""
     names = [variant.name for variant in variants]
     groups = [run.model.linears(block) for block in range(run.model.depth)]
-    open_blocks = [block for block in range(run.model.depth) if not journal.done(block, names)]
-    total, done = sum(map(len, groups)), 0
+    outside = Outside(run, variants)
+    open_blocks = [block for block in range(run.model.depth + outside.steps) if not journal.done(block, names)]
+    total, done = sum(map(len, groups)) + outside.steps, 0
     rotation = _rotation(run, variants)
     hidden = run.model.embed([batch.ids for batch in run.batches]) if run.batches and open_blocks else []
     streams = Streams(run, variants, hidden)
-    for index in range(max(open_blocks, default=-1) + 1):
-        _block(
-            run, variants, rotation, streams, journal, hidden, index, (done, total) if index in open_blocks else None
-        )
+    for index in range(outside.walked(open_blocks)):
+        at = (done, total) if index in open_blocks else None
+        _block(run, variants, rotation, streams, journal, hidden, index, at)
         release_freed()
         done += len(groups[index])
+    if run.model.depth in open_blocks:
+        outside.solve(hidden, journal)
     run.progress("quantize", total, total)
 
 
@@ -269,20 +274,28 @@ def _solve_alike(
 def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -> Artifact:
     """Put the finished blocks and the kept tensors together under the variant's name."""
     model, container = run.model, variant.container
-    blocks = range(model.depth)
-    solved = {name: entry for block in blocks for name, entry in journal.tensors(block, variant.name).items()}
-    pieces = [journal.piece(block, variant.name) for block in blocks]
+    blocks, ends = range(model.depth), variant.ends
+    steps = range(model.depth + bool(ends.coded))
+    solved = {name: entry for block in steps for name, entry in journal.tensors(block, variant.name).items()}
+    pieces = [journal.piece(block, variant.name) for block in steps]
     fates = {fate.name: fate for piece in pieces for fate in piece.fates}
-    rest = [name for name in model.files.entries if name.removesuffix(".weight") not in fates]
-    for name in rest:
-        fates[name.removesuffix(".weight")] = _kept_fate(run, variant, name)
+    entries = solved | ends.copied(model.files.entries)
+    entries |= {name: entry for name, entry in model.files.entries.items() if name.removesuffix(".weight") not in fates}
+    size = sum(entry.size for entry in entries.values())
+    for name, entry in entries.items():
+        if name not in solved:
+            fates[name.removesuffix(".weight")] = _kept_fate(run, variant, name, entry, size)
     config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
     linears = [layer for block in blocks for group in model.linears(block) for layer in group]
     left = [*model.unquantized, *(layer for layer in linears if fates[layer].got != variant.format)]
-    told = container.config(config, variant.scheme, list(dict.fromkeys(["lm_head", *left])))
-    entries, added = {name: model.files.entries[name] for name in rest} | solved, 0
+    left = [name for name in dict.fromkeys(["lm_head", *left]) if name not in ends.coded]
+    told = container.config(config, variant.scheme, left)
+    if ends.coded:
+        told = container.config_ends(told, ends, variant.scheme)
+    if ends.untied:
+        told["tie_word_embeddings"] = False
     if (rotation := _rotation(run, [variant])) is not None:
-        added = surround(model, rotation, journal.folder / f"{variant.name}.around.safetensors", entries, fates, told)
+        surround(model, rotation, journal.folder / f"{variant.name}.around.safetensors", entries, fates)
     cache, stored_cache = variant.recipe.kv_cache, None
     if cache:
         told["quantization_config"]["kv_cache_scheme"] = kv_cache_arguments(cache)
@@ -294,9 +307,9 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
         entries=entries,
         fates=fates,
         config=told,
+        more_weights=ends.more_weights(model.files.entries),
         kv_cache=stored_cache,
         shard_bytes=shard_bytes,
-        added=added,
         name=variant.name,
         recipe=variant.recipe,
         method=variant.method_name,
@@ -316,8 +329,11 @@ def _rotation(run: Sweep, variants: Sequence[Variant]) -> Rotation | None:
     return Rotation.of(int(run.model.config.hidden_size), run.seed) if asked else None
 
 
-def _kept_fate(run: Sweep, variant: Variant, tensor: str) -> Fate:
+def _kept_fate(run: Sweep, variant: Variant, tensor: str, entry: Entry, size: int) -> Fate:
+    """``size``: bytes of all tensors of the artifact."""
     layer = tensor.removesuffix(".weight")
+    if layer in (variant.ends.head, variant.ends.table):
+        return kept_end(variant.ends, layer, entry, size)
     if layer in variant.kept:
         return kept(run.model, tensor, variant.format, variant.kept[layer])
     if pattern := variant.recipe.kept_by(layer):

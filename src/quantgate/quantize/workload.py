@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantgate.models import OpenedModel
 from quantgate.models.experts import Experts
 from quantgate.quantize.manifest import Recipe
 from quantgate.quantize.plan import Variant, plan
 from quantgate.quantize.predict import predict, stored_size
+from quantgate.quantize.propagate import alike
 from quantgate.quantize.statistics import batches
 from quantgate.quantize.sweep import BATCH_TOKENS
 
@@ -56,8 +57,18 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Own:
+    """One hidden stream beside the model's (``propagate``)."""
+
+    forwards: int  # passes of the calibration set through each block
+    corrected: bool
+
+
+@dataclass(frozen=True)
 class Workload:
-    blocks: tuple[BlockShape, ...]
+    blocks: tuple[BlockShape, ...]  # and behind them the output layer, where it becomes codes with statistics
+    streams: tuple[Own, ...]
+    rotated: bool
     tokens: Tokens
     hidden: int
     model_bytes: int
@@ -71,6 +82,8 @@ def workload(model: OpenedModel, recipes: Sequence[Recipe], samples: Sequence[Se
     """The work of ``sweep(model, samples, recipes)``. Raises what that would raise before anything slow."""
     variants = plan(model, recipes, calibrated=samples is not None)
     blocks = tuple(_block(model, variants, index) for index in range(model.depth))
+    if head := _head(model, variants):
+        blocks = (*blocks, head)
     config, walker = model.config, model.walker
     table = walker.skeleton.get_input_embeddings().weight
     around = sum(
@@ -78,6 +91,8 @@ def workload(model: OpenedModel, recipes: Sequence[Recipe], samples: Sequence[Se
     )
     return Workload(
         blocks=blocks,
+        streams=_streams(model, variants) if samples is not None else (),
+        rotated=any(variant.recipe.rotation for variant in variants),
         tokens=_tokens(model, samples),
         hidden=int(config.hidden_size),
         model_bytes=model.weights_bytes,
@@ -104,6 +119,35 @@ def _block(model: OpenedModel, variants: Sequence[Variant], index: int) -> Block
         weights=sum(entry.weights for entry in entries),
         largest=max(entry.size for entry in entries),
         groups=tuple(_group(model, variants, index, group) for group in model.linears(index)),
+    )
+
+
+def _streams(model: OpenedModel, variants: Sequence[Variant]) -> tuple[Own, ...]:
+    inputs = max((len(model.linears(block)) for block in range(model.depth)), default=0)
+    found = []
+    for mine in alike(model, variants):
+        options = mine[0].options
+        passes = inputs + 1 if options.steps == "layer" else 2
+        found.append(Own(passes, options.propagate == "corrected"))
+    return tuple(found)
+
+
+def _head(model: OpenedModel, variants: Sequence[Variant]) -> BlockShape | None:
+    """The output layer as a block of its own; its rows are solved in slices, so a large one takes less than is told."""
+    tasks, name = list[Task](), ""
+    for variant in variants:
+        if (scheme := variant.ends.solved) is not None and scheme.weights is not None:
+            name = variant.ends.source(variant.ends.head)
+            entry, own = model.files.entry(name), replace(variant, scheme=scheme, grid=scheme.weights)
+            out, columns = entry.shape
+            tasks.append(Task(own, (out,), stored_size(own, (out, columns), entry.dtype)[0]))
+    if not tasks:
+        return None
+    entry = model.files.entry(name)
+    return BlockShape(
+        weights=entry.weights,
+        largest=entry.size,
+        groups=(Group(entry.shape[1], (entry.shape[0],), 1.0, tuple(tasks)),),
     )
 
 

@@ -33,6 +33,9 @@ def show_forecast(told: Forecast, out: Path, console: Console) -> None:
         cells = (megabytes(one.tensor_bytes), f"{one.bits_per_weight:.2f}", str(one.layers), str(one.kept))
         table.add_row(one.name, *cells, f"{one.format}, by {one.method}")
     console.print(table)
+    for one in told.variants:
+        for sentence in one.ends:
+            console.print(f"{one.name}: {sentence}", soft_wrap=True)
     whole = plain_table("it takes", (), "left")
     whole.add_column("about", no_wrap=True, justify="right")
     whole.add_column("of which")
