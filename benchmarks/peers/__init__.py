@@ -45,7 +45,8 @@ def run(
     from benchmarks.peers.machine import machine, versions
 
     torch.set_num_threads(threads)
-    bench, tables = Bench(cache / "quick" if quick else cache, threads, fresh, say, venvs=cache), []
+    bench = Bench(cache / "quick" if quick else cache, threads, fresh, say, venvs=cache)
+    tables: list[Table] = []
     if "quality" in only:
         sizes = Sizes(16, 64, 4) if quick else Sizes()
         for subject in (reference(sizes), stories(sizes)):
