@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ from quantgate.records import digest_file, parse
 
 IDS = torch.arange(60).reshape(2, 30) * 7 % 300
 SMALL = {"hidden": 64, "feed_forward": 96, "vocabulary": 320}
-FOUR = {"scheme": "W4A16", "group_size": 32}
+FOUR: dict[str, Any] = {"scheme": "W4A16", "group_size": 32}
 ASYM = "W4A16-g32-asym"
 TABLE, HEAD = "model.embed_tokens", "lm_head"
 

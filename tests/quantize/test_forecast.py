@@ -68,7 +68,7 @@ def test_experts_are_counted_by_the_tokens_they_are_given(tmp_path) -> None:
 def test_more_tokens_and_wider_blocks_never_take_less(width, wider, tokens, more) -> None:
     def work(columns: int, count: int) -> Workload:
         block = BlockShape(64 * columns**2, 8 * columns, (Group(8 * columns, (8 * columns,), 1.0, ()),))
-        return Workload((block,), Tokens(count, count, count, count), 8 * columns, 10**6, 64, 8, 8, 10**5)
+        return Workload((block,), (), False, Tokens(count, count, count, count), 8 * columns, 10**6, 64, 8, 8, 10**5)
 
     small, large = work(width, tokens), work(width + wider, tokens + more)
     assert footprint(small, 0).peak <= footprint(large, 0).peak

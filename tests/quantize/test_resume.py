@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,9 @@ from quantgate.quantize.shards import write_tensors
 from quantgate.quantize.sweep import sweep
 from quantgate.records import digest_file
 
-OWN = {"propagate": "corrected"}  # solved on a hidden stream of its own, which a resumed sweep must make again
+OWN: dict[str, Any] = {
+    "propagate": "corrected"
+}  # solved on a hidden stream of its own, which a resumed sweep must make again
 RECIPES = [
     Recipe(scheme="W4A16"),
     Recipe(scheme="W3A16", group_size=32),

@@ -17,7 +17,7 @@ from quantgate.quantize.workload import Tokens
 from quantgate.report.forecasts import advice, show_forecast, span
 
 MEMORY = Footprint(400_000_000, 8_000_000, 3_000_000, 4_000_000, 0, 85_000_000, "forward")
-VARIANT = Predicted("W4A16", "int4 g128", "gptq", 24, 0, 2_500_000, 4.13)
+VARIANT = Predicted("W4A16", "int4 g128", "gptq", 24, 0, 2_500_000, 4.13, ("lm_head: kept as bf16",))
 TIME = Duration(check=1, forward=60, statistics=40, factor=20, scales=10, solve=40, finish=8, write=1)
 TOLD = Forecast((VARIANT,), MEMORY, TIME, Tokens(9000, 9200, 4096, 256), free=2_000_000_000)
 
@@ -32,6 +32,7 @@ def test_disk_memory_and_time_stand_in_one_table() -> None:
     text = shown(TOLD)
     for part in (
         "int4 g128, by gptq",
+        "W4A16: lm_head: kept as bf16",
         "2.5 MB",
         "500.0 MB",
         "process 400.0",
