@@ -39,7 +39,7 @@ from quantgate.quantize.sweep import sweep
 from quantgate.records import digest_file, parse
 
 IDS = torch.arange(60).reshape(2, 30) * 7 % 300
-SMALL = {"hidden": 64, "feed_forward": 96, "vocabulary": 320}
+SMALL: dict[str, Any] = {"hidden": 64, "feed_forward": 96, "vocabulary": 320}
 FOUR: dict[str, Any] = {"scheme": "W4A16", "group_size": 32}
 ASYM = "W4A16-g32-asym"
 TABLE, HEAD = "model.embed_tokens", "lm_head"

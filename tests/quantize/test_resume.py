@@ -18,9 +18,7 @@ from quantgate.quantize.shards import write_tensors
 from quantgate.quantize.sweep import sweep
 from quantgate.records import digest_file
 
-OWN: dict[str, Any] = {
-    "propagate": "corrected"
-}  # solved on a hidden stream of its own, which a resumed sweep must make again
+OWN: dict[str, Any] = {"propagate": "corrected"}  # a hidden stream that a resumed sweep must make again
 RECIPES = [
     Recipe(scheme="W4A16"),
     Recipe(scheme="W3A16", group_size=32),
