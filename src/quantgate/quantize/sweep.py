@@ -279,12 +279,12 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
     solved = {name: entry for block in steps for name, entry in journal.tensors(block, variant.name).items()}
     pieces = [journal.piece(block, variant.name) for block in steps]
     fates = {fate.name: fate for piece in pieces for fate in piece.fates}
-    entries = solved | ends.copied(model.files.entries)
-    entries |= {name: entry for name, entry in model.files.entries.items() if name.removesuffix(".weight") not in fates}
+    rest = {name: entry for name, entry in model.files.entries.items() if name.removesuffix(".weight") not in fates}
+    rest |= ends.copied(model.files.entries)
+    entries = rest | solved  # what rotation changed is in both
     size = sum(entry.size for entry in entries.values())
-    for name, entry in entries.items():
-        if name not in solved:
-            fates[name.removesuffix(".weight")] = _kept_fate(run, variant, name, entry, size)
+    for name in rest:
+        fates[name.removesuffix(".weight")] = _kept_fate(run, variant, name, entries[name], size)
     config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
     linears = [layer for block in blocks for group in model.linears(block) for layer in group]
     left = [*model.unquantized, *(layer for layer in linears if fates[layer].got != variant.format)]
