@@ -430,7 +430,7 @@ def test_slices_of_rows_are_solved_as_the_whole_is(models, method, label, seed):
     error = float((x @ change.T).double().square().sum() / (x @ weight.T).double().square().sum())
     assert parts.facts.error == pytest.approx(error, rel=1e-3)
     if method == "hqq":  # each slice ends its rounds by itself
-        assert parts.facts.error == pytest.approx(whole.facts.error, rel=0.05)
+        assert parts.facts.error == pytest.approx(whole.facts.error, rel=0.15)
         return
     assert float((whole.codes == parts.codes).float().mean()) > 0.999  # sums of another order may turn a code
     assert torch.equal(whole.scales, parts.scales)
