@@ -104,7 +104,7 @@ class Fate(Record):
     scheme: str = ""  # of a quantized layer: the label of its scheme, W4A16-g64
     because: str = ""  # why the two differ, or why nothing was asked
     error: float | None = (
-        None  # tr(dW H dW^T) / tr(W H W^T), H of the model's own inputs: share of the layer's output energy lost on them
+        None  # tr(dW H dW^T) / tr(W H W^T), H of the model's own inputs: share of its output energy lost on them
     )
     weight_error: float | None = None  # |dW|^2 / |W|^2
     weights: int = 0  # how many numbers
