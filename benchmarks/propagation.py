@@ -28,14 +28,14 @@ REFERENCE = Path(__file__).parents[1] / "src" / "quantgate" / "models" / "refere
 WAYS: dict[str, dict[str, object]] = {
     "plain": {},
     "inputs": {"propagate": "inputs"},
-    "corrected": {"propagate": "corrected"},
-    "inputs, layer": {"propagate": "inputs", "steps": "layer"},
-    "corrected, layer": {"propagate": "corrected", "steps": "layer"},
+    "corrected": {"propagate": "corrected", "correction": 1.0},
+    "inputs, block": {"propagate": "inputs", "steps": "block"},
+    "corrected, block": {"propagate": "corrected", "correction": 1.0, "steps": "block"},
+    "corrected 0.75": {"propagate": "corrected", "correction": 0.75},
     "corrected 0.5": {"propagate": "corrected", "correction": 0.5},
-    "corrected 0.5, layer": {"propagate": "corrected", "steps": "layer", "correction": 0.5},
     "corrected 0.25": {"propagate": "corrected", "correction": 0.25},
-    "corrected damped 0.1": {"propagate": "corrected", "correction_damping": 0.1},
-    "corrected damped 0.1, layer": {"propagate": "corrected", "steps": "layer", "correction_damping": 0.1},
+    "corrected, damped 0.1": {"propagate": "corrected", "correction": 1.0, "correction_damping": 0.1},
+    "corrected, damped 1": {"propagate": "corrected", "correction": 1.0, "correction_damping": 1.0},
 }
 HELD_OUT = 16384  # tokens
 LENGTH = 500  # tokens of a sample, at most
