@@ -36,8 +36,8 @@ RECIPES = [
     Recipe(scheme="W4A16", method="awq"),
     Recipe(scheme="W8A8", method="smoothquant"),
     Recipe(scheme="W4A16", method="rtn", keep=("layers.0", "k_proj"), label="mixed"),
-    Recipe(scheme="W4A16", group_size=32, options={"propagate": "inputs"}, label="W4A16-g32-inputs"),
-    Recipe(scheme="W8A8", method="gptq", options={"propagate": "corrected", "steps": "layer"}, label="W8A8-corrected"),
+    Recipe(scheme="W4A16", group_size=32, options={"propagate": "inputs", "steps": "block"}, label="W4A16-g32-inputs"),
+    Recipe(scheme="W8A8", method="gptq", options={"propagate": "corrected"}, label="W8A8-corrected"),
 ]
 
 

@@ -81,18 +81,17 @@ def firsts(model, index):
     return [group[0] for group in model.linears(index)]
 
 
-@pytest.mark.parametrize("scheme", ["W3A16", "W8A8"])
-def test_statistics_are_those_of_a_model_whose_earlier_blocks_are_quantized(tiny, samples, tmp_path, scheme):
-    wanted = recipe("own", scheme, propagate="corrected")
+@pytest.mark.parametrize(("scheme", "steps"), [("W3A16", "block"), ("W3A16", "layer"), ("W8A8", "block")])
+def test_statistics_are_those_of_a_model_whose_earlier_layers_are_quantized(tiny, samples, tmp_path, scheme, steps):
+    wanted = recipe("own", scheme, propagate="corrected", steps=steps)
     (artifact,) = sweep(tiny, samples, [wanted], tmp_path / "swept")
     _, seen = stepped(tiny, samples, [wanted], tmp_path / "stepped")
     original = AutoModelForCausalLM.from_pretrained(tiny.path, dtype=torch.float32).eval()
     replaced, paths = load_with_paths(artifact, torch.float32)  # rounds inputs where the scheme does
-    for group in tiny.linears(0):
-        for layer in group:
-            weight = artifact.linear(layer).dequantized().float()
-            replaced.get_submodule(paths[layer]).weight.data.copy_(weight)
-    replaced.model.layers[1] = original.model.layers[1]
+    for layer in artifact.quantized:
+        replaced.get_submodule(paths[layer]).weight.data.copy_(artifact.linear(layer).dequantized().float())
+    if steps == "block":
+        replaced.model.layers[1] = original.model.layers[1]
     layers = firsts(tiny, 1)
     own, model = given_to(replaced, layers, samples), given_to(original, layers, samples)
     for layer in layers:
@@ -113,8 +112,8 @@ def test_statistics_are_those_of_a_model_whose_earlier_blocks_are_quantized(tiny
         )
 
 
-def test_the_first_block_has_not_drifted(tiny, samples, tmp_path):
-    made = sweep(tiny, samples, [recipe("plain"), recipe("own", propagate="corrected")], tmp_path)
+def test_measured_once_a_block_the_first_one_has_not_drifted(tiny, samples, tmp_path):
+    made = sweep(tiny, samples, [recipe("plain"), recipe("own", propagate="corrected", steps="block")], tmp_path)
     plain, own = made
     for group in tiny.linears(0):
         for layer in group:
@@ -126,8 +125,8 @@ def test_the_first_block_has_not_drifted(tiny, samples, tmp_path):
     )
 
 
-def test_layer_by_layer_the_first_block_drifts_from_its_second_input_on(tiny, samples, tmp_path):
-    _, seen = stepped(tiny, samples, [recipe("own", propagate="corrected", steps="layer")], tmp_path)
+def test_the_first_block_drifts_from_its_second_input_on(tiny, samples, tmp_path):
+    _, seen = stepped(tiny, samples, [recipe("own", propagate="corrected")], tmp_path)
     first, *rest = (seen["own", 0, layer] for layer in firsts(tiny, 0))
     assert float(first.drift.abs().max()) == 0.0
     assert all(float(one.drift.abs().max()) > 0.0 for one in rest)
@@ -169,7 +168,7 @@ def test_variants_of_another_container_share_a_stream(tiny, samples, tmp_path):
 
 
 def test_layers_that_are_kept_run_as_they_are(tiny, samples, tmp_path):
-    kept = recipe("own", propagate="corrected").model_copy(update={"keep": ("layers.0",)})
+    kept = recipe("own", propagate="corrected", steps="block").model_copy(update={"keep": ("layers.0",)})
     _, seen = stepped(tiny, samples, [kept], tmp_path)
     for layer in firsts(tiny, 1):
         assert float(seen["own", 1, layer].drift.abs().max()) == 0.0

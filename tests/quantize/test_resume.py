@@ -18,7 +18,8 @@ from quantgate.quantize.shards import write_tensors
 from quantgate.quantize.sweep import sweep
 from quantgate.records import digest_file
 
-OWN: dict[str, Any] = {"propagate": "corrected"}  # a hidden stream that a resumed sweep must make again
+# A hidden stream that a resumed sweep must make again.
+OWN: dict[str, Any] = {"propagate": "corrected", "steps": "block"}
 RECIPES = [
     Recipe(scheme="W4A16"),
     Recipe(scheme="W3A16", group_size=32),
@@ -36,7 +37,7 @@ from quantgate.quantize.sweep import sweep
 model_folder, out, seed = sys.argv[1:]
 rng = random.Random(0)
 samples = [[rng.randrange(256) for _ in range(rng.randrange(8, 48))] for _ in range(12)]
-own = {"propagate": "corrected", "steps": "layer"}
+own = {"propagate": "corrected"}
 recipes = [Recipe(scheme="W3A16", group_size=32, rotation="hadamard"), Recipe(scheme="W8A8"),
            Recipe(scheme="W2A16", group_size=32, options=own, label="own")]
 model = open_model(model_folder)

@@ -4,17 +4,19 @@ In the one walk of a sweep all variants are solved on the activations of the ful
 the statistics shareable. A variant with ``propagate`` pays for statistics of its own. Beside the model's hidden states
 the walk keeps the variant's; of each block it
 
-1. measures H' = sum x' x'^T of every layer's input x' on that stream, the block still unquantized, and for "corrected"
-   also D = sum (x - x') x'^T against the model's input x of the same token;
-2. solves the layers with them, as any method would;
+1. measures H' = sum x' x'^T of a layer's input x' on that stream, and for "corrected" also D = sum (x - x') x'^T
+   against the model's input x of the same token;
+2. solves the layers that read it, as any method would, and goes on to the next input with these layers quantized
+   ("true sequential" in the original GPTQ code);
 3. runs the stream through the block as the artifact holds it: decoded weights, activations rounded where the scheme
    rounds them. The tensors are read back from the journal, so that a killed sweep goes on with the same stream.
 
-``steps: layer`` does 1 and 2 for the layers one after the other, those before quantized already, as the original GPTQ
-code offers ("true sequential"). What a KV cache rounds is not in a stream.
+With ``steps: block`` a block is measured once, still unquantized, for all of its layers. What a KV cache rounds is not
+in a stream.
 
-An extra stream costs two forward passes of the calibration set a block, a third one for all corrected streams together,
-statistics of one block, and one set of hidden states on the host. Variants that would be solved alike share a stream.
+A stream costs one forward pass of the calibration set for every measurement and one to go on, and one set of hidden
+states on the host; all corrected streams together one more pass for every measurement. In a block of a Llama model
+there are four measurements, with ``steps: block`` one. Variants that would be solved alike share a stream.
 """
 
 from __future__ import annotations

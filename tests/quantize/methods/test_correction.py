@@ -119,7 +119,7 @@ def test_records_of_variants_without_propagation_are_what_they_were():
     ("options", "sentence"),
     [
         ({"propagate": "activations"}, "'propagate': input should be False, 'inputs' or 'corrected', found"),
-        ({"steps": "layer"}, "'steps' has no effect without 'propagate'; set propagate: corrected, or remove it"),
+        ({"steps": "block"}, "'steps' has no effect without 'propagate'; set propagate: corrected, or remove it"),
         ({"propagate": "inputs", "correction": 0.5}, "'correction' has no effect with propagate: inputs; "),
         ({"propagate": "corrected", "correction": 0}, "'correction': input should be greater than 0, found 0"),
     ],

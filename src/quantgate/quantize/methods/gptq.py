@@ -50,7 +50,7 @@ class GptqOptions(Record):
     descent: int = Field(default=2, ge=0, le=8)  # passes of coordinate descent
     leaf: int = Field(default=32, ge=1)  # columns handled one by one between matrix products: speed, not results
     propagate: Literal[False, "inputs", "corrected"] = False  # statistics of the variant's own stream, not the model's
-    steps: Literal["block", "layer"] = "block"  # how often that stream is measured anew
+    steps: Literal["layer", "block"] = "layer"  # how often that stream is measured anew
     correction: float = Field(default=1.0, gt=0, le=1)  # how far to go to the corrected weight, 1: all the way
     correction_damping: float = Field(default=0.01, ge=0, le=10)  # as ``damping``, of the correction alone
 
