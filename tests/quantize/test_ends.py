@@ -190,8 +190,15 @@ def test_rows_of_the_table_are_rounded_to_nearest(made):
     nearest = encode(weight, stored.grid, stored.scales)
     assert torch.equal(stored.codes, nearest)
     assert fates(artifact)[TABLE].because == "its rows are looked up, so each is rounded to nearest"
-    shared = fates(made["one set of codes"][2])[TABLE].because
-    assert shared.endswith("the output layer is tied to it and reads the same codes")
+
+
+def test_codes_that_serve_both_are_solved_as_an_output_layer(made, samples):
+    model, _, artifact = made["one set of codes"]
+    shared = fates(artifact)[TABLE]
+    assert shared.because == "solved as the output layer, which is tied to it and reads the same codes"
+    assert shared.facts["method"] == "gptq" and shared.error is not None
+    stored, weight = artifact.linear(TABLE), model.files.read(f"{TABLE}.weight").float()
+    assert not torch.equal(stored.codes, encode(weight, stored.grid, stored.scales))
 
 
 def test_the_settings_name_each_module_in_the_group_of_its_format(made):

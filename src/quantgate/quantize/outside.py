@@ -2,8 +2,9 @@
 
 The output layer is solved like any other, by the variant's own method. Its input is what the final norm gives over the
 calibration set, so its statistics are collected when the last block has run. Its rows (one per token of the vocabulary)
-are independent of each other, so a large one is solved in slices. Rows of the table are looked up, not summed: there is
-no other column to make up for an error, and each is rounded to nearest with the least squared error per scale.
+are independent of each other, so a large one is solved in slices. Rows of a table are looked up, not summed: there is
+no other column to make up for an error, and each is rounded to nearest with the least squared error per scale. Codes
+that serve both are solved as an output layer, where an error costs several times as much (docs/LOG.md).
 
 In the journal this is the step behind the last block.
 """
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 SLICE = 1 << 26  # numbers of an output layer that are solved together: a quarter of a GiB in float32
 LOOKED_UP = "its rows are looked up, so each is rounded to nearest"
-SHARED = f"{LOOKED_UP}; the output layer is tied to it and reads the same codes"
+SHARED = "solved as the output layer, which is tied to it and reads the same codes"
 NOT_SCALED = "the final norm is left as it is, so the output layer goes without channel scales"
 
 
@@ -46,7 +47,7 @@ class Outside:
         self.run, self.variants = run, variants
         self.asking = [variant for variant in variants if variant.ends.coded]
         self.steps = 1 if self.asking else 0
-        self.measured = bool(run.batches) and any(variant.ends.solved is not None for variant in self.asking)
+        self.measured = bool(run.batches) and any(variant.ends.lm_head is not None for variant in self.asking)
 
     def walked(self, open_steps: Sequence[int]) -> int:
         """How many blocks must run: up to the last unfinished one, or all of them where statistics are missing."""
@@ -72,15 +73,16 @@ class Outside:
         assert scheme.weights is not None  # resolve
         ends, files = variant.ends, self.run.model.files
         variant = replace(variant, scheme=scheme, grid=scheme.weights)
-        if name == ends.table:
+        looked_up = name == ends.table and not ends.shared
+        if looked_up:
             rounding = methods.get("rtn")
             variant = replace(variant, method=rounding, method_name="rtn", options=RtnOptions(clip="mse"))
             stats = None
         weight = files.read(ends.source(name)).to(self.run.device).float()
         solved = by_rows(variant, name, weight, files.entry(ends.source(name)).dtype, stats)
-        if name == ends.table:
-            because = SHARED if ends.shared else LOOKED_UP
-            solved = replace(solved, facts=solved.facts.model_copy(update={"because": because}))
+        because = SHARED if ends.shared else LOOKED_UP if looked_up else ""
+        if because:
+            solved = replace(solved, facts=solved.facts.model_copy(update={"because": solved.facts.because or because}))
         pieces.add(variant, name, weight, solved, float(weight.abs().max()), None)
         if isinstance(variant.method, ScalingMethod):
             pieces.ledger[variant.name].append(Note(tensor=name, event="not_scaled", detail=NOT_SCALED))
