@@ -73,7 +73,7 @@ def rows_of(
 ) -> list[tuple[str, ...]]:
     """``made`` by tool and blocks; ``idle`` a process of the tool that made nothing."""
     shallow, deep = depths
-    rows = []
+    rows = list[tuple[str, ...]]()
     for tool, nothing in idle.items():
         beyond = {layers: _beyond(made[tool, layers], nothing) for layers in depths}
         for layers in depths:

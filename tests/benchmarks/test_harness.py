@@ -17,6 +17,7 @@ from benchmarks.peers.children import METER, Bench
 from benchmarks.peers.entries import AUTO, GROUPED, MIXED, Entry, Format
 from benchmarks.peers.environments import python_of
 from benchmarks.peers.inputs import Shape, Subject, cut
+from benchmarks.peers.judge import Judge
 from benchmarks.peers.tools.contract import Job
 from benchmarks.peers.tools.quantgate import recipe_of
 from benchmarks.tables import Table
@@ -98,7 +99,7 @@ def test_job_that_fails_is_a_row_that_says_why(bench: Bench, subject: Subject) -
     job = Job("broken", 4, 100, method="rtn")  # 128 columns do not divide into groups of 100
     made = bench.run("quantgate", subject.model.path, subject.ids(bench.cache), [job], "random-broken")["broken"]
     assert made.failed.startswith("FormatError: ") and "columns of down_proj" in made.failed
-    found = quality.score(bench, subject, quality.Judge(subject), RTN, job, made)
+    found = quality.score(bench, subject, Judge(subject), RTN, job, made)
     assert found.kl is None
     assert quality.rows_of("W4", 1.0, [found])[0][4] == f"none: {made.failed}"
 
