@@ -18,8 +18,8 @@ def make(work: Work, job: Job) -> Facts:
     quantize_(model.model, _config(job))
     stored = weights = 0.0
     for layer in (one for one in model.model.modules() if isinstance(one, torch.nn.Linear)):
-        weight: Any = layer.weight  # a tensor of torchao's own class
-        codes, scale = weight.qdata, weight.scale
+        held: Any = layer.weight
+        codes, scale = held.qdata, held.scale
         weights += codes.numel()
         stored += codes.numel() * job.bits / 8 + scale.numel() * scale.element_size()
         layer.weight = torch.nn.Parameter(_decoded(codes, scale), requires_grad=False)

@@ -136,7 +136,7 @@ def _head(model: OpenedModel, variants: Sequence[Variant]) -> BlockShape | None:
     """The output layer as a block of its own; its rows are solved in slices, so a large one takes less than is told."""
     tasks, name = list[Task](), ""
     for variant in variants:
-        if (scheme := variant.ends.solved) is not None and scheme.weights is not None:
+        if (scheme := variant.ends.lm_head) is not None and scheme.weights is not None:
             name = variant.ends.source(variant.ends.head)
             entry, own = model.files.entry(name), replace(variant, scheme=scheme, grid=scheme.weights)
             out, columns = entry.shape
