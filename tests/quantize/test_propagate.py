@@ -21,7 +21,7 @@ from quantgate.quantize.methods._correction import output_error
 from quantgate.quantize.plan import plan
 from quantgate.quantize.propagate import Streams
 from quantgate.quantize.statistics import Statistics, batches
-from quantgate.quantize.sweep import Sweep, _solve, sweep
+from quantgate.quantize.sweep import Sweep, sweep
 from quantgate.records import digest_file
 
 
@@ -40,9 +40,9 @@ def stepped(model, samples, recipes, out):
     streams = Streams(run, variants, hidden)
     journal.open()
 
-    def solve(pieces, block, group, stats):
+    def noted(pieces, block, group, stats):
         seen.update({(variant.name, block.index, group[0]): copy.copy(stats) for variant in pieces.variants})
-        _solve(pieces, block, group, stats)
+        solve(pieces, block, group, stats)
 
     for index in range(2):
         with model.block(index) as block:
@@ -51,7 +51,7 @@ def stepped(model, samples, recipes, out):
             statistics.close()
             held = {group[0]: statistics.take(group[0]) for group in model.linears(index)}
             journal.begin(index)
-            for pieces in streams.solve(block, model.linears(index), before, held, solve):
+            for pieces in streams.solve(block, model.linears(index), before, held, noted):
                 for variant in pieces.variants:
                     journal.write(index, variant.name, pieces.tensors[variant.name], pieces.piece(variant))
             streams.advance(block, journal)

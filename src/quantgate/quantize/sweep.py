@@ -24,18 +24,15 @@ from torch import Tensor
 from quantgate.errors import ArtifactError, RecordError, Stopped
 from quantgate.models import OpenedModel
 from quantgate.models.tensors import Entry
-from quantgate.models.walker import Block
 from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, kept, open_artifact
-from quantgate.quantize.balance import Balanced
 from quantgate.quantize.checkpoints.compressed_tensors import kv_cache_arguments
 from quantgate.quantize.ends import kept_end
-from quantgate.quantize.experts import Crowd, Starved, without_statistics
+from quantgate.quantize.experts import Crowd
 from quantgate.quantize.hadamard import Rotation
 from quantgate.quantize.heap import keep_heap_small, release_freed
 from quantgate.quantize.journal import Journal, refuse_strangers
 from quantgate.quantize.kv_cache import Ranges, attention_of
 from quantgate.quantize.manifest import Calibration, Fate, Recipe, StoredCache, tool_version
-from quantgate.quantize.methods import LayerStats
 from quantgate.quantize.outside import Outside
 from quantgate.quantize.pieces import Pieces
 from quantgate.quantize.plan import Variant, plan
@@ -43,6 +40,7 @@ from quantgate.quantize.propagate import Streams, propagated
 from quantgate.quantize.publish import write_artifact
 from quantgate.quantize.rotate import surround
 from quantgate.quantize.shards import SHARD_BYTES
+from quantgate.quantize.solve import solve
 from quantgate.quantize.statistics import Batch, Statistics, batches
 from quantgate.records import digest_of
 
@@ -181,10 +179,10 @@ def _block(
         pieces = Pieces(run, sharing, Crowd.of(block, groups, held))
         pieces.balance(block, groups, held, probe)
         pieces.turn(block, rotation)
-        own = streams.solve(block, groups, before, held, _solve) if streams.streams else []
+        own = streams.solve(block, groups, before, held, solve) if streams.streams else []
         del before
         for at, group in enumerate(groups):
-            _solve(pieces, block, group, held.pop(group[0], None))
+            solve(pieces, block, group, held.pop(group[0], None))
             run.progress("quantize", progress[0] + at + 1, progress[1])
         of = {variant.name: some for some in (pieces, *own) for variant in some.variants}
         for variant in variants:
@@ -196,79 +194,6 @@ def _block(
         journal.finish(index, [variant.name for variant in variants])
         if index + 1 < run.model.depth:
             streams.advance(block, journal)
-
-
-def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | None) -> None:
-    """All layers of one input for all variants.
-
-    Variants without channel scales share everything, and so do the rotated ones among themselves. One with channel
-    scales has weights and statistics of its own.
-    """
-    rotated = [one for one in pieces.variants if one.recipe.rotation]
-    if pieces.turned is not None:
-        own = {layer: pieces.turned.weight(layer) for layer in group}
-        _solve_with(pieces, rotated, own, pieces.turned.statistics(group[0], stats))
-    weights = {layer: block.linear(layer).weight for layer in group}
-    _solve_with(pieces, [one for one in pieces.variants if one not in rotated], weights, stats)
-
-
-def _solve_with(pieces: Pieces, variants: list[Variant], weights: dict[str, Tensor], stats: LayerStats | None) -> None:
-    """The layers of one input for ``variants``, which agree on what their weights and that input are."""
-    group = list(weights)
-    starved = {one.name: why for one in variants if (why := pieces.crowd.starved(group[0], one.experts))}
-    fed = [one for one in variants if one.name not in starved]
-    _solve_alike(pieces, [one for one in fed if one.name not in pieces.balanced], weights, stats, first=group[0])
-    for variant in variants:
-        if variant.name in starved:
-            _solve_starved(pieces, variant, weights, starved[variant.name], group[0])
-        elif variant.name in pieces.balanced and stats is not None:
-            how = pieces.balanced[variant.name]
-            own = {layer: how.weight(layer, group[0], weight) for layer, weight in weights.items()}
-            _solve_alike(pieces, [variant], own, how.statistics(group[0], stats), how, group[0])
-
-
-def _solve_starved(pieces: Pieces, variant: Variant, weights: dict[str, Tensor], because: str, first: str) -> None:
-    """The layers of an expert that was given too few tokens, by the rule of the recipe."""
-    if variant.experts.starved == "keep":
-        for layer in weights:
-            if layer not in variant.kept:
-                pieces.keep(variant, layer, because)
-        return
-    _solve_alike(pieces, [without_statistics(variant)], weights, None, Starved(variant, because), first)
-
-
-def _solve_alike(
-    pieces: Pieces,
-    variants: list[Variant],
-    weights: dict[str, Tensor],
-    stats: LayerStats | None,
-    how: Balanced | Starved | None = None,
-    first: str = "",
-) -> None:
-    """All layers of one input, the jobs of one method together so that they share what they can."""
-    reach = max(float(weight.abs().max()) for weight in weights.values())
-    largest = None if stats is None or stats.absmax is None else float(stats.absmax.max())
-    if not isinstance(
-        how, Balanced
-    ):  # experts share the number that activations are rounded with, as kernels fuse them
-        largest = pieces.crowd.largest.get(first, largest)
-    entries = pieces.run.model.files.entries
-    for method in dict.fromkeys(variant.method_name for variant in variants):
-        todo = [
-            (variant, layer)
-            for variant in variants
-            for layer in weights
-            if variant.method_name == method and layer not in variant.kept
-        ]
-        jobs = [variant.job(layer, weights[layer], entries[f"{layer}.weight"].dtype, reach) for variant, layer in todo]
-        alike = [repr((job.name, job.grid, job.options, job.scale_dtype)) for job in jobs]  # in another container, say
-        asked = dict(zip(reversed(alike), reversed(jobs), strict=True))
-        if not jobs:
-            continue
-        solved = dict(zip(asked, todo[0][0].method.solve_many(list(asked.values()), stats), strict=True))
-        for (variant, layer), key in zip(todo, alike, strict=True):
-            found = solved[key] if how is None else how.told(layer, first, weights[layer], solved[key], stats)
-            pieces.add(variant, layer, weights[layer], found, reach, largest)
 
 
 def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -> Artifact:
