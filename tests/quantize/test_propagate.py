@@ -20,6 +20,7 @@ from quantgate.quantize.load import load_with_paths
 from quantgate.quantize.methods._correction import output_error
 from quantgate.quantize.plan import plan
 from quantgate.quantize.propagate import Streams
+from quantgate.quantize.solve import solve
 from quantgate.quantize.statistics import Statistics, batches
 from quantgate.quantize.sweep import Sweep, sweep
 from quantgate.records import digest_file

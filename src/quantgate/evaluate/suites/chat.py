@@ -221,7 +221,7 @@ def listing(rng: random.Random, task: str, hard: bool) -> Draft:
         )
         template = rng.choice(BARE)
     else:
-        if task == "pick" and rng.random() < 0.5:
+        if task == "pick" and hard and rng.random() < 0.5:
             words, do, items = pick_kind(rng, hard)
         else:
             words = draw_words(rng, hard)

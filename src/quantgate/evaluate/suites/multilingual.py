@@ -40,7 +40,7 @@ def whose(speech: Language, name: str) -> list[str]:
 
 
 def colours(rng: random.Random, speech: Language, hard: bool) -> Problem:
-    """Whose thing has which colour. Hard: more people, and colours that two of them share."""
+    """Which colour someone's thing has. Hard: more people, colours that two of them share, and whose a colour is."""
     people = rng.sample(range(len(NAMES)), rng.randrange(6, 9) if hard else rng.randrange(2, 4))
     asked, match = rng.sample(range(len(people)), 2)
     things = rng.sample(range(8), 4 if hard else 3)
@@ -55,13 +55,15 @@ def colours(rng: random.Random, speech: Language, hard: bool) -> Problem:
     ]
     owner, thing = NAMES[people[asked]], speech.things[owned[asked]]
     shade = speech.colours[shades[asked]]
-    if hard and rng.random() < 0.6:
-        question = "same colour"
-        accept = whose(speech, NAMES[people[match]])
-    elif hard or rng.random() < 0.5:
-        question, accept = "what colour", [shade]
-    else:
-        question, accept = "whose", whose(speech, owner)
+    question = rng.choices(("what colour", "whose", "same colour"), (0.2, 0.2, 0.6) if hard else (1, 0, 0))[0]
+    if question == "whose":  # of a colour that one of them alone has
+        asked = next(at for at in range(len(people)) if at not in (asked, match))
+        owner, thing, shade = NAMES[people[asked]], speech.things[owned[asked]], speech.colours[shades[asked]]
+    accept = {
+        "what colour": [shade],
+        "whose": whose(speech, owner),
+        "same colour": whose(speech, NAMES[people[match]]),
+    }[question]
     asks = say(rng, speech, question, of=speech.of(owner), thing=thing, colour=shade, other=speech.things[owned[match]])
     return Problem(
         f"colours {sorted(table)} {question} {people[asked]}", f"{' '.join(facts)} {asks}", accept, "word only"
@@ -69,11 +71,11 @@ def colours(rng: random.Random, speech: Language, hard: bool) -> Problem:
 
 
 def lives(rng: random.Random, speech: Language, hard: bool) -> Problem:
-    """Who lives where and eats what. Hard: more people, and a city that two of them share."""
+    """Where someone lives and what they eat. Hard: more people, who it is, and a city that two of them share."""
     people = rng.sample(range(len(NAMES)), rng.randrange(5, 7) if hard else rng.randrange(2, 4))
     asked, match = rng.sample(range(len(people)), 2)
     towns, meals = rng.sample(range(10), len(people)), rng.sample(range(8), len(people))
-    question = rng.choice(("where", "eats what", "lives in", "eats", "eats there"))
+    question = rng.choice(("where", "eats what", "eats there", *(("lives in", "eats") if hard else ())))
     if hard and rng.random() < 0.6:
         question, towns[match] = "same city", towns[asked]
     table = list(zip(people, towns, meals, strict=True))
@@ -97,14 +99,14 @@ def lives(rng: random.Random, speech: Language, hard: bool) -> Problem:
 
 
 def shopping(rng: random.Random, speech: Language, hard: bool) -> Problem:
-    """Who buys how many of what."""
+    """How many of what someone buys. Hard: more people, and who it is."""
     people = rng.sample(range(len(NAMES)), rng.randrange(6, 9) if hard else rng.randrange(2, 4))
     goods = rng.sample(range(6), 3)
     bought = [rng.choice(goods) for _ in people]
     amounts = rng.sample(range(2, 100), len(people))
     table = list(zip(people, bought, amounts, strict=True))
     facts = [say(rng, speech, "buys", name=NAMES[who], n=n, good=speech.goods[what]) for who, what, n in table]
-    asked, question = rng.randrange(len(people)), rng.choice(("how many", "buyer"))
+    asked, question = rng.randrange(len(people)), rng.choice(("how many", "buyer") if hard else ("how many",))
     name, n = NAMES[people[asked]], amounts[asked]
     asks = say(rng, speech, question, name=name, good=speech.goods[bought[asked]], n=n)
     accept, form = ([str(n)], "number only") if question == "how many" else ([name], "word only")
