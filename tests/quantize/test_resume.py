@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from quantgate.errors import DiskFull, Stopped
 from quantgate.models.random import save_random
@@ -17,7 +18,7 @@ from quantgate.quantize.shards import write_tensors
 from quantgate.quantize.sweep import sweep
 from quantgate.records import digest_file
 
-OWN = {
+OWN: dict[str, JsonValue] = {
     "propagate": "corrected",
     "steps": "block",
 }  # solved on a hidden stream of its own, which a resumed sweep must make again

@@ -48,7 +48,7 @@ Solve = Callable[[Pieces, Block, list[str], LayerStats | None], None]
 
 def propagated(variant: Variant) -> str:
     """What the variant wants of a stream of its own: "inputs", "corrected", or "" for none."""
-    return getattr(variant.options, "propagate", False) or ""
+    return str(getattr(variant.options, "propagate", False) or "")
 
 
 @dataclass
@@ -136,8 +136,12 @@ class Streams:
                 statistics.forward(given[1 + at], batch)
                 if at in drifts:
                     drifts[at].add(wanted)
-        for one in (*measured, *drifts.values(), *([inputs] if inputs else [])):
-            one.close()
+        for statistics in measured:
+            statistics.close()
+        for drift in drifts.values():
+            drift.close()
+        if inputs:
+            inputs.close()
         found = [{group[0]: statistics.take(group[0]) for group in groups} for statistics in measured]
         for at, stats in enumerate(found):
             for first, one in stats.items():
