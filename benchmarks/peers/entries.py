@@ -60,11 +60,15 @@ CHANNEL = (Format("W4 channel", 4, None, 0.85), Format("W3 channel", 3, None, 0.
 W8A8 = Format("W8A8", 8, None, 1.0, inputs8=True)
 MIXED = Mixed(4.5, "W4 g32")
 
+CORRECTED = {"propagate": "corrected", "correction_damping": 0.1}
 OURS = (
     Entry("quantgate"),
     Entry("quantgate", "awq"),
     Entry("quantgate", "gptq", options={"options": {"descent": 8}}, label="descent 8"),
     Entry("quantgate", "gptq", symmetric=False),
+    Entry("quantgate", "gptq", options={"options": {"propagate": "inputs"}}, label="own inputs"),
+    Entry("quantgate", "gptq", options={"options": CORRECTED}, label="corrected"),
+    Entry("quantgate", "gptq", symmetric=False, options={"options": CORRECTED}, label="corrected"),
 )
 AUTO = Entry("quantgate", "auto")
 OURS_W8A8 = (Entry("quantgate"), Entry("quantgate", "gptq"), Entry("quantgate", "smoothquant"))
