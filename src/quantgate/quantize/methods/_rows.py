@@ -71,7 +71,10 @@ class Rows:
 
     def weights(self, columns: Tensor) -> Tensor:
         """The weights of ``columns``, [columns, rows]."""
-        return torch.cat([part.weight[:, columns].T for part in self.parts], dim=1)
+        found = torch.empty(len(columns), self.count, device=self.device)
+        for span, part in zip(self.spans, self.parts, strict=True):
+            found[:, span] = part.weight[:, columns].T
+        return found
 
     def levels(self, columns: Tensor) -> Levels:
         scales = [_pick(part.grid, columns, held) for part, held in zip(self.parts, self._scales, strict=True)]
