@@ -10,13 +10,14 @@ export PYTHONUTF8 = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench docs format clean
+.PHONY: help demo test check bench bench-peers docs format clean
 
 help:
 	@printf '%s\n' 'make demo    set up, then run the main job on the built-in model and write a report' \
 	               'make test    set up, then run the tests' \
 	               'make check   formatting, lint, types, the floors' \
 	               'make bench   the speed table' \
+	               'make bench-peers  quality, time and memory beside other programs, each in an environment of its own' \
 	               'make docs    the documentation site, in site/' \
 	               'make format  let ruff rewrite the sources' \
 	               'make clean   remove what was built; runs/ and $(VENV) stay'
@@ -35,6 +36,9 @@ check: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready-dev
 	@$(BIN)/python -m benchmarks
+
+bench-peers: $(VENV)/.ready-dev
+	@$(BIN)/python -m benchmarks peers
 
 docs: $(VENV)/.ready-docs
 	@$(BIN)/python docs/generate.py

@@ -1,51 +1,61 @@
-"""Run all benchmarks, or those named: ``python -m benchmarks sweep``; ``--write`` appends to docs/BENCHMARKS.md."""
+"""Run all benchmarks of speed, or those named: ``python -m benchmarks sweep``; ``--write`` appends to the page.
+
+``kquants`` compares with llama.cpp and needs llama-cpp-python: it runs when it is named.
+"""
 
 from __future__ import annotations
 
 import argparse
 import datetime
 import importlib
+import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks import peers
 from benchmarks.result import Result
+from benchmarks.tables import Table, of_results, section
 
-NAMES = ("engine", "sweep", "demo")
+NAMES = ("engine", "sweep", "forecast", "demo")  # what runs unless something is named
+NAMED = ("kquants",)  # need another program
+PEERS = "peers"
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 
 
 def main() -> None:
+    known = (*NAMES, *NAMED, PEERS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", default=NAMES, help=f"which: {', '.join(NAMES)}")
-    parser.add_argument("--write", action="store_true", help="append the table to docs/BENCHMARKS.md")
+    parser.add_argument("names", nargs="*", default=NAMES, help=f"which: {', '.join(known)}")
+    parser.add_argument("--write", action="store_true", help="append the tables to docs/BENCHMARKS.md")
+    parser.add_argument("--only", action="append", choices=peers.PARTS, help="peers: this part alone (repeatable)")
+    parser.add_argument("--quick", action="store_true", help="peers: tiny sizes, to try the way; not for the page")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="peers: threads of every tool (2)")
+    parser.add_argument("--fresh", action="store_true", help="peers: make again what is there")
     wanted = parser.parse_args()
     for name in wanted.names:
-        if name not in NAMES:
-            parser.error(f"unknown benchmark '{name}'; known: {', '.join(NAMES)}")
-    console, results = Console(), list[Result]()
+        if name not in known:
+            parser.error(f"unknown benchmark '{name}'; known: {', '.join(known)}")
+    if wanted.quick and wanted.write:
+        parser.error("--quick measures nothing that belongs on the page; leave out --write")
+    console, results, tables = Console(), list[Result](), list[Table]()
     for name in wanted.names:
         console.print(f"running {name}", style="dim")
-        results += importlib.import_module(f"benchmarks.{name}").run()
-    table = Table("what", "measured", "target", "")
-    for row in results:
-        table.add_row(row.what, row.measured, row.target, row.verdict)
-    console.print(table)
+        if name == PEERS:
+            parts = wanted.only or peers.PARTS
+            tables += peers.run(only=parts, quick=wanted.quick, fresh=wanted.fresh, threads=wanted.threads)
+        else:
+            results += importlib.import_module(f"benchmarks.{name}").run()
+    if results:
+        tables.insert(0, of_results(results))
+    for table in tables:
+        console.print(table.shown())
+        for note in table.notes:
+            console.print(note, style="dim")
     if wanted.write:
-        _append(results, wanted.names)
-
-
-def _append(results: list[Result], names: list[str]) -> None:
-    day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    lines = [
-        f"\n## {day}, `python -m benchmarks {' '.join(names)}`\n",
-        "| what | measured | target | |",
-        "|---|---|---|---|",
-    ]
-    lines += [f"| {row.what} | {row.measured} | {row.target} | {row.verdict} |" for row in results]
-    with PAGE.open("a", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+        day = datetime.datetime.now(datetime.UTC).date().isoformat()
+        with PAGE.open("a", encoding="utf-8") as file:
+            file.write(section(day, " ".join(["python -m benchmarks", *sys.argv[1:]]), tables))
 
 
 main()

@@ -1,10 +1,14 @@
-"""Settings of all tests: no deadline (the machine may be busy), and in CI the same examples every time."""
+"""Settings of all tests: no deadline (the machine may be busy), in CI the same examples every time, Ctrl-C heard."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
 settings.register_profile("quantgate", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("quantgate")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for jobs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "quantgate"
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 FLOORS: list[str] = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
 TEXT = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".html", ".j2", ".jinja", ".css", ".js", ".jsonl", ""}
-SKIPPED = {".git", ".venv", "runs", "site", "build", "dist", ".scratch"}
+SKIPPED = {".git", ".venv", "runs", "site", "build", "dist", ".scratch", ".bench"}
 FILES = [
     path
     for path in ROOT.rglob("*")

@@ -65,17 +65,27 @@ WRONG = {
     "capabilities: {math: {margn: 3%}}\nvariants: [W4A16]\n": "unknown key 'margn' in 'capabilities.math'; "
     "did you mean 'margin'? Known: cases, hard, margin, relative, suite",
     "capabilities: [math]\nvariants: [W8A8, {scheme: W4A16, groupsize: 64}]\n": "unknown key 'groupsize' in "
-    "'variants.1'; did you mean 'group_size'? Known: artifact, bits, container, engine, group_size, keep, kv_cache, "
-    "method, name, options, scheme, symmetric",
+    "'variants.1'; did you mean 'group_size'? Known: artifact, bits, bytes, container, embeddings, engine, "
+    "group_size, keep, kv_cache, latency, lm_head, method, name, options, rotation, scheme, symmetric, untie",
     "capabilities: [math]\nvariants: [{name: my-awq, artefact: my-awq}]\n": "unknown key 'artefact' in "
-    "'variants.0'; did you mean 'artifact'? Known: artifact, bits, container, engine, group_size, keep, kv_cache, "
-    "method, name, options, scheme, symmetric",
+    "'variants.0'; did you mean 'artifact'? Known: artifact, bits, bytes, container, embeddings, engine, "
+    "group_size, keep, kv_cache, latency, lm_head, method, name, options, rotation, scheme, symmetric, untie",
     "capabilities: [math]\nvariants: [{name: my-awq}]\n": "'variants.0': names neither 'scheme' nor 'artifact'; "
     "a scheme is made, an artifact is taken as it is, so name one of them",
     "capabilities: [math]\nvariants: [{scheme: W4A16, artifact: x}]\n": "'variants.0': names both 'scheme' and "
     "'artifact'; a scheme is made, an artifact is taken as it is, so name one of them",
     "capabilities: [math]\nvariants: [{artifact: x, method: awq}]\n": "'variants.0': an artifact is taken as it is; "
     "leave out 'method'",
+    # budgets
+    "capabilities: [math]\nvariants: [{scheme: auto, bytes: 2 bananas}]\n": "'variants.0.bytes': "
+    "expected a size such as 2.5 MB, 800 KiB or 2500000, found '2 bananas'",
+    "capabilities: [math]\nvariants: [{scheme: auto, bytes: 0 MB}]\n": "'variants.0.bytes': "
+    "input should be greater than 0, found '0 MB'",
+    "capabilities: [math]\nvariants: [{scheme: auto, latency: soon}]\n": "'variants.0.latency': "
+    "expected milliseconds such as 3 ms, 800 us or 3, found 'soon'",
+    "capabilities: [math]\nvariants: [{scheme: W4A16, latency: 3}]\n": "'variants.0': 'latency' is the budget of "
+    "scheme auto: both or neither, such as {scheme: auto, bits: 4.5}; the budgets are bits, bytes and latency, one or "
+    "several",
     # fractions
     "capabilities: {math: {margin: three}}\nvariants: [W4A16]\n": "'capabilities.math.margin': "
     "expected a percentage such as 3%, found 'three'",
@@ -103,6 +113,30 @@ WRONG = {
     "capabilities:\n  math: {margin: 3%}\n  math: {margin: 9%}\nvariants: [W4A16]\n": "not valid YAML "
     "(line 3: the key 'math' is written twice; keep one)",
 }
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2.5 MB", 2_500_000),
+        ("2.5mb", 2_500_000),
+        ("800 KiB", 819_200),
+        (2500000, 2_500_000),
+        ("1e6", 10**6),
+        ("3GB", 3 * 10**9),
+    ],
+)
+def test_a_size_may_be_written_in_many_ways(tmp_path: Path, written: object, meant: int) -> None:
+    config = load(tmp_path, f"capabilities: [math]\nvariants: [{{scheme: auto, bytes: {written}}}]\n")
+    assert config.variants[0].bytes == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("3", 3.0), ("3 ms", 3.0), ("800us", 0.8), ("0.1 s", 100.0), ("0.5", 0.5)]
+)
+def test_a_latency_may_be_written_in_many_ways(tmp_path: Path, written: str, meant: float) -> None:
+    config = load(tmp_path, f"capabilities: [math]\nvariants: [{{scheme: auto, latency: {written}}}]\n")
+    assert config.variants[0].latency == pytest.approx(meant)
 
 
 @pytest.mark.parametrize("text", WRONG)
@@ -178,3 +212,14 @@ def test_demo_asks_at_most_as_many_cases_as_it_is_told() -> None:
     from quantgate.examples import demo_config
 
     assert {one.cases for one in demo_config(150).capabilities.values()} == {150}
+
+
+def test_a_rotation_is_named_and_configurations_without_one_are_what_they_were(tmp_path: Path) -> None:
+    plain = load(tmp_path, SMALL)
+    assert "rotation" not in plain.variants[0].body()
+    turned = load(tmp_path, "capabilities: [math]\nvariants: [{scheme: W4A8, rotation: hadamard}]\n")
+    assert turned.variants[0].rotation == turned.variants[0].body()["rotation"] == "hadamard"
+    told = refusal(tmp_path, "capabilities: [math]\nvariants: [{scheme: W4A8, rotation: hadamrd}]\n")
+    assert told == "'variants.0.rotation': input should be 'hadamard', found 'hadamrd'"
+    told = refusal(tmp_path, "capabilities: [math]\nvariants: [{scheme: auto, bits: 4, rotation: hadamard}]\n")
+    assert told.endswith("scheme auto chooses by itself; leave 'rotation' out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,8 +12,9 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 from quantgate.decide import Order
 from quantgate.errors import UsageError, hint
 from quantgate.formats import scheme_names
+from quantgate.models.families import ROTATABLE
 from quantgate.quantize import checkpoints, methods
-from quantgate.quantize.manifest import CONTAINER, EVENTS
+from quantgate.quantize.manifest import CONTAINER, EVENTS, KEEP
 from quantgate.records import Record, parse
 
 
@@ -27,7 +29,34 @@ def _fraction(value: Any) -> Any:
     return value
 
 
+UNITS = {"B": 1} | {
+    f"{one}{end}": base ** (at + 1) for end, base in (("B", 1000), ("iB", 1024)) for at, one in enumerate("KMGT")
+}
+
+
+def _size(value: Any) -> Any:
+    """``2.5 MB``, ``"2MiB"`` and ``2500000`` are bytes."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([a-zA-Z]*)\s*", value)
+    unit = found and next((one for one in UNITS if one.lower() == (found[2] or "B").lower()), None)
+    if not found or unit is None:
+        raise ValueError(f"expected a size such as 2.5 MB, 800 KiB or 2500000, found '{value}'")
+    return int(float(found[1]) * UNITS[unit])
+
+
+def _milliseconds(value: Any) -> Any:
+    """``3``, ``3 ms``, ``800us`` and ``0.1 s``: milliseconds."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|)\s*", value)
+    if not found:
+        raise ValueError(f"expected milliseconds such as 3 ms, 800 us or 3, found '{value}'")
+    return float(found[1]) * {"us": 1e-3, "ms": 1.0, "": 1.0, "s": 1e3}[found[2]]
+
+
 AUTO = "auto"  # the scheme of a mixture that is made for a budget of bits
+BUDGETS = ("bits", "bytes", "latency")
 AUTO_VARIANTS: tuple[str | dict[str, Any], ...] = (  # what "variants: auto" stands for
     "W8A16",
     "W4A16-g32",
@@ -36,6 +65,8 @@ AUTO_VARIANTS: tuple[str | dict[str, Any], ...] = (  # what "variants: auto" sta
     {"scheme": AUTO, "bits": 3.75},
 )
 Fraction = Annotated[float, BeforeValidator(_fraction)]
+Size = Annotated[int, BeforeValidator(_size)]
+Milliseconds = Annotated[float, BeforeValidator(_milliseconds)]
 
 
 class CalibrationConfig(Record):
@@ -73,7 +104,7 @@ class VariantConfig(Record):
     scheme: str | None = Field(
         default=None,
         description=f"{', '.join(scheme_names())}; a group size may follow: W4A16-g64. "
-        "auto: the best mixture of schemes within 'bits'",
+        "auto: the best mixture of schemes within 'bits', 'bytes' and 'latency'",
     )
     artifact: str | None = Field(
         default=None,
@@ -82,6 +113,18 @@ class VariantConfig(Record):
     )
     bits: float | None = Field(
         default=None, gt=0, le=16, description="of scheme auto: bits per weight over all linear layers, scales included"
+    )
+    bytes: Size | None = Field(
+        default=None,
+        gt=0,
+        description="of scheme auto: the whole artifact on disk, tokenizer included (manifest.json aside); "
+        "2.5 MB, 800 KiB or a number of bytes",
+    )
+    latency: Milliseconds | None = Field(
+        default=None,
+        gt=0,
+        description="of scheme auto: milliseconds of all linear layers for one decoded token at batch 1, "
+        "measured on this machine; 3, 3 ms or 800 us",
     )
     method: str | None = Field(
         default=None, description=f"{', '.join(methods.names())}; left out, the usual one of the scheme"
@@ -94,11 +137,27 @@ class VariantConfig(Record):
     kv_cache: Literal["fp8", "int8", "int4"] | None = Field(
         default=None, description="what keys and values are rounded to in the cache; fp8 is what runtimes read"
     )
+    rotation: Literal["hadamard"] | None = Field(
+        default=None,
+        exclude_if=lambda rotation: rotation is None,  # a configuration without one keeps its digest
+        description="turns the residual stream by a random Hadamard matrix before rounding, folded into the weights; "
+        f"of {', '.join(ROTATABLE)} models",
+    )
     container: str = Field(default=CONTAINER, description=f"how it is stored: {', '.join(checkpoints.names())}")
     keep: tuple[str, ...] = Field(default=(), description="layers to leave alone: names, parts of names, or globs")
+    lm_head: str = Field(
+        default=KEEP, description="the output layer: a weight-only scheme such as W8A16 or W4A16-g32, or keep"
+    )
+    embeddings: str = Field(
+        default=KEEP, description="the embedding table: the scheme of the blocks, where that is weight-only, or keep"
+    )
+    untie: bool = Field(
+        default=False, description="store an output layer of its own where the model reads the embeddings as one"
+    )
     name: str | None = Field(default=None, description="what to call it")
     engine: Literal["torch", "llamacpp"] = Field(
         default="torch",
+        exclude_if=lambda engine: engine == "torch",  # a configuration without one keeps its digest
         description="what answers the cases; llamacpp runs a GGUF file in llama.cpp, after its logits were proven",
     )
 
@@ -116,9 +175,13 @@ class VariantConfig(Record):
     @model_validator(mode="after")
     def _budget(self) -> Self:
         mixed = self.scheme is not None and self.scheme.lower() == AUTO
-        if mixed != (self.bits is not None):
-            raise ValueError("'bits' is the budget of scheme auto: both or neither, such as {scheme: auto, bits: 4.5}")
-        if mixed and (more := sorted(self.model_fields_set - {"scheme", "bits", "keep", "name", "engine"})):
+        budgets = [name for name in BUDGETS if getattr(self, name) is not None]
+        if mixed != bool(budgets):
+            raise ValueError(
+                f"'{(budgets or BUDGETS)[0]}' is the budget of scheme auto: both or neither, such as "
+                "{scheme: auto, bits: 4.5}; the budgets are bits, bytes and latency, one or several"
+            )
+        if mixed and (more := sorted(self.model_fields_set - {"scheme", *BUDGETS, "keep", "name", "engine"})):
             raise ValueError(f"scheme auto chooses by itself; leave '{more[0]}' out")
         return self
 

@@ -46,6 +46,8 @@ def test_scheme_label_names_the_same_scheme(name: str) -> None:
         (scheme("W8A16", group_size=32), "W8A16-g32"),
         (scheme("W8A16"), "W8A16"),
         (scheme("W3A16", symmetric=False), "W3A16-asym"),
+        (scheme("W4A8", group_size=128), "W4A8"),
+        (scheme("W4A8", group_size="channel"), "W4A8-channel"),
     ],
 )
 def test_scheme_label_tells_what_differs_from_the_defaults(made: Scheme, label: str) -> None:
@@ -58,8 +60,10 @@ def test_schemes_have_the_formats_their_names_say() -> None:
     assert scheme("W8A8").weights == IntGrid(bits=8)
     assert scheme("W8A8").activations == IntGrid(bits=8, strategy="token")
     assert scheme("FP8_DYNAMIC").weights == FloatGrid()
+    assert scheme("W4A8").weights == scheme("W4A16").weights
+    assert scheme("W4A8").activations == scheme("W8A8").activations
     assert scheme("BF16").weights is None
-    assert [scheme(name).packed for name in ("W4A16", "W8A16", "W8A8", "FP8_DYNAMIC")] == [True, True, False, False]
+    assert [scheme(name).packed for name in ("W4A16", "W8A16", "W8A8", "W4A8")] == [True, True, False, False]
 
 
 def test_unknown_scheme_names_the_nearest() -> None:
@@ -75,6 +79,7 @@ def test_unknown_scheme_names_the_nearest() -> None:
         ("W4A16", {"group_size": 0}),
         ("W4A16-g64", {"group_size": 32}),
         ("W4A16-asym", {"symmetric": True}),
+        ("W4A8", {"symmetric": False}),
     ],
 )
 def test_scheme_refuses_options_it_cannot_have(name: str, options: dict[str, int]) -> None:

@@ -12,11 +12,13 @@ from tests.pipeline.conftest import Release
 from quantgate import pipeline
 from quantgate.errors import DataError, UsageError
 from quantgate.models import open_model
-from quantgate.pipeline import quantize_only
+from quantgate.pipeline import auto, quantize_only
 from quantgate.pipeline.auto import Frontier
+from quantgate.pipeline.budgets import Budgets, Tables
 from quantgate.pipeline.probing import Moves
+from quantgate.pipeline.variants import Mixture, variants_of
 from quantgate.quantize import open_artifact
-from quantgate.quantize.mix import linears
+from quantgate.quantize.mix import cost, linears
 from quantgate.release_config import AUTO_VARIANTS, load_config
 
 BITS = (4.6, 6.0)
@@ -75,6 +77,64 @@ def test_auto_alone_stands_for_a_choice(release: Release, place: Path) -> None:
 def test_a_budget_that_means_nothing_is_refused(release: Release, variant: dict[str, object], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         load_config(release(variants=[variant]))
+
+
+def test_budgets_of_bytes_and_latency_are_kept_together(release: Release, place: Path) -> None:
+    roomy = {"scheme": "auto", "bits": 8, "bytes": "1 GB", "latency": "1 s", "name": "roomy"}
+    config = release(
+        capabilities=suites(place), variants=[{"scheme": "auto", "bytes": 104_000, "name": "small"}, roomy]
+    )
+    report = pipeline.run(config)
+    run = Path(json.loads(config.read_text())["out"])
+    made = open_artifact(run / "artifacts" / "small")
+    assert made.manifest.total_bytes <= 104_000
+    assert made.manifest.total_bytes > 99_000
+    told = {one.name: {row.what: row for row in one.budgets} for one in Budgets.load(run / "budgets.json").mixtures}
+    assert told["small"]["bytes"].most == 104_000
+    assert made.manifest.total_bytes <= told["small"]["bytes"].used <= 104_000
+    assert set(told["roomy"]) == {"bits", "bytes", "latency"}
+    assert told["roomy"]["bits"].bound and not told["roomy"]["bytes"].bound and not told["roomy"]["latency"].bound
+    model = open_model(place / "model")
+    timings = Budgets.load(run / "budgets.json").timings
+    shapes = {tuple(model.files.entry(f"{layer}.weight").shape) for group in linears(model) for layer in group}
+    assert {one.shape for one in timings} == shapes
+    assert {one.source for one in timings} == {"W3A16-g64", "W4A16-g64", "W4A16-g32", "W8A16", "BF16"}
+    assert all(one.microseconds > 0 for one in timings)
+    notes = {one.name: one.notes for one in report.variants}
+    assert "which bound the choice" in notes["roomy"][0] and "which did not bind" in notes["roomy"][2]
+
+
+@pytest.mark.parametrize(
+    ("budget", "sentence"),
+    [
+        ({"bits": 2}, r"2 bits are fewer than the smallest mixture has; give at least 3\.\d\d$"),
+        ({"bytes": "1 KB"}, r"1,000 bytes are less than the smallest mixture takes; give at least [\d,]+ bytes$"),
+        ({"bytes": "1 GB", "latency": "10 s"}, r"the model itself keeps the budget, so nothing would be quantized"),
+        ({"latency": "0.0001 us"}, r"ms are less than the fastest mixture takes; give at least [\d.]+ ms$"),
+    ],
+)
+def test_a_budget_that_makes_no_mixture_is_told_before_the_sweep(
+    release: Release, place: Path, budget: dict[str, object], sentence: str
+) -> None:
+    config = release(capabilities=suites(place), variants=[{"scheme": "auto", "name": "tight"} | budget])
+    with pytest.raises(UsageError, match=sentence):
+        pipeline.run(config)
+    assert not (Path(json.loads(config.read_text())["out"]) / "artifacts").exists()
+
+
+def test_what_is_counted_before_the_sweep_is_what_it_makes(release: Release, place: Path) -> None:
+    keep = ["down_proj"]
+    config = release(capabilities=suites(place), variants=[{"scheme": "auto", "bits": 9, "keep": keep}])
+    pipeline.run(config)
+    run = Path(json.loads(config.read_text())["out"])
+    model = open_model(place / "model")
+    (mixture,) = variants_of(load_config(config).variants)
+    assert isinstance(mixture, Mixture)
+    lending = auto.ingredients(model, [mixture], [])
+    tables = Tables(model, lending, [mixture])
+    made = [open_artifact(run / "artifacts" / one.name) for one in lending]
+    found = [[sum(cost(model, one, layer) for layer in group) for one in [*made, None]] for group in tables.groups]
+    assert tables.sizes.tolist() == found
 
 
 def test_too_small_a_budget_and_different_keeps_are_told(release: Release, place: Path) -> None:

@@ -22,6 +22,8 @@ VARIANTS = [
     "W1A16-g32",
     "FP8",
     "NVFP4",
+    "W4A8-g32",
+    "W3A16-g32~hadamard",
 ]
 
 
@@ -41,6 +43,17 @@ def run() -> CliRunner:
         ("W4A16", {"scheme": "W4A16"}),
         ("W4A16-g64:awq", {"scheme": "W4A16-g64", "method": "awq"}),
         ("W4A16+gptq", {"scheme": "W4A16", "container": "gptq"}),
+        (
+            "W3A16-g64:gptq~hadamard@fp8+awq",
+            {
+                "scheme": "W3A16-g64",
+                "method": "gptq",
+                "rotation": "hadamard",
+                "kv_cache": "fp8",
+                "container": "awq",
+            },
+        ),
+        ("W4A8~hadamard", {"scheme": "W4A8", "rotation": "hadamard"}),
         ("W3A16-channel-asym:hqq+gptq_v2", {"scheme": "W3A16-channel-asym", "method": "hqq", "container": "gptq_v2"}),
     ],
 )
@@ -48,9 +61,9 @@ def test_short_forms(text: str, meant: dict[str, str]) -> None:
     assert short_variant(text) == meant
 
 
-@pytest.mark.parametrize("text", ["", "W4A16:", "W4A16:awq:gptq", "W4A16 awq", "+awq"])
+@pytest.mark.parametrize("text", ["", "W4A16:", "W4A16:awq:gptq", "W4A16 awq", "+awq", "W4A16~", "W4A16@fp8~hadamard"])
 def test_short_forms_that_mean_nothing(text: str) -> None:
-    with pytest.raises(UsageError, match=r"expected SCHEME\[:method\]\[@kv_cache\]\[\+container\]"):
+    with pytest.raises(UsageError, match=r"expected SCHEME\[:method\]\[~rotation\]\[@kv_cache\]\[\+container\]"):
         short_variant(text)
 
 
@@ -98,3 +111,21 @@ def test_a_file_in_the_place_of_the_folder_is_one_sentence(folder: Path, tmp_pat
 def test_layers_can_be_left_alone(folder: Path) -> None:
     plain, kept = (predict(str(folder), ["W4A16-g64"], keep=keep)[0] for keep in ((), ("down_proj",)))
     assert (plain.kept, kept.kept) == (0, 2) and kept.tensor_bytes > plain.tensor_bytes
+
+
+def test_the_output_layer_and_the_embeddings_are_asked_for_by_name(
+    folder: Path, tmp_path: Path, run: CliRunner
+) -> None:
+    call = ["quantize", str(folder), "-v", "W4A16-g32", "--dry-run", "--out", str(tmp_path / "out")]
+    kept = run.invoke(app, call)
+    assert "W4A16-g32: model.embed_tokens: kept as bf16 by the rule 'embeddings: keep', also read as" in kept.output
+    asked = run.invoke(app, [*call, "--lm-head", "w8a16", "--untie"])
+    assert asked.exit_code == 0, asked.output
+    assert "W4A16-g32-head-W8A16-untied: lm_head: int8 per channel by the rule 'lm_head: W8A16', stored" in asked.output
+    refused = run.invoke(app, [*call, "--lm-head", "W8A16"])
+    assert isinstance(refused.exception, UsageError) and "is tied: it reads one table" in str(refused.exception)
+
+
+def test_scheme_auto_takes_no_word_about_the_ends(folder: Path) -> None:
+    with pytest.raises(UsageError, match="scheme auto chooses by itself; leave 'lm_head' out"):
+        predict(str(folder), [{"scheme": "auto", "bits": 4.5, "lm_head": "W8A16"}])

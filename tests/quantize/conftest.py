@@ -25,6 +25,7 @@ RECIPES = [
     Recipe(scheme="W8A16"),
     Recipe(scheme="W8A16", group_size=128),
     Recipe(scheme="W8A8"),
+    Recipe(scheme="W4A8", group_size=32),
     Recipe(scheme="FP8_DYNAMIC"),
     Recipe(scheme="FP8"),
     Recipe(scheme="FP8_BLOCK", keep=("k_proj", "o_proj")),
@@ -35,6 +36,8 @@ RECIPES = [
     Recipe(scheme="W4A16", method="awq"),
     Recipe(scheme="W8A8", method="smoothquant"),
     Recipe(scheme="W4A16", method="rtn", keep=("layers.0", "k_proj"), label="mixed"),
+    Recipe(scheme="W4A16", group_size=32, options={"propagate": "inputs", "steps": "block"}, label="W4A16-g32-inputs"),
+    Recipe(scheme="W8A8", method="gptq", options={"propagate": "corrected"}, label="W8A8-corrected"),
 ]
 
 

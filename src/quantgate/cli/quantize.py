@@ -16,26 +16,51 @@ def quantize(
     variant: Annotated[
         list[str],
         typer.Option(
-            "--variant", "-v", help="SCHEME[:method][@kv_cache][+container], such as W4A16:awq@int8; repeatable."
+            "--variant",
+            "-v",
+            help="SCHEME[:method][~rotation][@kv_cache][+container], such as W4A16:awq, W3A16~hadamard; repeatable.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Gets one artifact folder for each variant.")] = Path("artifacts"),
     keep: Annotated[
         list[str] | None, typer.Option("--keep", "-k", help="Layers to leave alone: names, parts or globs; repeatable.")
     ] = None,
+    lm_head: Annotated[
+        str, typer.Option(help="The output layer: a weight-only scheme such as W8A16 or W4A16-g32, or keep.")
+    ] = "keep",
+    embeddings: Annotated[
+        str, typer.Option(help="The embedding table: the scheme of the blocks, where that is weight-only, or keep.")
+    ] = "keep",
+    untie: Annotated[
+        bool, typer.Option("--untie", help="Store an output layer of its own where the model reads the embeddings.")
+    ] = False,
     traffic: Traffic = None,
     samples: Samples = 256,
     max_tokens: MaxTokens = 512,
     seed: CalibrationSeed = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Foretell disk, memory and time, and write nothing.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Make variants of a model in one pass, without judging them; the same command goes on after a crash or Ctrl-C."""
     from quantgate.pipeline import quantize_only
-    from quantgate.report.artifacts import show_artifacts, show_predicted
+    from quantgate.report.artifacts import show_artifacts
+    from quantgate.report.forecasts import show_forecast
 
+    outside = {"lm_head": lm_head, "embeddings": embeddings, "untie": untie}
     if dry_run:
-        show_predicted(quantize_only.predict(model, variant, keep=keep or ()), out, console)
+        told = quantize_only.forecast(
+            model,
+            variant,
+            keep=keep or (),
+            traffic=traffic,
+            samples=samples,
+            max_tokens=max_tokens,
+            seed=seed,
+            **outside,
+        )
+        show_forecast(told, out, console)
         return
     with bars(quiet=quiet) as progress:
         made = quantize_only.quantize(
@@ -48,5 +73,6 @@ def quantize(
             max_tokens=max_tokens,
             seed=seed,
             progress=progress,
+            **outside,
         )
     show_artifacts(made, console)

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
 from quantgate.engines._greedy import Decoder
 from quantgate.engines._linears import Rounded, build
+from quantgate.engines._tables import build_table, coded_paths
 from quantgate.errors import DataError, EngineError, UnknownName
 from quantgate.models import OpenedModel
 from quantgate.quantize import Artifact
@@ -76,10 +77,13 @@ class TorchEngine:
         """Put a module that computes from codes in the place of every quantized linear; tell what runs."""
         counts: Counter[tuple[tuple[int, int], str, str, str, str]] = Counter()
         rounded = Rounded()
-        for name in artifact.quantized:
-            stored = artifact.linear(name)
-            module, asked, got, because = build(stored, self.dtype, self.device, kernels, rounded)
-            parent, _, leaf = paths[name].rpartition(".")
+        for name, path in coded_paths(self.network, artifact.quantized, paths):
+            stored, present = artifact.linear(name), self.network.get_submodule(path)
+            if isinstance(present, nn.Embedding):
+                module, asked, got, because = build_table(present, stored, self.dtype, kernels)
+            else:
+                module, asked, got, because = build(stored, self.dtype, self.device, kernels, rounded)
+            parent, _, leaf = path.rpartition(".")
             setattr(self.network.get_submodule(parent), leaf, module)
             out, columns = stored.codes.shape
             counts[(out, columns), asked, got, because, artifact.scheme_of(name).label] += 1

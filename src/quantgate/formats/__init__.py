@@ -6,12 +6,24 @@
 
     codec.py   scales_for, encode, decode, quantize_activations     # needs torch, so it is imported where it is used
     pack.py    pack, unpack                                         # codes <-> int32 words
+    ggml/      the block formats of GGUF files, with a codec and a packer of their own
 
 A new format is one record in ``grids.py`` and its branch in ``codec.py``; methods and containers read those.
 """
 
-from quantgate.formats.grids import FloatGrid, Fp4Grid, Grid, IntGrid
+from quantgate.formats.grids import BlockGrid, FloatGrid, Fp4Grid, Grid, IntGrid
 from quantgate.formats.schemes import Scheme, scheme, scheme_names
 from quantgate.formats.size import StoredBytes, stored_bytes
 
-__all__ = ["FloatGrid", "Fp4Grid", "Grid", "IntGrid", "Scheme", "StoredBytes", "scheme", "scheme_names", "stored_bytes"]
+__all__ = [
+    "BlockGrid",
+    "FloatGrid",
+    "Fp4Grid",
+    "Grid",
+    "IntGrid",
+    "Scheme",
+    "StoredBytes",
+    "scheme",
+    "scheme_names",
+    "stored_bytes",
+]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from quantgate.errors import FormatError
-from quantgate.formats.grids import FP4_MAX, FP8_MAX, FloatGrid, Fp4Grid, Grid, IntGrid
+from quantgate.formats.ggml import codec as blocks
+from quantgate.formats.grids import FP4_MAX, FP8_MAX, BlockGrid, FloatGrid, Fp4Grid, Grid, IntGrid
 
 FP8 = torch.float8_e4m3fn
 SMALLEST_FP8 = 2.0**-9  # the smallest e4m3 number above zero
@@ -60,6 +61,8 @@ def scales_for(
     Raises FormatError when groups do not divide, or when a scale overflows ``dtype``.
     """
     grid.check_shape(weight.shape[0], weight.shape[1], name)
+    if isinstance(grid, BlockGrid):
+        return blocks.minmax(weight, grid.layout), None
     shape = grid.scales_shape(*weight.shape)
     if isinstance(grid, IntGrid) and grid.signs:
         return sign_scales(weight, grid, dtype), None
@@ -153,11 +156,15 @@ def to_values(codes: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
 
 def encode(weight: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None = None) -> Tensor:
     """Codes [out, in] of ``weight`` [out, in] under stored scales: int8, or float8_e4m3fn for a FloatGrid."""
+    if isinstance(grid, BlockGrid):
+        return blocks.encode(weight, scales, grid.layout)
     return _ungrouped(to_codes(grouped(weight.float(), grid), *_spread(scales, zeros, grid), grid), weight.shape, grid)
 
 
 def decode(codes: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None = None) -> Tensor:
     """float32 [out, in]: the numbers that a runtime computes with."""
+    if isinstance(grid, BlockGrid):
+        return blocks.decode(codes, scales, grid.layout)
     if isinstance(grid, Fp4Grid):
         scales = scales * grid.unit
     return _ungrouped(to_values(grouped(codes, grid), *_spread(scales, zeros, grid)), codes.shape, grid)

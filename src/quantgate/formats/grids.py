@@ -9,16 +9,19 @@ A grid stores a weight ``[out, in]`` as codes ``[out, in]`` plus scales (and zer
     block      group_size squared   [out / group_size, in / group_size]
     token      one activation row   computed at run time, stored nowhere
 
+A BlockGrid has scales of scales: its ``scales`` are the bytes that a GGUF file has for those of each block.
+
 Of activations, "token" and "group" scales are computed at run time; "tensor" is one number from the calibration set.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from quantgate.errors import FormatError
+from quantgate.formats.ggml import FORMATS, BlockFormat, Name
 from quantgate.records import Record
 
 Strategy = Literal["tensor", "channel", "group", "block", "token"]
@@ -120,4 +123,57 @@ class Fp4Grid(_Grid):
         return 0.5
 
 
-Grid = Annotated[IntGrid | FloatGrid | Fp4Grid, Field(discriminator="type")]
+class BlockGrid(_Grid):
+    """A block format of GGUF (``formats.ggml``); a group is a block of 32 or 256 weights.
+
+    ``scales`` [out, in / block * header] are uint8: what a file has for each block beside its codes, minima included.
+    So nothing is lost between a solver and a file, and ``zeros`` are None.
+    """
+
+    type: Literal["ggml"] = "ggml"
+    name: Name
+    strategy: Literal["group"] = "group"
+    symmetric: Literal[True] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _group_is_the_block(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("name") in FORMATS and given.get("group_size") is None:
+            return {**given, "group_size": FORMATS[given["name"]].block}
+        return given
+
+    @model_validator(mode="after")
+    def _no_other_group(self) -> Self:
+        if self.group_size != self.layout.block:
+            raise ValueError(f"blocks of {self.name} have {self.layout.block} weights; leave group_size out")
+        return self
+
+    @property
+    def layout(self) -> BlockFormat:
+        return FORMATS[self.name]
+
+    @property
+    def bits(self) -> int:
+        return self.layout.bits
+
+    @property
+    def low(self) -> int:
+        return self.layout.low
+
+    @property
+    def high(self) -> int:
+        return self.layout.high
+
+    def check_shape(self, out: int, columns: int, name: str) -> None:
+        if columns % self.layout.block:
+            fits = ", ".join(one.name for one in FORMATS.values() if columns % one.block == 0)
+            raise FormatError(
+                f"{name}: {columns} input columns do not divide into {self.name}'s blocks of {self.layout.block}; "
+                + (f"choose one of {fits}, or list '{name}' under keep" if fits else f"list '{name}' under keep")
+            )
+
+    def scales_shape(self, out: int, columns: int) -> tuple[int, ...]:
+        return (out, columns // self.layout.block * self.layout.header)
+
+
+Grid = Annotated[IntGrid | FloatGrid | Fp4Grid | BlockGrid, Field(discriminator="type")]

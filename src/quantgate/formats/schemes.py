@@ -17,6 +17,7 @@ _WEIGHT_ONLY = {
     "W4A16": 4,
     "W8A16": 8,
 }  # name -> bits; group or channel, symmetric or not
+_TOKENS = {"W4A8": 4}  # the same, beside activations in 8 bits with a scale per token; symmetric
 _SIGNS = "W1A16"  # its codes are -1 and 1, stored in 2 bits
 _FIXED: dict[str, tuple[Grid | None, Grid | None]] = {  # name -> weights, activations
     "BF16": (None, None),
@@ -53,13 +54,18 @@ class Scheme(Record):
         return isinstance(self.weights, IntGrid) and self.activations is None
 
     @property
+    def sized(self) -> bool:
+        """Whether a recipe may choose how many input columns share a scale."""
+        return isinstance(self.weights, IntGrid) and self.name not in _FIXED
+
+    @property
     def label(self) -> str:
         """The name, plus whatever differs from its defaults: ``W4A16``, ``W4A16-g64``, ``W4A16-channel-asym``.
 
         >>> scheme("W4A16", group_size=64).label
         'W4A16-g64'
         """
-        if not isinstance(self.weights, IntGrid) or self.name in _FIXED:
+        if not isinstance(self.weights, IntGrid) or not self.sized:
             return self.name
         size = self.weights.group_size
         group = "" if size == _default_group(self.weights.bits) else "-channel" if size is None else f"-g{size}"
@@ -67,7 +73,7 @@ class Scheme(Record):
 
 
 def scheme_names() -> tuple[str, ...]:
-    return tuple(sorted([*_WEIGHT_ONLY, *_FIXED]))
+    return tuple(sorted([*_WEIGHT_ONLY, *_TOKENS, *_FIXED]))
 
 
 def scheme(
@@ -99,19 +105,22 @@ def scheme(
             raise UsageError(f"{at}scheme {base} has no choice of group size or zero points; leave both out")
         weights, activations = _FIXED[base]
         return Scheme(name=base, weights=weights, activations=activations)
-    bits, signs = _WEIGHT_ONLY[base], base == _SIGNS
+    bits, signs = (_WEIGHT_ONLY | _TOKENS)[base], base == _SIGNS
+    activations = IntGrid(bits=8, strategy="token") if base in _TOKENS else None
     if signs and not symmetric:
         raise UsageError(f"{at}scheme {base} stores signs, which have no zero points; leave 'symmetric' out")
+    if activations is not None and not symmetric:
+        raise UsageError(f"{at}scheme {base} has no zero points; leave 'symmetric' out")
     if size is None:
         size = _default_group(bits)
     if size in (None, "channel", -1):
-        return Scheme(name=base, weights=IntGrid(bits=bits, symmetric=symmetric, signs=signs))
+        return Scheme(name=base, weights=IntGrid(bits=bits, symmetric=symmetric, signs=signs), activations=activations)
     if not isinstance(size, int) or size < 1:
         raise UsageError(
             f"{at}group_size {size!r} of scheme {base}; expected a positive number of columns or 'channel'"
         )
     grid = IntGrid(bits=bits, symmetric=symmetric, signs=signs, strategy="group", group_size=size)
-    return Scheme(name=base, weights=grid)
+    return Scheme(name=base, weights=grid, activations=activations)
 
 
 def _default_group(bits: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from quantgate.formats.grids import Fp4Grid, Grid, IntGrid
+from quantgate.formats.grids import BlockGrid, Fp4Grid, Grid, IntGrid
 from quantgate.records import Record
 
 
@@ -46,6 +46,8 @@ def stored_bytes(
     if isinstance(grid, Fp4Grid):  # two codes a byte, a byte a scale, and NVFP4's float32 number for all scales
         shared = 4 if grid.scales == "fp8" else 0
         return StoredBytes(weights=weights, codes_bytes=weights // 2, scales_bytes=scales + shared)
+    if isinstance(grid, BlockGrid):
+        return StoredBytes(weights=weights, codes_bytes=weights * grid.bits // 8, scales_bytes=scales)
     dense = packed and isinstance(grid, IntGrid)
     zeros = 0
     if not grid.symmetric:

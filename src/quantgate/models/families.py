@@ -24,6 +24,7 @@ FAMILIES: dict[str, dict[str, Any]] = {  # transformers' name of the configurati
     "mixtral": {"num_local_experts": 4, "tied": False},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "mlp_only_layers": [1]},
 }
+ROTATABLE = ("llama", "mistral", "qwen2", "qwen3", "phi3", "mixtral", "qwen3_moe")  # by an orthogonal matrix, exactly
 MIXTURES = ("mixtral", "qwen3_moe")  # of experts
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import mmap
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 HEADER_LIMIT = 100_000_000  # bytes; the limit that the safetensors format itself sets
-PIECE = 1 << 24  # elements looked at together when scanning for NaN
+PIECE = 1 << 22  # bytes of a file that are held together where a whole tensor is not needed
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,32 @@ class TensorFiles:
         import torch
 
         entry = self.entry(name)
+        raw = torch.empty(entry.size, dtype=torch.uint8)
+        if entry.size:
+            with entry.file.open("rb") as file:
+                file.seek(entry.start)
+                file.readinto(raw.numpy().data)
+        return raw.view(torch_dtype(entry.dtype)).reshape(entry.shape)
+
+    def rows(self, name: str, wanted: Tensor) -> Tensor:
+        """Rows ``wanted`` (sorted, each once) of a tensor [rows, columns], float32; the others are not held.
+
+        The tensor that is returned is whole, and zero where nothing was asked for: those pages take no memory until
+        something touches them. Raises BadTensor on NaN or Inf, ModelError when the folder has no such tensor.
+        """
+        import numpy as np
+        import torch
+
+        entry = self.entry(name)
+        table = torch.from_numpy(np.zeros(entry.shape, np.float32))
+        line = entry.size // max(entry.shape[0], 1)
         with entry.file.open("rb") as file:
-            file.seek(entry.start)
-            raw = bytearray(file.read(entry.size))
-        flat = torch.frombuffer(raw, dtype=torch_dtype(entry.dtype)) if raw else torch.empty(0)
-        return flat.to(torch_dtype(entry.dtype)).reshape(entry.shape)
+            for at in wanted.tolist():
+                file.seek(entry.start + at * line)
+                row = torch.frombuffer(bytearray(file.read(line)), dtype=torch_dtype(entry.dtype))
+                finite(row, name, entry.file)
+                table[at] = row.float()
+        return table
 
     def entry(self, name: str) -> Entry:
         if name not in self.entries:
@@ -78,30 +98,32 @@ class TensorFiles:
     def content_digest(self) -> str:
         """Digest over (name, type, shape, digest of bytes), sorted by name: the same however the files are sharded."""
         rows = []
-        for name, entry, view in self._views():
-            rows.append([name, entry.dtype, list(entry.shape), hashlib.sha256(view).hexdigest()])
-            view.release()
+        for name, entry in sorted(self.entries.items()):
+            found = hashlib.sha256()
+            for piece in _pieces(entry):
+                found.update(piece)
+            rows.append([name, entry.dtype, list(entry.shape), found.hexdigest()])
         return digest_of(rows)
 
     def check_finite(self, names: Collection[str], progress: Callable[[int, int], None] | None = None) -> None:
         """Look at every number of ``names`` once. Raises BadTensor naming the first tensor (in name order) with NaN or
         Inf."""
+        import torch
+
         for done, name in enumerate(sorted(names), start=1):
-            finite(self.read(name), name, self.entries[name].file)
+            entry = self.entries[name]
+            for piece in _pieces(entry):
+                finite(torch.frombuffer(piece, dtype=torch_dtype(entry.dtype)), name, entry.file)
             if progress:
                 progress(done, len(names))
 
-    def _views(self) -> Iterator[tuple[str, Entry, memoryview]]:
-        maps: dict[Path, mmap.mmap] = {}
-        try:
-            for name, entry in sorted(self.entries.items()):
-                if entry.file not in maps:
-                    with entry.file.open("rb") as file:
-                        maps[entry.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                yield name, entry, memoryview(maps[entry.file])[entry.start : entry.end]
-        finally:
-            for each in maps.values():
-                each.close()
+
+def _pieces(entry: Entry) -> Iterator[bytearray]:
+    """The bytes of one tensor, up to PIECE at a time."""
+    with entry.file.open("rb") as file:
+        file.seek(entry.start)
+        for left in range(entry.size, 0, -PIECE):
+            yield bytearray(file.read(min(left, PIECE)))
 
 
 def finite(tensor: Tensor, name: str, where: Path) -> None:

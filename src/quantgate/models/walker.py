@@ -90,6 +90,15 @@ class Block:
         parent = self.module.get_submodule(path.rpartition(".")[0])
         return (layer.rpartition(".")[0], parent) if isinstance(parent, Experts) else None
 
+    def copy(self) -> Block:
+        """The same block with the same weights in memory; a weight that is put into the copy is not in the block.
+
+        Hooks would be copied too: take copies before putting any on.
+        """
+        shared = [*self.module.parameters(), *self.module.buffers()]
+        module = copy.deepcopy(self.module, {id(one): one for one in shared})
+        return Block(self._walker, self.index, module, self.device)
+
     @property
     def config(self) -> Any:
         return self._walker.config
@@ -123,6 +132,12 @@ class Walker:
         return self.anatomy.module_name(self.anatomy.head)
 
     @property
+    def table(self) -> str:
+        """The checkpoint's name of the embedding table."""
+        owner = self.skeleton.get_input_embeddings()
+        return self.anatomy.module_name(next(path for path, one in self.skeleton.named_modules() if one is owner))
+
+    @property
     def has_experts(self) -> bool:
         return any(isinstance(module, Experts) for layer in self.layers for module in layer.modules())
 
@@ -142,7 +157,7 @@ class Walker:
     @torch.no_grad()
     def embed(self, batches: Sequence[Tensor]) -> list[Tensor]:
         """Hidden states in front of block 0: each [batch, tokens] of ids becomes float32 [batch, tokens, hidden]."""
-        with self._surroundings():
+        with self._surroundings(torch.cat([ids.flatten() for ids in batches]).unique() if batches else None):
             hidden = []
             for ids in batches:
                 self.anatomy.trunk(input_ids=ids, use_cache=False)
@@ -151,16 +166,23 @@ class Walker:
                 hidden.append(seen[0].clone())
             return hidden
 
-    @torch.no_grad()
     def finish(self, hidden: Tensor) -> Tensor:
         """What the last block gives [batch, tokens, hidden] -> what the head is given: the final norm, a projection."""
-        ids = torch.zeros(hidden.shape[:2], dtype=torch.long)
+        (out,) = self.finished([hidden])
+        return out
+
+    @torch.no_grad()
+    def finished(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """``finish`` for batch after batch, with what stands around the blocks read once."""
         with self._surroundings():
-            self._recorders[-1].instead = hidden.cpu()
-            try:
-                return self.anatomy.trunk(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
-            finally:
-                self._recorders[-1].instead = None
+            for hidden in batches:
+                self._recorders[-1].instead = hidden.cpu()
+                try:
+                    ids = torch.zeros(hidden.shape[:2], dtype=torch.long)
+                    out = self.anatomy.trunk(input_ids=ids, use_cache=False).last_hidden_state
+                finally:
+                    self._recorders[-1].instead = None
+                yield out
 
     def _learn_shape(self) -> None:
         """Whether the model's blocks give a tensor or a tuple with it; raises ModelError when neither goes through."""
@@ -182,12 +204,15 @@ class Walker:
         )
 
     @contextlib.contextmanager
-    def _surroundings(self) -> Iterator[None]:
-        """The trunk with the weights of everything around the blocks."""
-        around = self.anatomy.around
+    def _surroundings(self, ids: Tensor | None = None) -> Iterator[None]:
+        """The trunk with the weights of everything around the blocks; of the token embeddings only those of ``ids``."""
+        table = self.skeleton.get_input_embeddings()
         try:
-            for name in around:
-                self._put(name, self._read(name))
+            for name in self.anatomy.around:
+                if ids is not None and self._owner(name)[0] is table and name.endswith(".weight"):
+                    self._put(name, self.files.rows(self.anatomy.stored[name], ids))
+                else:
+                    self._put(name, self._read(name))
             yield
         finally:
             self._empty()

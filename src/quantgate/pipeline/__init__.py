@@ -26,7 +26,8 @@ from quantgate.evaluate.evidence import Comparison, Drift, Evidence
 from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, probing
+from quantgate.pipeline import auto, budgets, probing
+from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.runtimes import TORCH, engine_for
@@ -142,7 +143,7 @@ def _report(
         gates=tuple(cases.gates),
         calibration=None if chosen is None else chosen.record,
         candidates=tuple(candidates),
-        variants=tuple(summary_of(artifact, this.out, model) for artifact in artifacts),
+        variants=tuple(summary_of(one, this.out, model, budgets.lines_of(one.name, this.out)) for one in artifacts),
         evidence=tuple(evidence),
         decision=decision,
         environment=environment(),
@@ -160,10 +161,13 @@ def _quantize(
         this.progress("quantize", done, total, stage)
 
     lending = auto.ingredients(model, mixed, recipes)
+    tables = Tables(model, lending, mixed) if mixed else None
     every = [*recipes, *(one for one in lending if one not in recipes)]
     made = sweep(model, chosen.ids, every, this.out / "artifacts", progress=tell, seed=this.config.calibration.seed)
     lent = {one.name: next(found for found in made if found.name == one.name) for one in lending}
-    return made[: len(recipes)] + auto.mixtures(this.config, model, mixed, lent, this.out, this.progress)
+    if tables is None:
+        return made
+    return made[: len(recipes)] + auto.mixtures(this.config, model, mixed, lent, this.out, this.progress, tables)
 
 
 def _evaluate(

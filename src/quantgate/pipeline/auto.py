@@ -1,5 +1,7 @@
 """Variants that are mixtures: ``{scheme: auto, bits: 4.5}`` becomes the mixture of least foreseen drift in that budget.
 
+Budgets of bytes and of latency (``budgets``) may stand beside bits, or instead of them; each is kept.
+
 The ingredients are solved in the same sweep as the other variants. Each capability's drift is measured against its own
 drift under the ingredient that comes closest to the budget, times its margin, so that no capability pays for another.
 """
@@ -17,6 +19,7 @@ from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side
 from quantgate.models import OpenedModel
 from quantgate.pipeline import probing
+from quantgate.pipeline.budgets import Budgets, Tables
 from quantgate.pipeline.two_models import Progress
 from quantgate.pipeline.variants import Mixture, recipe_of
 from quantgate.quantize.manifest import BASELINE, Recipe
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from quantgate.quantize import Artifact
+    from quantgate.quantize.allocate import Allocation
     from quantgate.quantize.sensitivity import Sensitivity
 
 INGREDIENTS = (("W3A16", 64), ("W4A16", 128), ("W4A16", 32), ("W8A16", None))  # scheme, group size
@@ -78,8 +82,9 @@ def mixtures(
     sources: Mapping[str, Artifact],
     out: Path,
     progress: Progress,
+    tables: Tables,
 ) -> list[Artifact]:
-    """One artifact for every variant of scheme auto, in their order. Raises UsageError for too small a budget."""
+    """One artifact for every variant of scheme auto, in their order, each within all its budgets."""
     from quantgate.engines.torch import open_engine
     from quantgate.quantize import baseline
     from quantgate.quantize.mix import mix
@@ -91,10 +96,16 @@ def mixtures(
     found = probing.probe(config, model, sources, base, out, progress)
     sizes = sizes_of(model, sources, found)
     _frontier(config, model, found, sizes, out)
-    made = []
+    made, told = [], []
     for one in wanted:
-        choice = best(config, model, found, sizes, one.bits, one.name)
+        best, scales = _best(config, found, tables, one)
+        names = [*found.sources, BASELINE]
+        choice = {
+            layer: names[source] for group, source in zip(found.groups, best.choice, strict=True) for layer in group
+        }
         made.append(mix(model, sources, choice, out / "artifacts" / one.name))
+        told.append(tables.budgeted(one, best, drift_of(found), scales))
+    Budgets(mixtures=tuple(told), timings=tables.timings).save(out / "budgets.json")
     return made
 
 
@@ -160,18 +171,20 @@ def drift_of(found: Sensitivity) -> dict[str, NDArray[np.float64]]:
     return {name: np.pad(found.kl(name).numpy(), ((0, 0), (0, 1))) for name in found.moves}
 
 
-def best(
-    config: ReleaseConfig, model: OpenedModel, found: Sensitivity, sizes: NDArray[np.float64], bits: float, where: str
-) -> dict[str, str]:
-    """Linear layer -> source, for a budget in bits per weight over all linear layers."""
+def _best(
+    config: ReleaseConfig, found: Sensitivity, tables: Tables, one: Mixture
+) -> tuple[Allocation, dict[str, float]]:
+    """The mixture of least foreseen drift within all budgets of ``one``, and what each capability's is measured in.
+
+    That is its drift under the source that comes closest to the first budget.
+    """
+    import numpy as np
+
     from quantgate.quantize.allocate import least_drift
 
-    weights = _weights(model, found)
-    budget, drift = bits * weights / 8, drift_of(found)
-    if budget < (smallest := sizes.min(axis=1).sum()):
-        least = 8 * smallest / weights
-        raise UsageError(f"{where}: {bits:g} bits are fewer than the smallest mixture has; give at least {least:.2f}")
-    like = int(abs(sizes.sum(axis=0) - budget)[:-1].argmin())
-    names = [*found.sources, BASELINE]
-    made = least_drift(drift, sizes, budget, _scales(config, drift, like))
-    return {layer: names[source] for group, source in zip(found.groups, made.choice, strict=True) for layer in group}
+    limits, drift = [limit for _, limit in tables.limits(one)], drift_of(found)
+    like = int(abs(limits[0].table.sum(axis=0) - limits[0].most)[:-1].argmin())
+    scales = _scales(config, drift, like)
+    if one.bits is not None:
+        return least_drift(drift, tables.sizes, limits[0].most, scales, limits[1:]), scales
+    return least_drift(drift, tables.sizes, np.inf, scales, limits), scales

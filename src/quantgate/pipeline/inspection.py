@@ -15,7 +15,7 @@ from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.quantize_only import short_variant
 from quantgate.pipeline.two_models import Progress
 from quantgate.pipeline.variants import recipes_of
-from quantgate.quantize.mix import folded
+from quantgate.quantize.mix import unforeseen
 from quantgate.records import parse
 from quantgate.release_config import ReleaseConfig
 from quantgate.report.inspections import Inspection, LayerView
@@ -93,9 +93,11 @@ def _inspect(config: ReleaseConfig, model: OpenedModel, out: Path, progress: Pro
     shapes, growth = walk(model, made, some, lambda done, total: progress("walking the blocks", done, total, ""))
     engine = open_engine(model, baseline(model))
     base = Side(engine, Answers(out / "answers", engine.identity))
-    sources = {one.name: one for one in made if not folded(one)}
+    sources = {one.name: one for one in made if not unforeseen(one)}
     if not sources:
-        raise UsageError("inspect: channel scales are folded into every variant; name one without, such as W4A16:gptq")
+        raise UsageError(
+            "inspect: every variant is rotated or has channel scales folded in; name one without, such as W4A16:gptq"
+        )
     found = probing.probe(config, model, sources, base, out, progress)
     return Inspection(
         model=config.model,
@@ -111,8 +113,8 @@ def _inspect(config: ReleaseConfig, model: OpenedModel, out: Path, progress: Pro
 
 def _label(artifact: Artifact) -> str:
     """The scheme, and what of it the foreseen drift leaves out."""
-    if folded(artifact):
-        return f"{artifact.label}: channel scales are folded in, so no drift is foreseen"
+    if reason := unforeseen(artifact):
+        return f"{artifact.label}: {reason}, so no drift is foreseen"
     left_out = ["activations"] * artifact.rounds_inputs + ["the KV cache"] * (artifact.manifest.kv_cache is not None)
     return f"{artifact.label}: rounded weights alone, without {' and '.join(left_out)}" if left_out else artifact.label
 

@@ -12,7 +12,8 @@ from quantgate import decide, formats
 from quantgate.errors import UsageError
 from quantgate.models import OpenedModel
 from quantgate.models.locate import locate
-from quantgate.quantize.manifest import BASELINE, SAFE_NAME, Recipe, in_container
+from quantgate.quantize.ends import ends_of, parts_of, sentences
+from quantgate.quantize.manifest import BASELINE, KEEP, SAFE_NAME, Recipe, in_container, outside_in_words
 from quantgate.records import parse
 from quantgate.release_config import AUTO, VariantConfig
 from quantgate.report import VariantSummary
@@ -33,11 +34,13 @@ class Import:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A variant that is put together from others, for a budget of bits."""
+    """A variant that is put together from others within budgets, of which it has one at least."""
 
     name: str
-    bits: float
+    bits: float | None  # per weight of the linear layers, scales included
     keep: tuple[str, ...]
+    bytes: int | None = None  # of the whole artifact
+    latency: float | None = None  # milliseconds of all linear layers for one token
 
 
 def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mixture]:
@@ -49,8 +52,8 @@ def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mix
     for at, one in enumerate(variants, 1):
         if one.artifact is not None:
             found.append(_import(one.artifact, one.name, at, one.engine))
-        elif one.scheme is not None and one.bits is not None:
-            found.append(Mixture(_safe(one.name or f"{AUTO}-{one.bits:g}", at), one.bits, one.keep))
+        elif one.scheme is not None and one.scheme.lower() == AUTO:
+            found.append(_mixture(one, at))
         elif one.scheme is not None and one.scheme.upper() not in (BASELINE, "BASELINE"):
             found.append(recipe_of(one, f"variants, number {at}"))
     names = [one.name for one in found]
@@ -106,6 +109,15 @@ def _import(ref: str, name: str | None, at: int, engine: str) -> Import:
     return Import(_safe(name or Path(ref).name.removesuffix(".gguf"), at), ref, engine)
 
 
+def _mixture(one: VariantConfig, at: int) -> Mixture:
+    told = [
+        *([] if one.bits is None else [f"{one.bits:g}"]),
+        *([] if one.bytes is None else [f"{one.bytes / 1e6:g}MB"]),
+        *([] if one.latency is None else [f"{one.latency:g}ms"]),
+    ]
+    return Mixture(_safe(one.name or "-".join([AUTO, *told]), at), one.bits, one.keep, one.bytes, one.latency)
+
+
 def _safe(name: str, at: int) -> str:
     if not SAFE_NAME.fullmatch(name):
         raise UsageError(
@@ -122,12 +134,16 @@ def recipe_of(one: VariantConfig, where: str) -> Recipe:
     data = {
         "scheme": scheme.name,
         "method": one.method or "",
-        "group_size": (grid.group_size or -1) if scheme.packed and grid else None,
+        "group_size": (grid.group_size or -1) if scheme.sized and grid else None,
         "symmetric": False if grid is not None and not grid.symmetric else None,
         "options": one.options,
         "kv_cache": one.kv_cache or "",
+        "rotation": one.rotation or "",
         "container": one.container,
         "keep": one.keep,
+        "lm_head": _end(one.lm_head, f"{where}, lm_head"),
+        "embeddings": _end(one.embeddings, f"{where}, embeddings"),
+        "untie": one.untie,
         "label": one.name or in_container("-".join([scheme.label, *_parts(one)]), one.container),
     }
     return parse(Recipe, data, where=where)
@@ -135,7 +151,14 @@ def recipe_of(one: VariantConfig, where: str) -> Recipe:
 
 def _parts(one: VariantConfig) -> list[str]:
     """What a variant's name tells beside its scheme."""
-    return [*([one.method] if one.method else []), *([f"kv-{one.kv_cache}"] if one.kv_cache else [])]
+    turned = ["rot"] if one.rotation else []
+    outside = outside_in_words(_end(one.lm_head, "lm_head"), _end(one.embeddings, "embeddings"), untie=one.untie)
+    return [*([one.method] if one.method else []), *turned, *([f"kv-{one.kv_cache}"] if one.kv_cache else []), *outside]
+
+
+def _end(asked: str, where: str) -> str:
+    """``keep``, or the label of the scheme that is ``asked``. Raises UnknownName."""
+    return KEEP if asked.lower() == KEEP else formats.scheme(asked, where=where).label
 
 
 def candidate_of(artifact: Artifact) -> decide.Candidate:
@@ -149,7 +172,8 @@ def candidate_of(artifact: Artifact) -> decide.Candidate:
     )
 
 
-def summary_of(artifact: Artifact, out: Path, model: OpenedModel) -> VariantSummary:
+def summary_of(artifact: Artifact, out: Path, model: OpenedModel, budgets: Sequence[str] = ()) -> VariantSummary:
+    """``budgets``: sentences on what a mixture made of its budgets; they stand before the ledger's."""
     from quantgate.quantize.mix import mixable
 
     manifest = artifact.manifest
@@ -167,8 +191,9 @@ def summary_of(artifact: Artifact, out: Path, model: OpenedModel) -> VariantSumm
         quantized=len(manifest.quantized),
         kept=len(kept),
         fallbacks=tuple(f"{fate.name}: asked {fate.asked}, got {fate.got}: {fate.because}" for fate in missed),
-        notes=tuple(f"{note.tensor}: {note.event}: {note.detail}" for note in manifest.ledger),
+        notes=(*budgets, *(f"{note.tensor}: {note.event}: {note.detail}" for note in manifest.ledger)),
         mean_error=manifest.mean_error,
+        ends=sentences(ends := ends_of(artifact, model), parts_of(manifest.fates, ends), manifest.tensor_bytes),
         repairable=not artifact.rounds_inputs and not mixable(model, artifact.name, artifact),
     )
 

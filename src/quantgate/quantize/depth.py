@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quantgate.models import OpenedModel
 from quantgate.models.walker import Block
 from quantgate.quantize.artifact import Artifact
+from quantgate.quantize.hadamard import Rotation
 from quantgate.quantize.load import round_input
 from quantgate.quantize.statistics import Batch, Statistics
 from quantgate.records import Record
@@ -45,7 +46,8 @@ def walk(
     one set of hidden states for the model and for each variant.
     """
     hidden = model.embed([batch.ids for batch in batches])
-    own = [[one.clone() for one in hidden] for _ in variants]
+    turns = [_turn(variant, int(model.config.hidden_size)) for variant in variants]
+    own = [[turn(one) for one in hidden] for turn in turns]
     tokens = sum(int(batch.real.sum()) for batch in batches)
     shapes, errors = list[InputShape](), [list[float]() for _ in variants]
     for index in range(model.depth):
@@ -59,11 +61,16 @@ def walk(
             for at, variant in enumerate(variants):
                 rounded = _rounded(block, model, variant)
                 own[at] = [rounded(one) for one in own[at]]
-                errors[at].append(_distance(own[at], hidden, batches))
+                errors[at].append(_distance(own[at], [turns[at](one) for one in hidden], batches))
         if progress:
             progress(index + 1, model.depth)
     growth = [Growth(variant=one.name, error=tuple(row)) for one, row in zip(variants, errors, strict=True)]
     return shapes, growth
+
+
+def _turn(variant: Artifact, width: int) -> Callable[[Tensor], Tensor]:
+    """From the model's hidden states to those of the variant, were it exact."""
+    return Rotation.of(width, variant.manifest.seed) if variant.manifest.recipe.rotation else Tensor.clone
 
 
 def _shape(group: Sequence[str], absmax: Tensor, sample: Tensor | None) -> InputShape:

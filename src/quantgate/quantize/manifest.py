@@ -5,13 +5,23 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from fnmatch import fnmatchcase
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from quantgate.records import Record, digest_of
 
-ALWAYS_KEPT = ("embed_tokens", "lm_head")  # where a rounding error reaches every token; kept until a recipe can ask
+ALWAYS_KEPT = ("embed_tokens", "lm_head")  # where a rounding error reaches every token; kept unless a recipe asks
+KEEP = "keep"  # what a recipe says of the two where it does not name a scheme
+OUTSIDE = {"lm_head": KEEP, "embeddings": KEEP, "untie": False}  # keys that are written only where they say more
 CONTAINER = "compressed_tensors"  # unless a recipe names another
 BASELINE = "BF16"  # the scheme that quantizes nothing
 MIXED = "MIXED"  # the scheme of an artifact whose layers come from several others
@@ -37,6 +47,16 @@ def in_container(name: str, container: str) -> str:
     return name if container == CONTAINER else f"{name}+{container}"
 
 
+def outside_in_words(lm_head: str, embeddings: str, *, untie: bool) -> list[str]:
+    """What a variant's name tells of the output layer and the embeddings.
+
+    >>> outside_in_words("W8A16", "keep", untie=True)
+    ['head-W8A16', 'untied']
+    """
+    head, table = (f"head-{lm_head}" if lm_head != KEEP else ""), (f"emb-{embeddings}" if embeddings != KEEP else "")
+    return [part for part in (head, table, "untied" if untie else "") if part]
+
+
 class Recipe(Record):
     """Scheme, method and what to leave alone. ``name`` is what the variant and its folder are called."""
 
@@ -46,14 +66,32 @@ class Recipe(Record):
     symmetric: bool | None = None  # empty means the scheme's own
     options: dict[str, JsonValue] = Field(default_factory=dict)  # what the method understands; unknown keys are errors
     kv_cache: str = ""  # what keys and values are rounded to when cached: fp8, int8, int4; empty: nothing
+    rotation: Literal["", "hadamard"] = Field(  # of the residual stream; recipes without one are as before it existed
+        default="", exclude_if=lambda rotation: not rotation
+    )
     container: str = CONTAINER  # how it is stored: compressed_tensors, gptq, gptq_v2, awq
-    keep: tuple[str, ...] = ALWAYS_KEPT  # layers to leave at full precision: names, parts of names, or globs
+    lm_head: str = KEEP  # the output layer: a weight-only scheme such as W8A16, or keep
+    embeddings: str = KEEP  # the embedding table: likewise
+    untie: bool = False  # store an output layer of its own where the model reads the embedding table as one
+    keep: tuple[str, ...] = Field(
+        default=(), validate_default=True
+    )  # layers to leave at full precision: names, parts of names, or globs
     label: str = ""  # the variant's name, if the made-up one will not do
 
     @field_validator("keep")
     @classmethod
-    def _always(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sorted({*keep, *ALWAYS_KEPT}))
+    def _always(cls, keep: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        asked = {"embed_tokens": info.data.get("embeddings", KEEP), "lm_head": info.data.get("lm_head", KEEP)}
+        for name in ALWAYS_KEPT:
+            if name in keep and asked[name] != KEEP:
+                raise ValueError(f"lists '{name}', which is to be {asked[name]}; leave one of the two out")
+        return tuple(sorted({*keep, *(name for name in ALWAYS_KEPT if asked[name] == KEEP)}))
+
+    @model_serializer(mode="wrap")
+    def _body(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes that leave ``OUTSIDE`` alone are written, and named by a digest, as before there were such keys."""
+        body: dict[str, Any] = handler(self)
+        return {key: value for key, value in body.items() if key not in OUTSIDE or value != OUTSIDE[key]}
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
@@ -70,6 +108,8 @@ class Recipe(Record):
         'W4A16-g64-gptq'
         >>> Recipe(scheme="W4A16", container="awq").name
         'W4A16+awq'
+        >>> Recipe(scheme="W3A16", rotation="hadamard", kv_cache="fp8").name
+        'W3A16-rot-kv-fp8'
         """
         size = (
             ""
@@ -79,7 +119,9 @@ class Recipe(Record):
             else f"g{self.group_size}"
         )
         cache = f"kv-{self.kv_cache}" if self.kv_cache else ""
-        parts = [self.scheme, size, "asym" if self.symmetric is False else "", self.method, cache]
+        turned = "rot" if self.rotation else ""
+        outside = outside_in_words(self.lm_head, self.embeddings, untie=self.untie)
+        parts = [self.scheme, size, "asym" if self.symmetric is False else "", self.method, turned, cache, *outside]
         return self.label or in_container("-".join(part for part in parts if part), self.container)
 
     def kept_by(self, layer: str) -> str | None:
@@ -103,9 +145,8 @@ class Fate(Record):
     got: str  # a format, the stored type ("bf16"), or "tied to ..."
     scheme: str = ""  # of a quantized layer: the label of its scheme, W4A16-g64
     because: str = ""  # why the two differ, or why nothing was asked
-    error: float | None = (
-        None  # tr(dW H dW^T) / tr(W H W^T): share of the layer's output energy lost on calibration data
-    )
+    # tr(dW H dW^T) / tr(W H W^T), H of the model's own inputs: share of the layer's output energy lost on them
+    error: float | None = None
     weight_error: float | None = None  # |dW|^2 / |W|^2
     weights: int = 0  # how many numbers
     bytes: int = 0  # on disk, scales and zero points included, without the constant 16 bytes of a packed shape

@@ -3,8 +3,10 @@
     mix(model, {"W3A16": small, "W8A16": large}, {"model.layers.0.mlp.down_proj": "W8A16", ...}, Path("W3A16-mixed"))
 
 Layers that read one input (q/k/v, gate/up) are fused by runtimes, so they come from one source. The name ``BF16`` is
-that of the model itself. Sources with channel scales folded in (AWQ, SmoothQuant) can be mixed with nothing, since
-their layers expect another input.
+that of the model itself. Sources that are rotated, or have channel scales folded in (AWQ, SmoothQuant), can be mixed
+with nothing, since their layers expect another input. A layer that was solved on its variant's own stream
+(``propagate``) is lent as the tensor that it is: its correction was made for the blocks that stood before it there, and
+its fate goes on to say so.
 """
 
 from __future__ import annotations
@@ -116,6 +118,10 @@ def mixable(model: OpenedModel, name: str, source: Artifact) -> str:
         return f"'{name}' is stored as {manifest.checkpoint}; only {CONTAINER} says each layer's format"
     if manifest.kv_cache is not None:
         return f"'{name}' has a KV cache in {manifest.kv_cache.format}, which is a matter of all layers"
+    if manifest.recipe.rotation:
+        return f"'{name}' is rotated, so its layers expect another input"
+    if ends := [name for name in (model.walker.table, model.walker.head) if name in source.coded]:
+        return f"'{name}' has {ends[0]} in codes, and a mixture keeps it"
     if moved := folded(source):
         return f"'{name}' has channel scales of {moved} and others folded in, so its layers expect another input"
     return ""
@@ -124,6 +130,13 @@ def mixable(model: OpenedModel, name: str, source: Artifact) -> str:
 def folded(source: Artifact) -> str:
     """A layer whose channel scales were folded into what makes its input, or nothing."""
     return next((fate.name for fate in source.manifest.quantized if fate.facts.get("scaling")), "")
+
+
+def unforeseen(source: Artifact) -> str:
+    """Why the source's weights are not the model's plus an error, so that nothing is foreseen from them; or nothing."""
+    if source.manifest.recipe.rotation:
+        return "its channels are rotated"
+    return "channel scales are folded in" if folded(source) else ""
 
 
 def _check_choice(model: OpenedModel, sources: Mapping[str, Artifact], choice: Choice) -> None:

@@ -17,12 +17,14 @@ from quantgate.quantize.artifact import kept
 from quantgate.quantize.balance import Balanced, balance
 from quantgate.quantize.checkpoints import StoredLinear
 from quantgate.quantize.experts import Crowd
+from quantgate.quantize.hadamard import Rotation
 from quantgate.quantize.journal import Piece
 from quantgate.quantize.kv_cache import Ranges
 from quantgate.quantize.manifest import Fate, Note
 from quantgate.quantize.methods import LayerStats, Solved
 from quantgate.quantize.methods._scaling import ScalingMethod
 from quantgate.quantize.plan import Variant
+from quantgate.quantize.rotate import Turned
 
 if TYPE_CHECKING:
     from quantgate.quantize.sweep import Sweep
@@ -40,6 +42,7 @@ class Pieces:
         total = sum(int(batch.real.sum()) for batch in run.batches)
         self.ledger = {variant.name: list(crowd.notes(variant.experts, total)) for variant in variants}
         self.balanced: dict[str, Balanced] = {}
+        self.turned: Turned | None = None
 
     def balance(
         self, block: Block, groups: list[list[str]], statistics: dict[str, LayerStats], probe: Tensor | None
@@ -58,6 +61,16 @@ class Pieces:
             self.tensors[variant.name] |= {name: tensor.cpu() for name, tensor in found.stored.items()}
             self.fates[variant.name] += [kept(model, name, "keep", found.because[name]) for name in found.stored]
             self.ledger[variant.name] += found.notes
+
+    def turn(self, block: Block, rotation: Rotation | None) -> None:
+        """The block in rotated channels, for the variants that ask for it."""
+        self.turned = None if rotation is None else Turned(self.run.model, block, rotation)
+
+    def turn_rest(self, variant: Variant) -> None:
+        """What rotation changes beside the layers that became codes."""
+        if self.turned is not None and variant.recipe.rotation:
+            coded = {fate.name for fate in self.fates[variant.name] if fate.asked == fate.got}
+            self.tensors[variant.name] |= self.turned.rest(coded)
 
     def cache(self, variant: Variant, attention: str, ranges: Ranges) -> None:
         """The scales of the layer's KV cache, where its format stores some."""

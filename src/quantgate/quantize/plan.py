@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
 from quantgate.errors import FormatError, UnknownName, UsageError, hint
-from quantgate.formats import Fp4Grid, Grid, Scheme, scheme
+from quantgate.formats import BlockGrid, Fp4Grid, Grid, Scheme, scheme
 from quantgate.formats.schemes import KV_CACHES
 from quantgate.models import OpenedModel
 from quantgate.models.tensors import torch_dtype
 from quantgate.quantize import checkpoints, methods
+from quantgate.quantize.ends import Ends
+from quantgate.quantize.ends import resolve as resolve_ends
 from quantgate.quantize.manifest import ALWAYS_KEPT, BASELINE, CONTAINER, Note, Recipe
 from quantgate.quantize.methods._scaling import ScalingMethod
+from quantgate.quantize.rotate import check_rotation, unties
 from quantgate.records import Record, parse
 
 # Measured on the reference model, layers of 256 and 768 columns: GPTQ on 128 tokens of one text loses 0.6 to 1.3 times
@@ -49,6 +52,7 @@ class Variant:
     kept: dict[str, str]  # linear layer -> why it stays at full precision
     container: checkpoints.Checkpoint
     experts: ExpertOptions
+    ends: Ends  # its embedding table and output layer
 
     @property
     def name(self) -> str:
@@ -95,6 +99,8 @@ def usual_method(found: Scheme) -> str:
 
 def format_name(grid: Grid) -> str:
     """A format in words: ``int4 g128``, ``int8 per channel``, ``fp8 per channel``, ``int4 g64 asymmetric``."""
+    if isinstance(grid, BlockGrid):
+        return grid.name
     if isinstance(grid, Fp4Grid):
         return f"fp4 g{grid.group_size}, scales {'fp8' if grid.scales == 'fp8' else 'powers of two'}"
     sizes = {"group": f"g{grid.group_size}", "block": f"blocks of {grid.group_size} x {grid.group_size}"}
@@ -130,6 +136,12 @@ def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], 
             "FP8_DYNAMIC, W8A8 or MXFP4, which need none"
         )
     _check_cache(recipe, method, where, calibrated=calibrated)
+    if recipe.rotation:
+        _check_rotation(model, found, method, where, calibrated=calibrated)
+        if getattr(options, "propagate", False):
+            raise FormatError(
+                f"{where}: a stream of its own (propagate) is not measured in rotated channels; leave out either"
+            )
     kept = _kept(model, recipe, blocks, where)
     layers = [layer for block in blocks for group in block for layer in group]
     _check_groups(model, found.weights, layers, kept, where)
@@ -137,7 +149,10 @@ def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], 
         out, columns = model.files.entry(f"{layer}.weight").shape
         if layer not in kept and (reason := container.refuse_layer(found, out, columns)):
             raise FormatError(f"{where}: {layer}: {reason}; list '{layer.rpartition('.')[2]}' under keep")
-    return Variant(recipe, found, found.weights, name, method, options, kept, container, experts)
+    ends = resolve_ends(model, recipe, found, container, where)
+    if recipe.rotation:
+        ends = _rotated_ends(model, ends, where)
+    return Variant(recipe, found, found.weights, name, method, options, kept, container, experts, ends)
 
 
 def _check_cache(recipe: Recipe, method: methods.Method, where: str, *, calibrated: bool) -> None:
@@ -157,6 +172,30 @@ def _check_cache(recipe: Recipe, method: methods.Method, where: str, *, calibrat
             f"{where}: folded channel scales move the values that a KV cache in {recipe.kv_cache} was measured on; "
             "choose method gptq or rtn, or kv_cache int8"
         )
+
+
+def _check_rotation(model: OpenedModel, found: Scheme, method: methods.Method, where: str, *, calibrated: bool) -> None:
+    if isinstance(method, ScalingMethod):
+        raise FormatError(
+            f"{where}: channel scales would be folded into the norms whose gains a rotation folds away; "
+            "choose method gptq, rtn or hqq, or leave rotation out"
+        )
+    if found.calibrated:
+        raise FormatError(
+            f"{where}: {found.label} needs the largest numbers of each input, which are not measured in rotated "
+            "channels; choose FP8_DYNAMIC, W8A8, W4A8 or MXFP4, or leave rotation out"
+        )
+    check_rotation(model, where, calibrated=calibrated)
+
+
+def _rotated_ends(model: OpenedModel, ends: Ends, where: str) -> Ends:
+    """Both ends are turned with the stream; a tied head whose norm weighs its channels becomes a tensor of its own."""
+    if ends.coded:
+        raise FormatError(
+            f"{where}: the embeddings and the output layer are turned with the stream and then kept; leave out "
+            "lm_head and embeddings, or rotation"
+        )
+    return replace(ends, untied=True) if ends.tied and unties(model) else ends
 
 
 def _kept(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], where: str) -> dict[str, str]:

@@ -26,12 +26,14 @@ def write_artifact(
     fates: Mapping[str, Fate],
     config: dict[str, Any],
     shard_bytes: int = SHARD_BYTES,
+    more_weights: int = 0,
     **facts: Any,
 ) -> None:
     """Fill ``folder``, which exists and bears no good name yet.
 
-    ``entries`` are all its tensors, wherever their bytes lie now; ``config`` is its config.json; ``facts`` are the
-    manifest's other fields. Raises DiskFull, and ArtifactError when the fates do not cover the tensors.
+    ``entries`` are all its tensors, wherever their bytes lie now; ``config`` is its config.json; ``more_weights``
+    counts the numbers that the model does not store (an untied output layer); ``facts`` are the manifest's other
+    fields. Raises DiskFull, and ArtifactError when the fates do not cover the tensors.
     """
     write_model(folder, entries, shard_bytes)
     with disk_errors(folder):
@@ -48,7 +50,7 @@ def write_artifact(
         torch=torch.__version__,
         fates=tuple(fates[name] for name in sorted(fates)),
         tensor_bytes=sum(entry.size for entry in entries.values()),
-        tensor_weights=model.parameters,
+        tensor_weights=model.parameters + more_weights,
         total_bytes=sum(file.bytes for file in files.values()),
         files=files,
         **facts,

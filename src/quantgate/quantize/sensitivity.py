@@ -26,7 +26,7 @@ from quantgate.models import OpenedModel
 from quantgate.quantize.artifact import Artifact, baseline
 from quantgate.quantize.load import load_with_paths
 from quantgate.quantize.manifest import BASELINE
-from quantgate.quantize.mix import Choice, folded, linears
+from quantgate.quantize.mix import Choice, linears, unforeseen
 
 Examples = Mapping[str, Sequence[tuple[Sequence[int], int]]]  # capability -> (token ids, where the answer starts)
 
@@ -69,12 +69,12 @@ def sensitivity(
 
     Holds the model and one gradient of it in float32, and a bfloat16 copy of its linear layers per source.
 
-    Raises FormatError for a source with folded channel scales, whose weights are not the model's plus an error, and
-    DataError for a capability without examples and for an example without an answer.
+    Raises FormatError for a source that is rotated or has folded channel scales, whose weights are not the model's plus
+    an error, and DataError for a capability without examples and for an example without an answer.
     """
     for name, source in sources.items():
-        if folded(source):
-            raise FormatError(f"sensitivity: '{name}' has channel scales folded in, which are no errors; leave it out")
+        if reason := unforeseen(source):
+            raise FormatError(f"sensitivity: '{name}': {reason}, which is no error; leave it out")
     groups = tuple(tuple(group) for group in linears(model))
     network, paths = load_with_paths(baseline(model), torch.float32)
     network.requires_grad_(False)

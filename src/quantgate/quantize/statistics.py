@@ -113,8 +113,12 @@ class Statistics:
 
     def take(self, name: str) -> LayerStats:
         """The statistics of the group whose first layer is ``name``, handed over: a second call raises KeyError."""
-        upper, absmax = self._sums.pop(name)
-        hessian = upper.triu() + upper.triu(1).T
+        hessian, absmax = self._sums.pop(name)
+        for start in range(0, len(hessian), STRIPE):  # the upper stripes, mirrored where they are
+            stop = start + STRIPE
+            square = hessian[start:stop, start:stop]
+            square.copy_(square.triu() + square.triu(1).T)
+            hessian[stop:, start:stop] = hessian[start:stop, stop:].T
         sample = self._samples.pop(name)
         rows = torch.cat(sample)[:SAMPLE] if sample else None
         tokens = self._tokens[name]

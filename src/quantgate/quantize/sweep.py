@@ -6,6 +6,7 @@ memory holds one block, its statistics and the activations, however deep the mod
 as often as one.
 
 The activations are those of the full-precision model for every recipe: that is what makes the statistics shareable.
+A recipe that asks for those of its own quantized blocks pays for them itself (``propagate``).
 """
 
 from __future__ import annotations
@@ -22,19 +23,24 @@ from torch import Tensor
 
 from quantgate.errors import ArtifactError, RecordError, Stopped
 from quantgate.models import OpenedModel
-from quantgate.models.walker import Block
+from quantgate.models.tensors import Entry
 from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, kept, open_artifact
-from quantgate.quantize.balance import Balanced
 from quantgate.quantize.checkpoints.compressed_tensors import kv_cache_arguments
-from quantgate.quantize.experts import Crowd, Starved, without_statistics
+from quantgate.quantize.ends import kept_end
+from quantgate.quantize.experts import Crowd
+from quantgate.quantize.hadamard import Rotation
+from quantgate.quantize.heap import keep_heap_small, release_freed
 from quantgate.quantize.journal import Journal, refuse_strangers
 from quantgate.quantize.kv_cache import Ranges, attention_of
 from quantgate.quantize.manifest import Calibration, Fate, Recipe, StoredCache, tool_version
-from quantgate.quantize.methods import LayerStats
+from quantgate.quantize.outside import Outside
 from quantgate.quantize.pieces import Pieces
 from quantgate.quantize.plan import Variant, plan
+from quantgate.quantize.propagate import Streams, propagated
 from quantgate.quantize.publish import write_artifact
+from quantgate.quantize.rotate import surround
 from quantgate.quantize.shards import SHARD_BYTES
+from quantgate.quantize.solve import solve
 from quantgate.quantize.statistics import Batch, Statistics, batches
 from quantgate.records import digest_of
 
@@ -106,6 +112,7 @@ def sweep(
     if missing:
         with _stoppable(out):
             model.check(lambda done, total: run.progress("check", done, total))
+            keep_heap_small()
             journal.open()
             _walk(run, missing, journal)
             for at, variant in enumerate(missing):
@@ -119,113 +126,101 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
     """Solve every block that the journal does not have; finished ones are only run forward."""
     names = [variant.name for variant in variants]
     groups = [run.model.linears(block) for block in range(run.model.depth)]
-    open_blocks = [block for block in range(run.model.depth) if not journal.done(block, names)]
-    total, done = sum(map(len, groups)), 0
-    tokens = sum(int(batch.real.sum()) for batch in run.batches)
+    outside = Outside(run, variants)
+    open_blocks = [block for block in range(run.model.depth + outside.steps) if not journal.done(block, names)]
+    total, done = sum(map(len, groups)) + outside.steps, 0
+    rotation = _rotation(run, variants)
     hidden = run.model.embed([batch.ids for batch in run.batches]) if run.batches and open_blocks else []
-    for index in range(max(open_blocks, default=-1) + 1):
-        with run.model.block(index, run.device) as block:
-            if index not in open_blocks:
-                hidden = [block(one).cpu() for one in hidden]
-            else:
-                journal.begin(index)
-                probe = hidden[-1][:1, :PROBE_TOKENS] if hidden else None
-                ranges = block.cache = Ranges() if any(variant.recipe.kv_cache for variant in variants) else None
-                statistics = Statistics(block, groups[index] if run.batches else [], tokens)
-                hidden = [statistics.forward(one, batch).cpu() for one, batch in zip(hidden, run.batches, strict=True)]
-                statistics.close()
-                block.cache = None
-                held = {group[0]: statistics.take(group[0]) for group in groups[index]} if run.batches else {}
-                pieces = Pieces(run, variants, Crowd.of(block, groups[index], held))
-                pieces.balance(block, groups[index], held, probe)
-                for at, group in enumerate(groups[index]):
-                    _solve(pieces, block, group, held.pop(group[0], None))
-                    run.progress("quantize", done + at + 1, total)
-                for variant in variants:
-                    if ranges is not None and variant.recipe.kv_cache:
-                        pieces.cache(variant, attention_of(groups[index]), ranges)
-                    journal.write(index, variant.name, pieces.tensors[variant.name], pieces.piece(variant))
-                journal.finish(index, names)
+    streams = Streams(run, variants, hidden)
+    for index in range(outside.walked(open_blocks)):
+        at = (done, total) if index in open_blocks else None
+        _block(run, variants, rotation, streams, journal, hidden, index, at)
+        release_freed()
         done += len(groups[index])
+    if run.model.depth in open_blocks:
+        outside.solve(hidden, journal)
     run.progress("quantize", total, total)
 
 
-def _solve(pieces: Pieces, block: Block, group: list[str], stats: LayerStats | None) -> None:
-    """All layers of one input for all variants.
-
-    Variants without channel scales share everything. One with channel scales has weights and statistics of its own.
-    """
-    weights = {layer: block.linear(layer).weight for layer in group}
-    starved = {one.name: why for one in pieces.variants if (why := pieces.crowd.starved(group[0], one.experts))}
-    fed = [one for one in pieces.variants if one.name not in starved]
-    _solve_alike(pieces, [one for one in fed if one.name not in pieces.balanced], weights, stats, first=group[0])
-    for variant in pieces.variants:
-        if variant.name in starved:
-            _solve_starved(pieces, variant, weights, starved[variant.name], group[0])
-        elif variant.name in pieces.balanced and stats is not None:
-            how = pieces.balanced[variant.name]
-            own = {layer: how.weight(layer, group[0], weight) for layer, weight in weights.items()}
-            _solve_alike(pieces, [variant], own, how.statistics(group[0], stats), how, group[0])
-
-
-def _solve_starved(pieces: Pieces, variant: Variant, weights: dict[str, Tensor], because: str, first: str) -> None:
-    """The layers of an expert that was given too few tokens, by the rule of the recipe."""
-    if variant.experts.starved == "keep":
-        for layer in weights:
-            if layer not in variant.kept:
-                pieces.keep(variant, layer, because)
-        return
-    _solve_alike(pieces, [without_statistics(variant)], weights, None, Starved(variant, because), first)
-
-
-def _solve_alike(
-    pieces: Pieces,
+def _block(
+    run: Sweep,
     variants: list[Variant],
-    weights: dict[str, Tensor],
-    stats: LayerStats | None,
-    how: Balanced | Starved | None = None,
-    first: str = "",
+    rotation: Rotation | None,
+    streams: Streams,
+    journal: Journal,
+    hidden: list[Tensor],
+    index: int,
+    progress: tuple[int, int] | None,
 ) -> None:
-    """All layers of one input, the jobs of one method together so that they share what they can."""
-    reach = max(float(weight.abs().max()) for weight in weights.values())
-    largest = None if stats is None or stats.absmax is None else float(stats.absmax.max())
-    if not isinstance(
-        how, Balanced
-    ):  # experts share the number that activations are rounded with, as kernels fuse them
-        largest = pieces.crowd.largest.get(first, largest)
-    entries = pieces.run.model.files.entries
-    for method in dict.fromkeys(variant.method_name for variant in variants):
-        todo = [
-            (variant, layer)
-            for variant in variants
-            for layer in weights
-            if variant.method_name == method and layer not in variant.kept
-        ]
-        jobs = [variant.job(layer, weights[layer], entries[f"{layer}.weight"].dtype, reach) for variant, layer in todo]
-        alike = [repr((job.name, job.grid, job.options, job.scale_dtype)) for job in jobs]  # in another container, say
-        asked = dict(zip(reversed(alike), reversed(jobs), strict=True))
-        if not jobs:
-            continue
-        solved = dict(zip(asked, todo[0][0].method.solve_many(list(asked.values()), stats), strict=True))
-        for (variant, layer), key in zip(todo, alike, strict=True):
-            found = solved[key] if how is None else how.told(layer, first, weights[layer], solved[key], stats)
-            pieces.add(variant, layer, weights[layer], found, reach, largest)
+    """One block: solved, and put into the journal, unless ``progress`` (layers done, of how many) is None.
+
+    ``hidden``, what the block is given, becomes what it gives, a batch at a time. Everything else that the block needed
+    is let go when this returns, before the next one is read.
+    """
+    groups = run.model.linears(index)
+    with run.model.block(index, run.device) as block:
+        if progress is None:
+            for at, one in enumerate(hidden):
+                hidden[at] = block(one).cpu()
+            streams.advance(block, journal)
+            return
+        journal.begin(index)
+        probe = hidden[-1][:1, :PROBE_TOKENS].clone() if hidden else None
+        ranges = block.cache = Ranges() if any(variant.recipe.kv_cache for variant in variants) else None
+        tokens = sum(int(batch.real.sum()) for batch in run.batches)
+        statistics = Statistics(block, groups if run.batches else [], tokens)
+        before = list(hidden) if streams.streams else []
+        for at, batch in enumerate(run.batches):
+            hidden[at] = statistics.forward(hidden[at], batch).cpu()
+        statistics.close()
+        block.cache = None
+        held = {group[0]: statistics.take(group[0]) for group in groups} if run.batches else {}
+        sharing = [variant for variant in variants if not propagated(variant)]
+        pieces = Pieces(run, sharing, Crowd.of(block, groups, held))
+        pieces.balance(block, groups, held, probe)
+        pieces.turn(block, rotation)
+        own = streams.solve(block, groups, before, held, solve) if streams.streams else []
+        del before
+        for at, group in enumerate(groups):
+            solve(pieces, block, group, held.pop(group[0], None))
+            run.progress("quantize", progress[0] + at + 1, progress[1])
+        of = {variant.name: some for some in (pieces, *own) for variant in some.variants}
+        for variant in variants:
+            some = of[variant.name]
+            some.turn_rest(variant)
+            if ranges is not None and variant.recipe.kv_cache:
+                some.cache(variant, attention_of(groups), ranges)
+            journal.write(index, variant.name, some.tensors.pop(variant.name), some.piece(variant))
+        journal.finish(index, [variant.name for variant in variants])
+        if index + 1 < run.model.depth:
+            streams.advance(block, journal)
 
 
 def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -> Artifact:
     """Put the finished blocks and the kept tensors together under the variant's name."""
     model, container = run.model, variant.container
-    blocks = range(model.depth)
-    solved = {name: entry for block in blocks for name, entry in journal.tensors(block, variant.name).items()}
-    pieces = [journal.piece(block, variant.name) for block in blocks]
+    blocks, ends = range(model.depth), variant.ends
+    steps = range(model.depth + bool(ends.coded))
+    solved = {name: entry for block in steps for name, entry in journal.tensors(block, variant.name).items()}
+    pieces = [journal.piece(block, variant.name) for block in steps]
     fates = {fate.name: fate for piece in pieces for fate in piece.fates}
-    rest = [name for name in model.files.entries if name.removesuffix(".weight") not in fates]
+    rest = {name: entry for name, entry in model.files.entries.items() if name.removesuffix(".weight") not in fates}
+    rest |= ends.copied(model.files.entries)
+    entries = rest | solved  # what rotation changed is in both
+    size = sum(entry.size for entry in entries.values())
     for name in rest:
-        fates[name.removesuffix(".weight")] = _kept_fate(run, variant, name)
+        fates[name.removesuffix(".weight")] = _kept_fate(run, variant, name, entries[name], size)
     config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
     linears = [layer for block in blocks for group in model.linears(block) for layer in group]
     left = [*model.unquantized, *(layer for layer in linears if fates[layer].got != variant.format)]
-    told = container.config(config, variant.scheme, list(dict.fromkeys(["lm_head", *left])))
+    left = [name for name in dict.fromkeys(["lm_head", *left]) if name not in ends.coded]
+    told = container.config(config, variant.scheme, left)
+    if ends.coded:
+        told = container.config_ends(told, ends, variant.scheme)
+    if ends.untied:
+        told["tie_word_embeddings"] = False
+    if (rotation := _rotation(run, [variant])) is not None:
+        surround(model, rotation, journal.folder / f"{variant.name}.around.safetensors", entries, fates)
     cache, stored_cache = variant.recipe.kv_cache, None
     if cache:
         told["quantization_config"]["kv_cache_scheme"] = kv_cache_arguments(cache)
@@ -234,9 +229,10 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
     write_artifact(
         journal.whole(variant.name),
         model,
-        entries=solved | {name: model.files.entries[name] for name in rest},
+        entries=entries,
         fates=fates,
         config=told,
+        more_weights=ends.more_weights(model.files.entries),
         kv_cache=stored_cache,
         shard_bytes=shard_bytes,
         name=variant.name,
@@ -252,8 +248,17 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
     return open_artifact(journal.publish(variant.name), verify=False)
 
 
-def _kept_fate(run: Sweep, variant: Variant, tensor: str) -> Fate:
+def _rotation(run: Sweep, variants: Sequence[Variant]) -> Rotation | None:
+    """The one rotation of all variants that ask for one; its signs follow from the seed."""
+    asked = any(variant.recipe.rotation for variant in variants)
+    return Rotation.of(int(run.model.config.hidden_size), run.seed) if asked else None
+
+
+def _kept_fate(run: Sweep, variant: Variant, tensor: str, entry: Entry, size: int) -> Fate:
+    """``size``: bytes of all tensors of the artifact."""
     layer = tensor.removesuffix(".weight")
+    if layer in (variant.ends.head, variant.ends.table):
+        return kept_end(variant.ends, layer, entry, size)
     if layer in variant.kept:
         return kept(run.model, tensor, variant.format, variant.kept[layer])
     if pattern := variant.recipe.kept_by(layer):

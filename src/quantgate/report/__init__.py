@@ -38,6 +38,7 @@ class VariantSummary(Record):
     fallbacks: tuple[str, ...]  # fates where asked and got differ, as sentences
     notes: tuple[str, ...]  # the ledger
     mean_error: float | None  # mean share of a layer's output energy lost on calibration data
+    ends: tuple[str, ...] = ()  # what became of the embedding table and the output layer, by which rule, as sentences
     repairable: bool  # whether its layers can be mixed with those of other variants
 
 

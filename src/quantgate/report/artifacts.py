@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,7 +15,6 @@ from quantgate.report.terminal import megabytes, plain_table
 if TYPE_CHECKING:
     from quantgate.quantize import Artifact
     from quantgate.quantize.gguf import GgufFile
-    from quantgate.quantize.predict import Predicted
 
 EVENTS = {  # of the ledger, as people read them
     "kept": "kept",
@@ -28,18 +26,6 @@ EVENTS = {  # of the ledger, as people read them
     "expert_tokens": "experts counted",
     "starved_expert": "starved experts",
 }
-
-
-def show_predicted(found: Sequence[Predicted], out: Path, console: Console) -> None:
-    """Sizes on disk before anything is written."""
-    table = plain_table("variant", ("MB", "bits", "layers", "kept"), "right")
-    table.add_column("format")
-    for one in found:
-        cells = (megabytes(one.tensor_bytes), f"{one.bits_per_weight:.2f}", str(one.layers), str(one.kept))
-        table.add_row(one.name, *cells, f"{one.format}, by {one.method}")
-    console.print(table)
-    total = sum(one.tensor_bytes for one in found)
-    console.print(f"{megabytes(total)} MB of tensors would go to {out}; nothing was written", style="dim")
 
 
 def show_artifacts(made: Sequence[Artifact], console: Console) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 import pytest
 
 from quantgate.evaluate import suites
 from quantgate.evaluate.scorers import Score
 from quantgate.evaluate.scorers.instructions import score
-from quantgate.evaluate.suites import Difficulty, Draft, chat
+from quantgate.evaluate.suites import Difficulty, Draft, Role, chat
 
 LEVELS: tuple[Difficulty, ...] = ("default", "hard")
 
@@ -101,11 +102,41 @@ def test_a_frame_has_as_many_words_as_it_says_and_the_second_has_no_e(number: in
     assert not [word for word in (*chat.NO_E_NOUNS, *chat.NO_E_ADJECTIVES) if "e" in word]
 
 
-def test_conversations_ask_for_operations_that_no_case_has_alone() -> None:
-    asked = set[str]()
-    for seed in range(60):
+def conversations(about: str) -> Iterator[list[tuple[Role, str]]]:
+    """Those whose first question has the words ``about``; with "", those on one list."""
+    forms = ("Write only the", "Write them all.")
+    for seed in range(180):
         turns = chat.draw_many(random.Random(seed), 5)
         assert [role for role, _ in turns] == ["user", "assistant"] * 5
+        if about in turns[0][1] if about else not any(form in turns[0][1] for form in forms):
+            yield turns
+
+
+def test_conversations_about_kinds_of_words_name_them_all_and_no_other() -> None:
+    count = 0
+    for turns in conversations("Write only the"):
+        for (_, question), (_, answer) in zip(turns[::2], turns[1::2], strict=True):
+            found = re.match(r"(?:Words: )?(.+?)(?:\. Write only the |: )(\w+)", question)
+            assert found is not None
+            kind = chat.WORDS[found[2]]
+            assert answer.split(", ") == [word for word in found[1].split(", ") if word.lower() in kind]
+            count += 1
+    assert count > 150
+
+
+def test_conversations_about_capitals_change_nothing_else() -> None:
+    count = 0
+    for turns in conversations("Write them all."):
+        for (_, question), (_, answer) in zip(turns[::2], turns[1::2], strict=True):
+            listed = question.removeprefix("Words: ").partition(".")[0]
+            assert answer in (listed.upper(), listed.lower()) and answer != listed
+            count += 1
+    assert count > 150
+
+
+def test_conversations_ask_for_operations_that_no_case_has_alone() -> None:
+    asked = set[str]()
+    for turns in conversations(""):
         listed = turns[0][1].removeprefix("Words: ").partition(".")[0].split(", ")
         for (_, question), (_, answer) in zip(turns[::2], turns[1::2], strict=True):
             items = answer.split(", ")

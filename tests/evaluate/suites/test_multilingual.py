@@ -193,7 +193,7 @@ def test_answers_about_a_story_follow_from_its_table() -> None:
     rng = random.Random(2)
     for speech in LANGUAGES.values():
         for _ in range(20):
-            for identity, asks, answer, _form in multilingual._homes(rng, speech)[1]:
+            for identity, asks, brief, answer, _form in multilingual._homes(rng, speech)[1]:
                 question, who, table = read_identity(identity)
                 name, city, food = next(
                     (NAMES[one], speech.cities[town], speech.foods[meal]) for one, town, meal in table if one == who
@@ -202,16 +202,35 @@ def test_answers_about_a_story_follow_from_its_table() -> None:
                 assert {"where": name, "eats what": name, "lives in": city, "eats there": city}.get(
                     question, food
                 ) in asks
-            for identity, asks, answer, _form in multilingual._things(rng, speech)[1]:
+                assert brief == {"lives in": f"{city}?", "eats": f"{food}?"}.get(question, "")
+            for identity, asks, brief, answer, _form in multilingual._things(rng, speech)[1]:
                 question, who, table = read_identity(identity)
                 shade = next(speech.colours[shade] for one, _, shade in table if one == who)
                 assert answer == (shade if question == "what colour" else NAMES[who])
                 assert (speech.of(NAMES[who]) if question == "what colour" else shade) in asks
-            for identity, asks, answer, _form in multilingual._goods(rng, speech)[1]:
+                assert brief == f"{NAMES[who] if question == 'what colour' else shade}?"
+            for identity, asks, brief, answer, _form in multilingual._goods(rng, speech)[1]:
                 question, who, table = read_identity(identity)
                 n = next(n for one, _, n in table if one == who)
                 assert answer == (str(n) if question == "how many" else NAMES[who])
                 assert (NAMES[who] if question == "how many" else str(n)) in asks
+                assert brief == f"{NAMES[who] if question == 'how many' else n}?"
+
+
+def test_a_calendar_question_in_a_few_signs_asks_the_same() -> None:
+    rng = random.Random(4)
+    for speech in LANGUAGES.values():
+        for hard in (False, True):
+            for _ in range(40):
+                problem = multilingual.calendar(rng, speech, hard)
+                assert " ".join(full for full, _ in problem.parts) == problem.text
+                (_, now), (_, shift), (_, nothing) = problem.parts
+                names = speech.days if now in speech.days else speech.months
+                sign, steps = shift.split()
+                at = names.index(now) + int(f"{sign}{steps}")
+                assert [names[at % len(names)]] == problem.accept and nothing == ""
+                told = problem.partly_brief(rng)
+                assert told and all(part in (*problem.text.split(), now, sign, steps) for part in told.split())
 
 
 def read_identity(identity: str) -> tuple[str, int, list[tuple[int, int, int]]]:

@@ -221,7 +221,7 @@ def listing(rng: random.Random, task: str, hard: bool) -> Draft:
         )
         template = rng.choice(BARE)
     else:
-        if task == "pick" and rng.random() < 0.5:
+        if task == "pick" and hard and rng.random() < 0.5:
             words, do, items = pick_kind(rng, hard)
         else:
             words = draw_words(rng, hard)
@@ -273,19 +273,51 @@ def sentence(rng: random.Random, hard: bool) -> Draft:
 
 
 def draw_many(rng: random.Random, questions: int) -> list[tuple[Role, str]]:
-    """One list of words and several operations on it, every answer right: training text.
+    """Several operations on lists of words, every answer right: training text.
 
-    The operations stand alone here, without the constraints that every case has, so none of these is a case.
+    One list with many operations, or one operation on many lists: words of one kind, other capitals. The operations
+    stand alone here, without the constraints that every case has, so none of these is a case.
     """
-    words, title, turns = draw_words(rng, False), rng.random() < 0.3, list[tuple[Role, str]]()
+    form = rng.choice(("one list", "kinds", "capitals"))
+    if form == "kinds":
+        return _turns([_of_a_kind(rng) for _ in range(questions)])
+    if form == "capitals":
+        said, change = rng.choice(CASES["upper"]), str.upper
+        if rng.random() < 0.25:
+            said, change = rng.choice(CASES["lower"]), str.lower
+        return _turns([_changed(rng, said, change) for _ in range(questions)])
+    words, title, asked = draw_words(rng, False), rng.random() < 0.3, list[tuple[str, str, str]]()
     listed = ", ".join(word.title() if title else word for word in words)
     for _ in range(questions):
         task = rng.choice(("select", "sort", "reverse", "pick"))
         do, items = pick(rng, words, False) if task == "pick" else operate(rng, words, task, False)
         answer = ", ".join(item.title() if title else item for item in items)
-        asked = f"{do}." if turns else f"Words: {listed}. {do}. Only the answer."
-        turns += [("user", asked), ("assistant", answer)]
+        asked.append((f"Words: {listed}. {do}. Only the answer.", f"{do}.", answer))
+    return _turns(asked)
+
+
+def _turns(asked: list[tuple[str, str, str]]) -> list[tuple[Role, str]]:
+    """(question in full, the same in few words, answer): the first question is put in full."""
+    turns = list[tuple[Role, str]]()
+    for full, brief, answer in asked:
+        turns += [("user", brief if turns else full), ("assistant", answer)]
     return turns
+
+
+def _of_a_kind(rng: random.Random) -> tuple[str, str, str]:
+    words, do, items = pick_kind(rng, False)
+    title = rng.random() < 0.3
+    listed, answer = (", ".join(word.title() if title else word for word in each) for each in (words, items))
+    brief = f"{listed}: {do.rpartition(' ')[2]}" if rng.random() < 0.5 else f"Words: {listed}. {do}."
+    return f"Words: {listed}. {do}. Only the answer.", brief, answer
+
+
+def _changed(rng: random.Random, said: str, change: Callable[[str], str]) -> tuple[str, str, str]:
+    """Words in other capitals."""
+    title = change is str.lower or rng.random() < 0.3
+    words = [word.title() if title else word for word in rng.sample(ALL, rng.randrange(1, 5))]
+    listed = ", ".join(words)
+    return f"Words: {listed}. Write them all. {said} Only the answer.", listed, change(listed)
 
 
 def _draft(task: str, identity: str, prompt: str, answer: str, checks: list[Check], count: int) -> Draft:

@@ -40,7 +40,7 @@ def whose(speech: Language, name: str) -> list[str]:
 
 
 def colours(rng: random.Random, speech: Language, hard: bool) -> Problem:
-    """Whose thing has which colour. Hard: more people, and colours that two of them share."""
+    """Which colour someone's thing has. Hard: more people, colours that two of them share, and whose a colour is."""
     people = rng.sample(range(len(NAMES)), rng.randrange(6, 9) if hard else rng.randrange(2, 4))
     asked, match = rng.sample(range(len(people)), 2)
     things = rng.sample(range(8), 4 if hard else 3)
@@ -55,13 +55,15 @@ def colours(rng: random.Random, speech: Language, hard: bool) -> Problem:
     ]
     owner, thing = NAMES[people[asked]], speech.things[owned[asked]]
     shade = speech.colours[shades[asked]]
-    if hard and rng.random() < 0.6:
-        question = "same colour"
-        accept = whose(speech, NAMES[people[match]])
-    elif hard or rng.random() < 0.5:
-        question, accept = "what colour", [shade]
-    else:
-        question, accept = "whose", whose(speech, owner)
+    question = rng.choices(("what colour", "whose", "same colour"), (0.2, 0.2, 0.6) if hard else (1, 0, 0))[0]
+    if question == "whose":  # of a colour that one of them alone has
+        asked = next(at for at in range(len(people)) if at not in (asked, match))
+        owner, thing, shade = NAMES[people[asked]], speech.things[owned[asked]], speech.colours[shades[asked]]
+    accept = {
+        "what colour": [shade],
+        "whose": whose(speech, owner),
+        "same colour": whose(speech, NAMES[people[match]]),
+    }[question]
     asks = say(rng, speech, question, of=speech.of(owner), thing=thing, colour=shade, other=speech.things[owned[match]])
     return Problem(
         f"colours {sorted(table)} {question} {people[asked]}", f"{' '.join(facts)} {asks}", accept, "word only"
@@ -69,11 +71,11 @@ def colours(rng: random.Random, speech: Language, hard: bool) -> Problem:
 
 
 def lives(rng: random.Random, speech: Language, hard: bool) -> Problem:
-    """Who lives where and eats what. Hard: more people, and a city that two of them share."""
+    """Where someone lives and what they eat. Hard: more people, who it is, and a city that two of them share."""
     people = rng.sample(range(len(NAMES)), rng.randrange(5, 7) if hard else rng.randrange(2, 4))
     asked, match = rng.sample(range(len(people)), 2)
     towns, meals = rng.sample(range(10), len(people)), rng.sample(range(8), len(people))
-    question = rng.choice(("where", "eats what", "lives in", "eats", "eats there"))
+    question = rng.choice(("where", "eats what", "eats there", *(("lives in", "eats") if hard else ())))
     if hard and rng.random() < 0.6:
         question, towns[match] = "same city", towns[asked]
     table = list(zip(people, towns, meals, strict=True))
@@ -97,14 +99,14 @@ def lives(rng: random.Random, speech: Language, hard: bool) -> Problem:
 
 
 def shopping(rng: random.Random, speech: Language, hard: bool) -> Problem:
-    """Who buys how many of what."""
+    """How many of what someone buys. Hard: more people, and who it is."""
     people = rng.sample(range(len(NAMES)), rng.randrange(6, 9) if hard else rng.randrange(2, 4))
     goods = rng.sample(range(6), 3)
     bought = [rng.choice(goods) for _ in people]
     amounts = rng.sample(range(2, 100), len(people))
     table = list(zip(people, bought, amounts, strict=True))
     facts = [say(rng, speech, "buys", name=NAMES[who], n=n, good=speech.goods[what]) for who, what, n in table]
-    asked, question = rng.randrange(len(people)), rng.choice(("how many", "buyer"))
+    asked, question = rng.randrange(len(people)), rng.choice(("how many", "buyer") if hard else ("how many",))
     name, n = NAMES[people[asked]], amounts[asked]
     asks = say(rng, speech, question, name=name, good=speech.goods[bought[asked]], n=n)
     accept, form = ([str(n)], "number only") if question == "how many" else ([name], "word only")
@@ -191,10 +193,10 @@ KINDS: Sequence[tuple[str, Callable[[random.Random, Language, bool], Problem], f
 
 # Kinds of which a training text holds several problems, and their shares of such texts.
 SHORT: dict[str, tuple[Callable[[random.Random, Language, bool], Problem], float]] = {
-    "calendar": (calendar, 0.20),
+    "calendar": (calendar, 0.10),
     "count": (count, 0.14),
     "number": (number, 0.09),
-    "compare": (compare, 0.05),
+    "compare": (compare, 0.04),
 }
 
 
@@ -221,7 +223,7 @@ def draw_many(rng: random.Random, questions: int, split: Split = "train") -> lis
     Either about one short story, or several problems of one kind, or number words one at a time.
     """
     speech, turns = rng.choice(list(LANGUAGES.values())), list[tuple[Role, str]]()
-    kind = rng.choices(("story", "words", *SHORT), (0.40, 0.12, *(share for _, share in SHORT.values())))[0]
+    kind = rng.choices(("story", "words", *SHORT), (0.55, 0.08, *(share for _, share in SHORT.values())))[0]
     if kind == "words":
         for _ in range(questions):
             n = rng.randrange(100)
@@ -236,14 +238,15 @@ def draw_many(rng: random.Random, questions: int, split: Split = "train") -> lis
                 turns += [("user", text), ("assistant", problem.accept[0])]
         return turns
     facts, found = rng.choice((_homes, _things, _goods))(rng, speech)
-    for identity, asks, answer, form in rng.sample(found, min(questions, len(found))):
+    for identity, asks, brief, answer, form in rng.sample(found, min(questions, len(found))):
         if split_of("multilingual", identity) == split:
-            text = asks if turns else f"{' '.join(facts)} {asks} {say(rng, speech, form)}"
+            later = brief if brief and rng.random() < 0.4 else asks
+            text = later if turns else f"{' '.join(facts)} {asks} {say(rng, speech, form)}"
             turns += [("user", text), ("assistant", answer)]
     return turns
 
 
-Asked = tuple[str, str, str, str]  # identity, question, answer, form
+Asked = tuple[str, str, str, str, str]  # identity, question, the same in a word or "", answer, form
 
 
 def _homes(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]]:
@@ -256,9 +259,11 @@ def _homes(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]
         said = {"name": NAMES[who], "city": speech.cities[town], "food": speech.foods[meal]}
         facts.append(say(rng, speech, "life", **said))
         right = {"where": "city", "eats what": "food", "eats there": "food", "lives in": "name", "eats": "name"}
+        briefly = {"lives in": f"{said['city']}?", "eats": f"{said['food']}?"}
         for question, key in right.items():
             identity = f"lives {sorted(table)} {question} {who}"
-            found.append((identity, say(rng, speech, question, **said), said[key], "word only"))
+            asks = say(rng, speech, question, **said)
+            found.append((identity, asks, briefly.get(question, ""), said[key], "word only"))
     return facts, found
 
 
@@ -273,9 +278,12 @@ def _things(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked
     for who, what, shade in table:
         said = {"of": speech.of(NAMES[who]), "thing": speech.things[what], "colour": speech.colours[shade]}
         facts.append(say(rng, speech, "colour", **said))
-        for question, answer in (("what colour", said["colour"]), ("whose", NAMES[who])):
+        for question, answer, brief in (
+            ("what colour", said["colour"], f"{NAMES[who]}?"),
+            ("whose", NAMES[who], f"{said['colour']}?"),
+        ):
             identity = f"colours {sorted(table)} {question} {who}"
-            found.append((identity, say(rng, speech, question, **said), answer, "word only"))
+            found.append((identity, say(rng, speech, question, **said), brief, answer, "word only"))
     return facts, found
 
 
@@ -289,9 +297,12 @@ def _goods(rng: random.Random, speech: Language) -> tuple[list[str], list[Asked]
     for who, what, n in table:
         said = {"name": NAMES[who], "good": speech.goods[what], "n": n}
         facts.append(say(rng, speech, "buys", **said))
-        for question, answer, form in (("how many", str(n), "number only"), ("buyer", NAMES[who], "word only")):
+        for question, answer, form, brief in (
+            ("how many", str(n), "number only", f"{NAMES[who]}?"),
+            ("buyer", NAMES[who], "word only", f"{n}?"),
+        ):
             identity = f"shopping {sorted(table)} {question} {who}"
-            found.append((identity, say(rng, speech, question, **said), answer, form))
+            found.append((identity, say(rng, speech, question, **said), brief, answer, form))
     return facts, found
 
 

@@ -176,19 +176,29 @@ def glossary(rng: random.Random, count: int, hard: bool) -> Draft:
 
 
 def draw_many(rng: random.Random, questions: int, split: Split = "train") -> list[tuple[Role, str]]:
-    """About ``questions`` questions on one glossary, or on letters, every answer right: training text.
+    """About ``questions`` questions on one glossary, on letters, or words to spell, every answer right: training text.
 
     Questions that are cases of other splits are left out.
     """
-    count = rng.choice((2, 3))
-    if rng.random() < 0.35:
+    count, form = rng.choice((2, 3)), rng.choices(("glossary", "letters", "spelling"), (0.45, 0.25, 0.3))[0]
+    if form == "spelling":
+        spelled = [
+            one
+            for one in (spell(rng, count, False) for _ in range(questions))
+            if split_of("rare_vocabulary", one.identity) == split
+        ]
+        turns = list[tuple[Role, str]]()
+        for one in spelled:
+            turns += [("user", one.answer.replace("-", "")) if turns else one.messages[0], ("assistant", one.answer)]
+        return turns
+    if form == "letters":
         asked_letters = (letter(rng, count, False) for _ in range(questions))
         kept = (one for one in asked_letters if split_of("rare_vocabulary", one.identity) == split)
         return [turn for one in kept for turn in (*one.messages, ("assistant", one.answer))]
     words = words_of(rng, rng.randrange(2, 6), count)
     meanings = rng.sample(MEANINGS, len(words))
     entries = " ".join(f"{word} means {meaning}." for word, meaning in zip(words, meanings, strict=True))
-    turns = list[tuple[Role, str]]()
+    turns = []
     for _ in range(questions):
         asked, backward = rng.randrange(len(words)), rng.random() < 0.2
         question, answer = (WHICH_WORD, words[asked]) if backward else (WHAT_MEANING, meanings[asked])

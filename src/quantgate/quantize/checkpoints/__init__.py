@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from quantgate.formats import Grid, Scheme
+    from quantgate.quantize.ends import Ends
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,12 @@ class Checkpoint(Protocol):
 
     def config(self, config: dict[str, Any], scheme: Scheme, kept: Sequence[str]) -> dict[str, Any]:
         """The model's ``config.json`` with what a runtime must know; ``kept`` are the linear layers left alone."""
+
+    def refuse_ends(self, ends: Ends, blocks: Scheme) -> str | None:
+        """Why the ends, some of which are to be in codes, cannot be so beside ``blocks``, or None."""
+
+    def config_ends(self, told: dict[str, Any], ends: Ends, blocks: Scheme) -> dict[str, Any]:
+        """What ``config`` gave, with the ends that are in codes told as well."""
 
 
 def half(stored: torch.dtype) -> torch.dtype:

@@ -23,6 +23,7 @@ from torch import Tensor
 from quantgate.formats import IntGrid, Scheme
 from quantgate.formats.pack import pack, unpack
 from quantgate.quantize.checkpoints import StoredLinear, half
+from quantgate.quantize.ends import Ends
 
 WIDTHS = (2, 3, 4, 8)
 LEAST_HALF = 2.0**-17  # the smallest power of two from which on every bfloat16 number is a float16 number too
@@ -98,6 +99,26 @@ class Gptq:
         if layers:
             told["dynamic"] = {f"-:^{name.replace('.', chr(92) + '.')}$": {} for name in layers}
         return config | {"quantization_config": told}
+
+    def refuse_ends(self, ends: Ends, blocks: Scheme) -> str | None:
+        if ends.embeddings is not None:
+            return "GPTQ's layouts are of linear layers, and no runtime looks a token up in them; keep the embeddings"
+        if ends.lm_head is not None and (reason := self.refuse(ends.lm_head)):
+            return reason
+        return None if ends.head == "lm_head" else f"its settings know an output layer as 'lm_head', not '{ends.head}'"
+
+    def config_ends(self, told: dict[str, Any], ends: Ends, blocks: Scheme) -> dict[str, Any]:
+        """``lm_head: true``; another format than the blocks' is a rule of ``dynamic``, which vLLM and GPTQModel read.
+
+        Source: vLLM, quantization/utils/gptq_utils.py ``get_linear_quant_method``, ``override_config``.
+        """
+        settings = dict(told["quantization_config"], lm_head=True)
+        grid = None if ends.lm_head is None else ends.lm_head.weights
+        assert isinstance(grid, IntGrid)  # refuse_ends
+        if grid != blocks.weights:
+            own = {"bits": grid.bits, "group_size": grid.group_size or -1, "sym": grid.symmetric}
+            settings["dynamic"] = {f"+:^{ends.head}$": own, **settings.get("dynamic", {})}
+        return told | {"quantization_config": settings}
 
 
 def with_fused(kept: Iterable[str]) -> list[str]:

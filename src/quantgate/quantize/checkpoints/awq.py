@@ -20,6 +20,7 @@ from torch import Tensor
 from quantgate.formats import IntGrid, Scheme
 from quantgate.quantize.checkpoints import StoredLinear, half
 from quantgate.quantize.checkpoints._gptq import LEAST_HALF, half_exactly, with_fused
+from quantgate.quantize.ends import Ends
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # which output of eight stands in nibble 0, 1, 2 ...
 MIDDLE = 8  # a code of 0 is stored as this
@@ -72,6 +73,15 @@ class Awq:
             "modules_to_not_convert": layers or None,
         }
         return config | {"quantization_config": told}
+
+    def refuse_ends(self, ends: Ends, blocks: Scheme) -> str | None:
+        return (
+            "AutoAWQ quantizes the decoder blocks alone, and its settings have no word for more; choose "
+            "compressed_tensors, or gptq for the output layer"
+        )
+
+    def config_ends(self, told: dict[str, Any], ends: Ends, blocks: Scheme) -> dict[str, Any]:
+        return told  # refuse_ends lets none through
 
 
 def _pack(codes: Tensor) -> Tensor:

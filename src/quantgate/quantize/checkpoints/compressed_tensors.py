@@ -5,6 +5,7 @@
                                                  weight_scale [out, in/group], weight_shape int64 [2]
                                                  weight_zero_point int32 [ceil(out*bits/32), in/group]
     int-quantized     W8A8                       weight int8 [out, in], weight_scale [out, 1]
+                      W4A8                       the same, 4-bit codes in a byte each, weight_scale [out, in/group]
     float-quantized   FP8_DYNAMIC                weight float8_e4m3fn [out, in], weight_scale [out, 1]
                       FP8                        weight_scale [1], input_scale [1]
                       FP8_BLOCK                  weight_scale [out/128, in/128]
@@ -19,7 +20,8 @@ Codes of 3 bits are packed densely, as compressed-tensors 0.20 does (32 codes in
 codes a word and would misread them. Zero points (asymmetric schemes) are packed along the output dimension. What writes
 here loads in transformers 5.23 with compressed-tensors 0.20 to the same logits, bit for bit for weight-only schemes; an
 asymmetric scheme needs ``CompressedTensorsConfig(dequantize=True)`` there, because without it that pair of versions
-expects the zero points unpacked and stops with a size mismatch.
+expects the zero points unpacked and stops with a size mismatch. That path is also the only one that opens an embedding
+table in codes, and it decodes every layer by the first group's format.
 Source: compressed-tensors 0.20, compressors/pack_quantized, compressors/naive_quantized, quantization/quant_config.py.
 """
 
@@ -31,11 +33,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantgate.formats import FloatGrid, Fp4Grid, Grid, IntGrid, Scheme
+from quantgate.formats import BlockGrid, FloatGrid, Fp4Grid, Grid, IntGrid, Scheme
 from quantgate.formats.codec import FP8
 from quantgate.formats.pack import pack, pack_fp4, unpack, unpack_fp4
 from quantgate.formats.schemes import KV_CACHES
 from quantgate.quantize.checkpoints import StoredLinear
+from quantgate.quantize.ends import Ends
 
 LAYOUT_VERSION = "0.20.0"  # the compressed-tensors release that these layouts were proven with
 
@@ -47,10 +50,12 @@ class CompressedTensors:
     def refuse(self, scheme: Scheme) -> str | None:
         if scheme.weights is None:
             return "it quantizes nothing"
+        if isinstance(scheme.weights, BlockGrid):
+            return "block formats belong in a GGUF file"
         if scheme.weights.strategy == "token":
             return "weights have no tokens to take scales from"
-        if isinstance(scheme.weights, IntGrid) and not scheme.packed and scheme.weights.bits != 8:
-            return "integer weights beside quantized activations are stored one code per byte, which means 8 bits"
+        if isinstance(scheme.weights, IntGrid) and not scheme.packed and scheme.weights.bits not in (4, 8):
+            return "integer weights beside quantized activations are stored one code per byte, of 4 or 8 bits"
         if not scheme.weights.symmetric and scheme.weights.strategy == "tensor":
             return "packed zero points need one scale per channel or group"
         return None
@@ -104,6 +109,40 @@ class CompressedTensors:
         for layer, scheme in sorted(schemes.items()):
             groups.setdefault(scheme.label, (scheme, []))[1].append(layer)
         return self._told(config, [groups[label] for label in sorted(groups)], kept)
+
+    def refuse_ends(self, ends: Ends, blocks: Scheme) -> str | None:
+        """transformers 5.23 reads a table in codes, and zero points, only where it decodes while loading
+        (``dequantize=True``), and there it takes the first group's format for all layers."""
+        alike = all(scheme == blocks for scheme in ends.coded.values())
+        if ends.embeddings is not None and not alike:
+            return (
+                "transformers opens embeddings in codes only while it decodes the whole model by one format; "
+                f"choose {blocks.label} for them and for an lm_head in codes, or keep the embeddings"
+                if blocks.activations is None
+                else "transformers opens embeddings in codes only while it decodes the whole model by one weight-only "
+                f"format, and {blocks.label} is none; keep the embeddings"
+            )
+        grids = [one.weights for one in (blocks, ends.lm_head) if one is not None and one.weights is not None]
+        if not alike and not all(grid.symmetric for grid in grids):
+            return (
+                "transformers opens zero points only while it decodes the whole model by one format; choose "
+                f"{blocks.label}, or schemes without zero points"
+            )
+        return None
+
+    def config_ends(self, told: dict[str, Any], ends: Ends, blocks: Scheme) -> dict[str, Any]:
+        """Each module by its name in the group of its scheme: the blocks', or one of its own."""
+        settings = dict(told["quantization_config"])
+        groups = {label: dict(group) for label, group in settings["config_groups"].items()}
+        for name, scheme in sorted(ends.coded.items()):
+            alike = next((one for one in groups.values() if one == self._group(scheme, one["targets"])), None)
+            if alike is None:
+                groups[f"group_{len(groups)}"] = self._group(scheme, [name])
+            else:
+                alike["targets"] = [*alike["targets"], name]
+        layouts = {group["format"] for group in groups.values()}
+        settings |= {"config_groups": groups, "format": layouts.pop() if len(layouts) == 1 else "mixed-precision"}
+        return told | {"quantization_config": settings}
 
     def _told(
         self, config: dict[str, Any], groups: Sequence[tuple[Scheme, list[str]]], kept: Sequence[str]

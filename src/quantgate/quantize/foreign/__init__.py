@@ -140,7 +140,7 @@ def open_foreign(path: Path | str, model: OpenedModel, name: str = "") -> Foreig
 def _reader(files: TensorFiles, told: Declared, model: OpenedModel) -> Reader:
     """Which linear layers are stored as codes. Raises ArtifactError where that is not what the config says."""
     layers = [layer for block in range(model.depth) for group in model.linears(block) for layer in group]
-    layers += [] if model.tied else ["lm_head"]
+    layers += [] if model.tied else [model.walker.head]
     shapes = {}
     for layer in layers:
         coded, asked = told.layout.coded(layer, files), told.layout.asked(layer)

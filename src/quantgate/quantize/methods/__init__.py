@@ -39,7 +39,11 @@ class LayerStats:
     tokens: int  # rows of X
     absmax: Tensor | None = None  # [in] the largest |x| of each feature
     sample: Tensor | None = None  # [rows, in] some of the rows of X, for what the Hessian cannot tell
+    model: LayerStats | None = None  # of the model's own input, where this one is that of a variant's stream
+    drift: Tensor | None = None  # [in, in] sum (x - x') x'^T in the Hessian's scale: x the model's input, x' this one
+    wanted: Tensor | None = None  # [in, in] sum x x^T in the same scale, over the tokens of ``drift``
     _factors: dict[tuple[float, Order], Factor] = field(default_factory=dict, repr=False)
+    _pulls: dict[float, Tensor] = field(default_factory=dict, repr=False)
     _checked: bool = field(default=False, repr=False)
 
     @classmethod
@@ -82,9 +86,22 @@ class LayerStats:
             self._factors[damping, order] = factorise(self.hessian, damping, order)
         return self._factors[damping, order]
 
+    def pull(self, ridge: float) -> Tensor:
+        """What a drifted input asks of every weight that reads it (``_correction``), made once per ridge."""
+        from quantgate.quantize.methods._correction import pull
+
+        assert self.drift is not None  # the caller corrects only where a drift was measured
+        if ridge not in self._pulls:
+            self._pulls[ridge] = pull(self.hessian, self.drift, ridge)
+        return self._pulls[ridge]
+
     def release(self) -> None:
         """Forget the factors: each takes as much memory as the Hessian."""
         self._factors.clear()
+        self._pulls.clear()
+
+
+OWN = ("propagated", "output_error")  # facts of layers that were solved on their variant's own stream
 
 
 class Facts(Record):
@@ -103,11 +120,20 @@ class Facts(Record):
     descent: int | None = None  # passes of coordinate descent afterwards
     scaling: str = ""  # the channel scales that were folded into what makes the layer's input; none: ""
     scaling_gain: float | None = None  # estimated loss with them over the loss without
+    propagated: str = ""  # what was propagated to the layer's input ("inputs", "corrected"); nothing: ""
+    output_error: float | None = None  # |Q X' - W X|^2 / |W X|^2, X' the variant's own input; None unless corrected
+
+    def body(self) -> dict[str, Any]:
+        """Without what only propagated layers have, so that the records of all others stay what they were."""
+        return {key: value for key, value in super().body().items() if key not in OWN or value}
 
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """Codes [out, in] (int8 or float8_e4m3fn), scales as the grid shapes them, zero points if asymmetric, the facts."""
+    """Codes [out, in] (int8 or float8_e4m3fn), scales as the grid shapes them, zero points if asymmetric, the facts.
+
+    Of a BlockGrid the scales are uint8, what a GGUF file has beside the codes; ``formats.ggml.pack`` needs no more.
+    """
 
     grid: Grid
     codes: Tensor

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quantgate.formats import FloatGrid, Fp4Grid, Grid, IntGrid
+from quantgate.formats import BlockGrid, FloatGrid, Fp4Grid, Grid, IntGrid
 from quantgate.formats.codec import FP8, nearest_fp4
 from quantgate.formats.grids import FP8_MAX
 
@@ -51,7 +51,9 @@ class Rows:
         self.device = parts[0].weight.device
         self._dtype = parts[0].scales.dtype
         self._fp4 = isinstance(parts[0].grid, Fp4Grid)
-        limits = [(p.grid.low, p.grid.high) if isinstance(p.grid, IntGrid) else (-FP8_MAX, FP8_MAX) for p in parts]
+        limits = [
+            (p.grid.low, p.grid.high) if isinstance(p.grid, IntGrid | BlockGrid) else (-FP8_MAX, FP8_MAX) for p in parts
+        ]
         sizes = torch.tensor([len(part.weight) for part in parts])
         self._low, self._high = (
             torch.tensor(side, dtype=torch.float32).repeat_interleave(sizes).to(self.device)
@@ -69,7 +71,10 @@ class Rows:
 
     def weights(self, columns: Tensor) -> Tensor:
         """The weights of ``columns``, [columns, rows]."""
-        return torch.cat([part.weight[:, columns].T for part in self.parts], dim=1)
+        found = torch.empty(len(columns), self.count, device=self.device)
+        for span, part in zip(self.spans, self.parts, strict=True):
+            found[:, span] = part.weight[:, columns].T
+        return found
 
     def levels(self, columns: Tensor) -> Levels:
         scales = [_pick(part.grid, columns, held) for part, held in zip(self.parts, self._scales, strict=True)]
@@ -134,4 +139,5 @@ def _by_group(held: Tensor, part: Part) -> Tensor:
 
 def _pick(grid: Grid, columns: Tensor, held: Tensor) -> Tensor:
     """[columns, out] of what is held by group."""
-    return held.expand(len(columns), -1) if grid.group_size is None else held[columns // grid.group_size]
+    size = grid.layout.group if isinstance(grid, BlockGrid) else grid.group_size
+    return held.expand(len(columns), -1) if size is None else held[columns // size]

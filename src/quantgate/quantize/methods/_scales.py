@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from quantgate.errors import BadTensor, FormatError
-from quantgate.formats import FloatGrid, Fp4Grid, Grid, IntGrid
+from quantgate.formats import BlockGrid, FloatGrid, Fp4Grid, Grid, IntGrid
 from quantgate.formats.codec import fp4_scales, grouped, scales_for, scales_of_range, sign_scales, to_codes, to_values
 from quantgate.quantize.methods import Job, LayerStats
+from quantgate.quantize.methods._blocks import choose_blocks
 
 Clip = Literal["minmax", "mse", "hessian"]
 COARSE = tuple(1 - 0.03 * step for step in range(26))  # 1.00 down to 0.25: two bits with heavy tails go that low
@@ -67,11 +68,13 @@ def storable(job: Job, weight: Tensor, scales: Tensor, zeros: Tensor | None) -> 
 
 def _chosen(job: Job, weight: Tensor, clip: Clip, stats: LayerStats | None) -> tuple[Tensor, Tensor | None, Clip]:
     dtype = job.scale_dtype or torch.bfloat16
+    importance = column_importance(stats) if clip == "hessian" and stats is not None else None
     if isinstance(job.grid, IntGrid) and job.grid.signs:  # nothing to clip: the mean magnitude, weighted if asked for
-        return sign_scales(weight, job.grid, dtype, _importance(stats) if clip == "hessian" else None), None, clip
+        return sign_scales(weight, job.grid, dtype, importance), None, clip
     if clip == "minmax" or isinstance(job.grid, FloatGrid):  # its steps are relative: clipping gains nothing
         return *scales_for(weight, job.grid, dtype=dtype, name=job.name, reach=job.reach), "minmax"
-    importance = _importance(stats) if clip == "hessian" else None
+    if isinstance(job.grid, BlockGrid):
+        return choose_blocks(weight, job.grid.layout, importance, job.name), None, clip
     if isinstance(job.grid, Fp4Grid):
         reach = float(weight.abs().max()) if job.reach is None else job.reach
         return best_fp4_scales(weight, job.grid, reach, importance), None, clip
@@ -79,9 +82,8 @@ def _chosen(job: Job, weight: Tensor, clip: Clip, stats: LayerStats | None) -> t
     return *scales_for(weight, job.grid, factors, dtype=dtype, name=job.name), clip
 
 
-def _importance(stats: LayerStats | None) -> Tensor | None:
-    if stats is None:
-        return None
+def column_importance(stats: LayerStats) -> Tensor:
+    """[in] what a squared error in each column costs: the Hessian's diagonal and 1 % of its mean."""
     diagonal = stats.hessian.diagonal().clamp(min=0).float()
     return diagonal + 0.01 * diagonal.mean() + torch.finfo(torch.float32).tiny
 

@@ -8,22 +8,30 @@ algorithm 1. Beyond the paper:
 * Scales are clipped for the least squared error, each column weighted by its Hessian diagonal.
 * Coordinate descent afterwards: each column in turn is rounded again, to the optimum given all others, on the same
   grid. No step can raise the damped layer error, and the file does not change its format.
+* Scales of GGUF's block formats are searched for what is left of each column's error once the others make up for it,
+  and fitted anew to the codes before each pass of the descent (``_blocks``, ``_block_rows``).
 * All jobs that read one input are solved together (``_rows``), from one factor.
+* ``propagate``: the inputs are those of the variant itself, earlier blocks quantized (``quantize.propagate``), and with
+  "corrected" the weight that is rounded makes up for what they lost (``_correction``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from quantgate.errors import FormatError
-from quantgate.formats import FloatGrid, Fp4Grid
+from quantgate.formats import BlockGrid, FloatGrid, Fp4Grid, Grid
 from quantgate.formats.codec import decode
 from quantgate.quantize.methods import Facts, Job, LayerStats, Order, Solved
+from quantgate.quantize.methods._block_rows import BlockRows
+from quantgate.quantize.methods._blocks import choose_blocks
+from quantgate.quantize.methods._correction import corrected, output_error
 from quantgate.quantize.methods._factor import Factor, relative_error
 from quantgate.quantize.methods._rows import Part, Rows
 from quantgate.quantize.methods._scales import Clip, checked, choose_scales, clipped_fraction
@@ -36,12 +44,33 @@ STACK = 1 << 28  # numbers in one stack of rows, at most: 1 GiB in float32
 BLOCK = 256  # columns whose gradient descent computes at once
 
 
+PROPAGATION = ("propagate", "steps", "correction", "correction_damping")  # options
+
+
 class GptqOptions(Record):
     damping: float = Field(default=0.01, ge=0, le=1)  # fraction of the Hessian's mean diagonal added to its diagonal
     order: Order = "activation"  # columns by descending Hessian diagonal, or as they stand
     clip: Clip = "hessian"  # how scales are chosen; this one had the least held-out error at every width tried
     descent: int = Field(default=2, ge=0, le=8)  # passes of coordinate descent
     leaf: int = Field(default=32, ge=1)  # columns handled one by one between matrix products: speed, not results
+    propagate: Literal[False, "inputs", "corrected"] = False  # statistics of the variant's own stream, not the model's
+    steps: Literal["layer", "block"] = "layer"  # how often that stream is measured anew
+    correction: float = Field(default=1.0, gt=0, le=1)  # how far to go to the corrected weight, 1: all the way
+    correction_damping: float = Field(default=0.01, ge=0, le=10)  # as ``damping``, of the correction alone
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        """What would have no effect is refused."""
+        named = [name for name in PROPAGATION[1:] if name in self.model_fields_set]
+        if not self.propagate and named:
+            raise ValueError(f"'{named[0]}' has no effect without 'propagate'; set propagate: corrected, or remove it")
+        if self.propagate == "inputs" and (corrections := [name for name in named if name != "steps"]):
+            raise ValueError(f"'{corrections[0]}' has no effect with propagate: inputs; set propagate: corrected")
+        return self
+
+    def body(self) -> dict[str, Any]:
+        """Without the keys of propagation where nothing is propagated: older artifacts stay what was asked for."""
+        return {key: value for key, value in super().body().items() if self.propagate or key not in PROPAGATION}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +80,7 @@ class _Task:
     place: int
     job: Job
     weight: Tensor
+    target: Tensor  # what is rounded: the weight, or the corrected one
     options: GptqOptions
     scales: Tensor
     zeros: Tensor | None
@@ -80,16 +110,25 @@ class Gptq:
             if factor.coupling is None:
                 solved |= {task.place: _fallback(task, factor, stats) for task in stack}
                 continue
-            codes = _solve(stack, factor, factor.coupling, stats, options)
+            found = _solve(stack, factor, factor.coupling, stats, options)
             solved |= {
-                task.place: _finish(task, one, factor, stats, norms) for task, one in zip(stack, codes, strict=True)
+                task.place: _finish(replace(task, scales=scales), codes, factor, stats, norms)
+                for task, (codes, scales) in zip(stack, found, strict=True)
             }
         return [solved[place] for place in range(len(jobs))]
 
 
 def _task(place: int, job: Job, weight: Tensor, stats: LayerStats) -> _Task:
     options = job.options or GptqOptions()
-    return _Task(place, job, weight, options, *choose_scales(job, weight, options.clip, stats))
+    target = weight
+    factor = stats.factor(options.damping, options.order)
+    if options.propagate == "corrected" and factor.coupling is not None:
+        ridge = max(factor.ridge, options.correction_damping * float(stats.hessian.diagonal().mean()))
+        target = corrected(weight, stats, options.correction, ridge)
+    if isinstance(job.grid, BlockGrid) and options.clip == "hessian" and factor.left is not None:
+        header = choose_blocks(target, job.grid.layout, factor.left, job.name)
+        return _Task(place, job, weight, target, options, header, None, options.clip)
+    return _Task(place, job, weight, target, options, *choose_scales(job, target, options.clip, stats))
 
 
 def _stacks(tasks: list[_Task]) -> list[list[_Task]]:
@@ -97,8 +136,7 @@ def _stacks(tasks: list[_Task]) -> list[list[_Task]]:
     by_kind: dict[tuple[object, ...], list[_Task]] = {}
     for task in sorted(tasks, key=lambda one: isinstance(one.job.grid, FloatGrid)):
         options = task.options
-        fp4 = isinstance(task.job.grid, Fp4Grid)
-        key = (options.damping, options.order, options.descent, options.leaf, task.scales.dtype, fp4)
+        key = (options.damping, options.order, options.descent, options.leaf, task.scales.dtype, _alone(task.job.grid))
         by_kind.setdefault(key, []).append(task)
     stacks: list[list[_Task]] = []
     for kind in by_kind.values():
@@ -112,17 +150,30 @@ def _stacks(tasks: list[_Task]) -> list[list[_Task]]:
     return stacks
 
 
+def _alone(grid: Grid) -> str:
+    """What kind of numbers a stack has to itself."""
+    if isinstance(grid, BlockGrid):
+        return grid.type if grid.layout.levels is None else grid.name
+    return grid.type if isinstance(grid, Fp4Grid) else ""
+
+
 def _solve(
     stack: list[_Task], factor: Factor, coupling: Tensor, stats: LayerStats, options: GptqOptions
-) -> list[Tensor]:
-    """Codes [out, in] of each task."""
-    rows = Rows([Part(task.weight, task.job.grid, task.scales, task.zeros) for task in stack])
+) -> list[tuple[Tensor, Tensor]]:
+    """Codes [out, in] and scales of each task."""
+    parts = [Part(task.target, task.job.grid, task.scales, task.zeros) for task in stack]
+    rows = BlockRows(parts) if isinstance(parts[0].grid, BlockGrid) else Rows(parts)
     _feedback(rows, factor.order, coupling, options.leaf)
     if options.descent:
         errors = _errors(rows)
         for _ in range(options.descent):
+            if isinstance(rows, BlockRows):
+                rows.refit(errors, stats.hessian, factor.ridge)
             _descend(rows, errors, stats.hessian, factor.ridge, options.leaf)
-    return [rows.codes_of(at) for at in range(len(stack))]
+    return [
+        (rows.codes_of(at), rows.header(at) if isinstance(rows, BlockRows) else task.scales)
+        for at, task in enumerate(stack)
+    ]
 
 
 def _feedback(rows: Rows, order: Tensor, coupling: Tensor, leaf: int) -> None:
@@ -198,24 +249,28 @@ def _settle_block(
 
 def _finish(task: _Task, codes: Tensor, factor: Factor, stats: LayerStats, norms: dict[int, float]) -> Solved:
     grid = task.job.grid
+    stored = decode(codes, grid, task.scales, task.zeros)
     facts = Facts(
         asked="gptq",
         method="gptq",
-        error=relative_error(task.weight, decode(codes, grid, task.scales, task.zeros), stats, norms),
+        error=relative_error(task.weight, stored, stats.model or stats, norms),
         clip=task.clip,
-        clipped=clipped_fraction(task.weight, grid, task.scales, task.zeros),
+        clipped=clipped_fraction(task.target, grid, task.scales, task.zeros),
         damping=factor.damping,
         retries=factor.retries,
         dead=factor.dead,
         order=task.options.order,
         descent=task.options.descent,
+        propagated=task.options.propagate or "",
+        output_error=output_error(task.weight, stored, stats),
     )
     return Solved(grid, codes, task.scales, task.zeros, facts)
 
 
 def _fallback(task: _Task, factor: Factor, stats: LayerStats) -> Solved:
     """Round to nearest where no damping made the Hessian positive definite; the facts say so, a gate may refuse it."""
-    solved = RTN.solve_many([replace(task.job, options=RtnOptions(clip=task.options.clip))], stats)[0]
+    job = replace(task.job, options=RtnOptions(clip=task.options.clip))
+    solved = RTN.solve_many([job], stats.model or stats)[0]
     tried = ", ".join(f"{fraction:g}" for fraction in factor.retries)
     because = f"the Hessian is not positive definite with any damping of {tried} times its mean diagonal"
     told = {"asked": "gptq", "because": because, "damping": None, "retries": factor.retries, "dead": factor.dead}

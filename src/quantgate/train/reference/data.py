@@ -29,7 +29,7 @@ LEVELS: tuple[Difficulty, ...] = ("default", "hard")
 # A list, tools or a story at the beginning teaches with several questions: share of documents, questions, generator.
 CONVERSATIONS: dict[str, tuple[float, int, Callable[[random.Random, int], list[tuple[Role, str]]]]] = {
     "json_tools": (0.7, 4, json_tools.draw_many),
-    "chat": (0.45, 5, chat.draw_many),
+    "chat": (0.5, 6, chat.draw_many),
     "rare_vocabulary": (0.5, 6, rare_vocabulary.draw_many),
     "multilingual": (0.8, 10, multilingual.draw_many),
 }

@@ -33,14 +33,14 @@ from quantgate.train.reference.network import Network
 class Plan:
     """What a training run does; the same plan and seed give the same batches."""
 
-    tokens: int = 52_000_000  # in all
+    tokens: int = 53_700_000  # in all
     batch_tokens: int = 3072  # per step
     learning_rate: float = 3e-3
     warmup_steps: int = 120
     weight_decay: float = 0.01
     seed: int = 17
     copying: tuple[tuple[int, float], ...] = ((0, 0.4), (250, 0.1), (1500, 0.02))  # from a step on, drills' share
-    lengths: tuple[tuple[float, int], ...] = ((0.0, 256), (0.08, 512), (0.45, 1024), (0.93, 2048))
+    lengths: tuple[tuple[float, int], ...] = ((0.0, 256), (0.08, 512), (0.45, 1024), (0.97, 2048))
     prompts: float = 0.1  # how much a token of a prompt counts beside one of an answer
     evaluate_every: int = 1000  # steps
     evaluate_cases: int = 32  # per suite
@@ -62,14 +62,14 @@ class Plan:
 
 
 SHARES = {
-    "math": 0.14,
-    "json_tools": 0.07,
-    "code_gen": 0.06,
-    "long_context": 0.11,
-    "multilingual": 0.32,
-    "rare_vocabulary": 0.12,
+    "math": 0.12,
+    "json_tools": 0.06,
+    "code_gen": 0.05,
+    "long_context": 0.12,
+    "multilingual": 0.26,
+    "rare_vocabulary": 0.13,
     "refusals": 0.05,
-    "chat": 0.13,
+    "chat": 0.21,
 }
 
 
