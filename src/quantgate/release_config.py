@@ -12,9 +12,10 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 from quantgate.decide import Order
 from quantgate.errors import UsageError, hint
 from quantgate.formats import scheme_names
+from quantgate.formats.schemes import BLOCK_SCHEMES
 from quantgate.models.families import ROTATABLE
 from quantgate.quantize import checkpoints, methods
-from quantgate.quantize.manifest import CONTAINER, EVENTS, KEEP
+from quantgate.quantize.manifest import CONTAINER, EVENTS, KEEP, in_blocks
 from quantgate.records import Record, parse
 
 
@@ -98,12 +99,16 @@ class CapabilityConfig(Record):
     hard: int = Field(default=0, ge=0, description="extra hard cases, reported but never judged")
 
 
+PLAIN_SCHEMES = tuple(name for name in scheme_names() if name not in BLOCK_SCHEMES)
+
+
 class VariantConfig(Record):
     """One candidate: scheme, method and what to leave alone, or an artifact that is there already."""
 
     scheme: str | None = Field(
         default=None,
-        description=f"{', '.join(scheme_names())}; a group size may follow: W4A16-g64. "
+        description=f"{', '.join(PLAIN_SCHEMES)}; a group size may follow: W4A16-g64. "
+        f"In a GGUF file: {', '.join(sorted(BLOCK_SCHEMES))}. "
         "auto: the best mixture of schemes within 'bits', 'bytes' and 'latency'",
     )
     artifact: str | None = Field(
@@ -168,8 +173,13 @@ class VariantConfig(Record):
             raise ValueError(f"names {both}; a scheme is made, an artifact is taken as it is, so name one of them")
         if self.artifact is not None and (more := sorted(self.model_fields_set - {"artifact", "name", "engine"})):
             raise ValueError(f"an artifact is taken as it is; leave out '{more[0]}'")
-        if self.engine == "llamacpp" and not (self.artifact or "").lower().endswith(".gguf"):
-            raise ValueError("engine llamacpp runs GGUF files; name one under 'artifact', or leave 'engine' out")
+        if self.engine == "llamacpp" and not (
+            (self.artifact or "").lower().endswith(".gguf") or in_blocks(self.scheme)
+        ):
+            raise ValueError(
+                "engine llamacpp runs GGUF files; name a scheme such as Q4_K_M, or a .gguf file under 'artifact', or "
+                "leave 'engine' out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -181,7 +191,7 @@ class VariantConfig(Record):
                 f"'{(budgets or BUDGETS)[0]}' is the budget of scheme auto: both or neither, such as "
                 "{scheme: auto, bits: 4.5}; the budgets are bits, bytes and latency, one or several"
             )
-        if mixed and (more := sorted(self.model_fields_set - {"scheme", *BUDGETS, "keep", "name", "engine"})):
+        if mixed and (more := sorted(self.model_fields_set - {"scheme", *BUDGETS, "keep", "name"})):
             raise ValueError(f"scheme auto chooses by itself; leave '{more[0]}' out")
         return self
 

@@ -27,7 +27,7 @@ from quantgate.engines.torch import stop_ids
 from quantgate.errors import DataError, EngineError, UnknownName
 from quantgate.models import OpenedModel
 from quantgate.quantize import Artifact
-from quantgate.quantize.foreign.gguf import GgufArtifact
+from quantgate.quantize.gguf.artifact import GgufArtifact
 from quantgate.quantize.gguf.activations import PARTNER
 from quantgate.records import digest_of
 
@@ -90,7 +90,7 @@ class LlamaCppEngine:
             )
         self.source, self.artifact, self.rows, self.kv_cache = model, artifact, rows, kv_cache
         self.threads = threads or torch.get_num_threads()
-        self.loaded = LlamaModel(artifact.path)
+        self.loaded = LlamaModel(artifact.tensors.file.path)
         self.prefix = bool(artifact.tensors.file.metadata.get("tokenizer.ggml.add_space_prefix", False))
         self.stops = stop_ids(model) | self.loaded.ends()
         self.sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
@@ -127,7 +127,7 @@ class LlamaCppEngine:
         counts: Counter[tuple[str, tuple[int, int]]] = Counter()
         for name in self.artifact.quantized:
             out, columns = self.artifact.files.entry(f"{name}.weight").shape
-            counts[self.artifact.scheme_of(name).name, (out, columns)] += 1
+            counts[self.artifact.stored(name).type.name, (out, columns)] += 1
         packed = ", some repacked on load" if self.loaded.repacked else ""
         return tuple(
             KernelPath(scheme=kind, shape=shape, asked=f"llama.cpp {kind}",

@@ -20,7 +20,7 @@ from quantgate.engines.torch import TorchEngine
 from quantgate.errors import EngineError
 from quantgate.evaluate.proof import Tolerance
 from quantgate.models import OpenedModel
-from quantgate.quantize.foreign.gguf import GgufArtifact
+from quantgate.quantize.gguf.artifact import GgufArtifact
 from quantgate.quantize.gguf import decode
 from quantgate.quantize.gguf.activations import PARTNER, round_inputs
 from quantgate.quantize.kv_cache import Rounding

@@ -6,7 +6,8 @@ import re
 from typing import Literal
 
 from quantgate.errors import UnknownName, UsageError
-from quantgate.formats.grids import FloatGrid, Fp4Grid, Grid, IntGrid
+from quantgate.formats.ggml import FORMATS, PRESETS
+from quantgate.formats.grids import BlockGrid, FloatGrid, Fp4Grid, Grid, IntGrid
 from quantgate.records import Record
 
 DEFAULT_GROUP = 128
@@ -30,6 +31,13 @@ _FIXED: dict[str, tuple[Grid | None, Grid | None]] = {  # name -> weights, activ
     "MXFP4A16": (Fp4Grid(group_size=32, scales="e8m0"), None),
     "MXFP4": (Fp4Grid(group_size=32, scales="e8m0"), Fp4Grid(group_size=32, scales="e8m0")),
 }
+# Of GGUF: every block format by its own name, and llama.cpp's file types by that of most of their layers. Where both
+# share a name (Q4_0, Q6_K), a recipe means the file type, a layer its format.
+BLOCK_SCHEMES: dict[str, tuple[Grid | None, Grid | None]] = {
+    name if name not in _FIXED else f"GGUF_{name}": (BlockGrid(name=usual), None)
+    for name, usual in ({name: name for name in FORMATS} | PRESETS).items()
+}
+_FIXED |= BLOCK_SCHEMES
 _LABEL = re.compile(r"(?P<name>.+?)(?:-(?:g(?P<group>\d+)|(?P<channel>channel)))?(?P<asym>-asym)?", re.IGNORECASE)
 
 

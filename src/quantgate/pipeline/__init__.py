@@ -36,6 +36,7 @@ from quantgate.pipeline.variants import (
     Import,
     Mixture,
     candidate_of,
+    engines_of,
     open_variant,
     sentence_of,
     summary_of,
@@ -113,7 +114,7 @@ def _run(this: Run) -> RunReport:
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
         artifacts = [made[one.name] for one in variants]
         with this.stage("evaluate"):
-            evidence = _evaluate(this, model, artifacts, cases, {one.name: one.engine for one in imports})
+            evidence = _evaluate(this, model, artifacts, cases, engines_of(config.variants))
         report = _report(this, model, chosen, cases, artifacts, evidence)
         write_reports(report, this.out)
     return report

@@ -27,7 +27,7 @@ def engine_for(model: OpenedModel, artifact: Artifact, name: str, out: Path) -> 
         raise UnknownName("engine", name, ENGINES)
     if name == TORCH:
         return plugins.get("engines", TORCH)(model, artifact), ""
-    from quantgate.quantize.foreign.gguf import GgufArtifact
+    from quantgate.quantize.gguf.artifact import GgufArtifact
 
     if not isinstance(artifact, GgufArtifact):
         raise UsageError(f"{artifact.name}: llama.cpp runs GGUF files, and this is none; leave 'engine' out")

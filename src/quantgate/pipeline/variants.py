@@ -29,7 +29,6 @@ class Import:
 
     name: str
     ref: str  # folder, Hugging Face id or GGUF file
-    engine: str = "torch"
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mix
     found: list[Recipe | Import | Mixture] = []
     for at, one in enumerate(variants, 1):
         if one.artifact is not None:
-            found.append(_import(one.artifact, one.name, at, one.engine))
+            found.append(_import(one.artifact, one.name, at))
         elif one.scheme is not None and one.scheme.lower() == AUTO:
             found.append(_mixture(one, at))
         elif one.scheme is not None and one.scheme.upper() not in (BASELINE, "BASELINE"):
@@ -63,6 +62,12 @@ def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mix
     if not found:
         raise UsageError("variants: names no variant besides the baseline; add one, such as W4A16")
     return found
+
+
+def engines_of(variants: Sequence[VariantConfig]) -> dict[str, str]:
+    """Which engine answers for which variant, by the variants' names."""
+    asked = [one for one in variants if one.scheme is None or one.scheme.upper() not in (BASELINE, "BASELINE")]
+    return {made.name: one.engine for made, one in zip(variants_of(variants), asked, strict=True)}
 
 
 def recipes_of(variants: Sequence[VariantConfig]) -> list[Recipe]:
@@ -105,8 +110,8 @@ def open_variant(ref: str, model: OpenedModel, name: str = "") -> Artifact:
     return replace(artifact, called=name)
 
 
-def _import(ref: str, name: str | None, at: int, engine: str) -> Import:
-    return Import(_safe(name or Path(ref).name.removesuffix(".gguf"), at), ref, engine)
+def _import(ref: str, name: str | None, at: int) -> Import:
+    return Import(_safe(name or Path(ref).name.removesuffix(".gguf"), at), ref)
 
 
 def _mixture(one: VariantConfig, at: int) -> Mixture:

@@ -120,6 +120,10 @@ def open_artifact(path: Path | str, *, verify: bool = True) -> Artifact:
     manifest = Manifest.load(file)
     _check_files(folder, manifest, verify)
     artifact = Artifact(folder, manifest)
+    if manifest.checkpoint == "gguf":
+        from quantgate.quantize.gguf.artifact import open_made
+
+        artifact = open_made(folder, manifest)
     try:
         check_fates(artifact)
     except ArtifactError:

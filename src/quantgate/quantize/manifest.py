@@ -17,12 +17,14 @@ from pydantic import (
     model_validator,
 )
 
+from quantgate.formats.schemes import BLOCK_SCHEMES
 from quantgate.records import Record, digest_of
 
 ALWAYS_KEPT = ("embed_tokens", "lm_head")  # where a rounding error reaches every token; kept unless a recipe asks
 KEEP = "keep"  # what a recipe says of the two where it does not name a scheme
 OUTSIDE = {"lm_head": KEEP, "embeddings": KEEP, "untie": False}  # keys that are written only where they say more
 CONTAINER = "compressed_tensors"  # unless a recipe names another
+GGUF = "gguf"  # the container of block formats, whose names say so: nobody has to name it
 BASELINE = "BF16"  # the scheme that quantizes nothing
 MIXED = "MIXED"  # the scheme of an artifact whose layers come from several others
 LEFT_OUT = "left out"  # what a tensor got that is stored and not used
@@ -44,7 +46,16 @@ EVENTS = {  # of the ledger: what each line is about
 
 def in_container(name: str, container: str) -> str:
     """A variant's name with its container, where that is not the usual one: ``W4A16+gptq_v2``."""
-    return name if container == CONTAINER else f"{name}+{container}"
+    return name if container in (CONTAINER, GGUF) else f"{name}+{container}"
+
+
+def in_blocks(label: object) -> bool:
+    """Whether a scheme is one of GGUF's block formats or file types.
+
+    >>> in_blocks("q4_k_m"), in_blocks("W4A16")
+    (True, False)
+    """
+    return isinstance(label, str) and label.upper() in BLOCK_SCHEMES
 
 
 def outside_in_words(lm_head: str, embeddings: str, *, untie: bool) -> list[str]:
@@ -77,6 +88,18 @@ class Recipe(Record):
         default=(), validate_default=True
     )  # layers to leave at full precision: names, parts of names, or globs
     label: str = ""  # the variant's name, if the made-up one will not do
+
+    @model_validator(mode="before")
+    @classmethod
+    def _container_of_blocks(cls, given: Any) -> Any:
+        """A scheme of GGUF's blocks has one container."""
+        if (
+            isinstance(given, dict)
+            and given.get("container", CONTAINER) == CONTAINER
+            and in_blocks(given.get("scheme"))
+        ):
+            return {**given, "container": GGUF}
+        return given
 
     @field_validator("keep")
     @classmethod

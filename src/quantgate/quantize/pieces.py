@@ -87,12 +87,13 @@ class Pieces:
         """Leave a layer that was to be quantized as the model has it."""
         tensor, model = f"{layer}.weight", self.run.model
         self.tensors[variant.name][tensor] = model.files.read(tensor)
-        self.fates[variant.name].append(kept(model, tensor, variant.format, because))
+        self.fates[variant.name].append(kept(model, tensor, variant.at(layer).format, because))
 
     def add(
         self, variant: Variant, layer: str, weight: Tensor, solved: Solved, reach: float, largest: float | None
     ) -> None:
         """``reach`` and ``largest``: the largest magnitude of the weights that share an input, and of that input."""
+        variant = variant.at(layer)
         zeros = None if solved.zeros is None else solved.zeros.cpu()
         given, activations = None, variant.scheme.activations
         if activations is not None and largest is not None:

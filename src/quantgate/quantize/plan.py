@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,7 @@ from quantgate.models.tensors import torch_dtype
 from quantgate.quantize import checkpoints, methods
 from quantgate.quantize.ends import Ends
 from quantgate.quantize.ends import resolve as resolve_ends
+from quantgate.quantize.gguf.plan import FilePlan, file_plan
 from quantgate.quantize.manifest import ALWAYS_KEPT, BASELINE, CONTAINER, Note, Recipe
 from quantgate.quantize.methods._scaling import ScalingMethod
 from quantgate.quantize.rotate import check_rotation, unties
@@ -53,6 +54,8 @@ class Variant:
     container: checkpoints.Checkpoint
     experts: ExpertOptions
     ends: Ends  # its embedding table and output layer
+    schemes: dict[str, Scheme] = field(default_factory=dict)  # linear layers with another one than ``scheme``
+    file: FilePlan | None = None  # of a GGUF variant
 
     @property
     def name(self) -> str:
@@ -62,13 +65,20 @@ class Variant:
     def format(self) -> str:
         return format_name(self.grid)
 
+    def at(self, layer: str) -> Variant:
+        """The variant as one layer has it."""
+        found = self.schemes.get(layer, self.scheme)
+        return (
+            self if found == self.scheme or found.weights is None else replace(self, scheme=found, grid=found.weights)
+        )
+
     def job(self, layer: str, weight: torch.Tensor, stored: str, reach: float) -> methods.Job:
         """``stored`` is safetensors' word for the type the model has the weight in; scales get the same.
 
         ``reach``: the largest magnitude among the layers that runtimes fuse with this one.
         """
-        scales = self.container.scale_dtype(torch_dtype(stored))
-        return methods.Job(weight, self.grid, self.options, layer, scales, self.container.least_scale, reach)
+        scales, grid = self.container.scale_dtype(torch_dtype(stored)), self.at(layer).grid
+        return methods.Job(weight, grid, self.options, layer, scales, self.container.least_scale, reach)
 
     def notes(self) -> tuple[Note, ...]:
         """The ledger's lines that are known before the start."""
@@ -92,8 +102,10 @@ def plan(model: OpenedModel, recipes: Sequence[Recipe], *, calibrated: bool) -> 
 
 
 def usual_method(found: Scheme) -> str:
-    """GPTQ where rounding hurts, at four bits and fewer; round-to-nearest above."""
+    """GPTQ where rounding hurts, at four bits and fewer, and in GGUF's blocks; round-to-nearest above."""
     grid = found.weights
+    if isinstance(grid, BlockGrid):
+        return "gptq"
     return "gptq" if grid is not None and grid.bits <= 4 else "rtn"
 
 
@@ -143,6 +155,14 @@ def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], 
                 f"{where}: a stream of its own (propagate) is not measured in rotated channels; leave out either"
             )
     kept = _kept(model, recipe, blocks, where)
+    if isinstance(found.weights, BlockGrid):
+        if isinstance(method, ScalingMethod) or name == "hqq":
+            raise FormatError(f"{where}: method {name} has no search for the scales of blocks; choose gptq or rtn")
+        file = file_plan(model, recipe, kept, where, calibrated=calibrated)
+        return Variant(
+            recipe, found, found.weights, name, method, options, kept | file.kept, container, experts, file.ends,
+            file.schemes, file,
+        )  # fmt: skip
     layers = [layer for block in blocks for group in block for layer in group]
     _check_groups(model, found.weights, layers, kept, where)
     for layer in layers:

@@ -41,10 +41,11 @@ def _variant(model: OpenedModel, variant: Variant) -> Predicted:
     layers = [layer for block in range(model.depth) for group in model.linears(block) for layer in group]
     solved = [f"{layer}.weight" for layer in layers if layer not in variant.kept]
     total = codes = weights = 0
+    file = variant.file
     for name in solved:
         entry = model.files.entry(name)
         out, columns = entry.shape
-        whole, packed = stored_size(variant, (out, columns), entry.dtype)
+        whole, packed = stored_size(variant.at(name.removesuffix(".weight")), (out, columns), entry.dtype)
         total, codes, weights = total + whole, codes + packed, weights + entry.weights
     held = dict(model.files.entries)
     parts = list[Part]()
@@ -62,6 +63,8 @@ def _variant(model: OpenedModel, variant: Variant) -> Predicted:
         if f"{name}.weight" in rest:
             entry = held[f"{name}.weight"]
             parts.append(Part(name, entry.dtype.lower(), entry.size))
+    if file is not None:
+        total = file.tensor_bytes
     return Predicted(
         name=variant.name,
         format=variant.format,

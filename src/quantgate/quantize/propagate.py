@@ -169,7 +169,7 @@ def _what_decides(model: OpenedModel, variant: Variant) -> str:
     """All that a stream depends on: variants with the same can differ in how they are stored, and in nothing else."""
     types = {torch_dtype(entry.dtype) for entry in model.files.entries.values()}
     scales = sorted(str(variant.container.scale_dtype(one)) for one in types if one.is_floating_point)
-    numbers = (variant.grid, variant.scheme.activations, scales)
+    numbers = (variant.grid, variant.scheme.activations, scales, sorted(variant.schemes.items()))
     return repr((*numbers, variant.method_name, variant.options, variant.experts, sorted(variant.kept)))
 
 
@@ -188,7 +188,7 @@ def _install(own: Block, variant: Variant, fates: Iterable[Fate], read: Callable
     for fate in fates:
         if fate.asked != fate.got:
             continue
-        stored = variant.container.unpack(fate.name, read, variant.scheme, None)
+        stored = variant.container.unpack(fate.name, read, variant.at(fate.name).scheme, None)
         layer = own.linear(fate.name)
         layer.weight = nn.Parameter(stored.dequantized().float().to(own.device), requires_grad=False)
         if stored.activations is not None:

@@ -41,6 +41,20 @@ def write_artifact(
         for file in [*tokenizer_files(model.path), model.path / "generation_config.json"]:
             if file.is_file():
                 shutil.copyfile(file, folder / file.name)
+    size = sum(entry.size for entry in entries.values())
+    vouch(folder, model, fates, tensor_bytes=size, more_weights=more_weights, **facts)
+
+
+def vouch(
+    folder: Path,
+    model: OpenedModel,
+    fates: Mapping[str, Fate],
+    *,
+    tensor_bytes: int,
+    more_weights: int = 0,
+    **facts: Any,
+) -> None:
+    """Write the manifest of what is in ``folder``, and open it. See ``write_artifact``."""
     files = {
         file.name: StoredFile(sha256=digest_file(file), bytes=file.stat().st_size) for file in sorted(folder.iterdir())
     }
@@ -49,7 +63,7 @@ def write_artifact(
         tool=tool_version(),
         torch=torch.__version__,
         fates=tuple(fates[name] for name in sorted(fates)),
-        tensor_bytes=sum(entry.size for entry in entries.values()),
+        tensor_bytes=tensor_bytes,
         tensor_weights=model.parameters + more_weights,
         total_bytes=sum(file.bytes for file in files.values()),
         files=files,

@@ -28,6 +28,8 @@ from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, 
 from quantgate.quantize.checkpoints.compressed_tensors import kv_cache_arguments
 from quantgate.quantize.ends import kept_end
 from quantgate.quantize.experts import Crowd
+from quantgate.quantize.gguf.plan import FilePlan
+from quantgate.quantize.gguf.publish import kept_in_file, write_gguf_artifact
 from quantgate.quantize.hadamard import Rotation
 from quantgate.quantize.heap import keep_heap_small, release_freed
 from quantgate.quantize.journal import Journal, refuse_strangers
@@ -205,6 +207,17 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
     pieces = [journal.piece(block, variant.name) for block in steps]
     fates = {fate.name: fate for piece in pieces for fate in piece.fates}
     rest = {name: entry for name, entry in model.files.entries.items() if name.removesuffix(".weight") not in fates}
+    ledger = (*variant.notes(), *(note for piece in pieces for note in piece.ledger))
+    facts: dict[str, Any] = {
+        "name": variant.name, "recipe": variant.recipe, "method": variant.method_name,
+        "checkpoint": variant.recipe.container, "calibration": run.calibration, "inputs": run.inputs(variant),
+        "device": run.device.type, "seed": run.seed, "ledger": ledger,
+    }  # fmt: skip
+    if variant.file is not None:
+        for name in rest:
+            fates[name.removesuffix(".weight")] = _kept_in_file(run, variant, variant.file, name)
+        write_gguf_artifact(journal.whole(variant.name), model, variant.file, solved, fates, **facts)
+        return open_artifact(journal.publish(variant.name), verify=False)
     rest |= ends.copied(model.files.entries)
     entries = rest | solved  # what rotation changed is in both
     size = sum(entry.size for entry in entries.values())
@@ -212,7 +225,7 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
         fates[name.removesuffix(".weight")] = _kept_fate(run, variant, name, entries[name], size)
     config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
     linears = [layer for block in blocks for group in model.linears(block) for layer in group]
-    left = [*model.unquantized, *(layer for layer in linears if fates[layer].got != variant.format)]
+    left = [*model.unquantized, *(layer for layer in linears if fates[layer].got != variant.at(layer).format)]
     left = [name for name in dict.fromkeys(["lm_head", *left]) if name not in ends.coded]
     told = container.config(config, variant.scheme, left)
     if ends.coded:
@@ -235,15 +248,7 @@ def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -
         more_weights=ends.more_weights(model.files.entries),
         kv_cache=stored_cache,
         shard_bytes=shard_bytes,
-        name=variant.name,
-        recipe=variant.recipe,
-        method=variant.method_name,
-        checkpoint=variant.recipe.container,
-        calibration=run.calibration,
-        inputs=run.inputs(variant),
-        device=run.device.type,
-        seed=run.seed,
-        ledger=(*variant.notes(), *(note for piece in pieces for note in piece.ledger)),
+        **facts,
     )
     return open_artifact(journal.publish(variant.name), verify=False)
 
@@ -252,6 +257,19 @@ def _rotation(run: Sweep, variants: Sequence[Variant]) -> Rotation | None:
     """The one rotation of all variants that ask for one; its signs follow from the seed."""
     asked = any(variant.recipe.rotation for variant in variants)
     return Rotation.of(int(run.model.config.hidden_size), run.seed) if asked else None
+
+
+def _kept_in_file(run: Sweep, variant: Variant, file: FilePlan, tensor: str) -> Fate:
+    """As ``_kept_fate``, of a GGUF variant."""
+    layer, asked = tensor.removesuffix(".weight"), "keep"
+    because = run.model.unquantized.get(layer, "not the weight of a linear layer")
+    if layer in variant.kept:
+        asked, because = variant.format, variant.kept[layer]
+    elif pattern := variant.recipe.kept_by(layer):
+        asked, because = variant.format, f"'{pattern}' is on the keep list"
+    if layer in (variant.ends.head, variant.ends.table):
+        asked, because = "keep", "its rows divide into no blocks"
+    return kept_in_file(run.model, file, tensor, asked, because)
 
 
 def _kept_fate(run: Sweep, variant: Variant, tensor: str, entry: Entry, size: int) -> Fate:

@@ -128,3 +128,23 @@ FORMATS: dict[Name, BlockFormat] = {
         BlockFormat("MXFP4", 32, 32, -12, 12, 0, (Header("exponent", 1), NIBBLES), levels=FP4_LEVELS),
     )
 }
+
+# llama.cpp's file types that mix formats, and the format of most of their layers. Which layer gets another one is a
+# matter of the whole model (quantize.gguf.presets).
+PRESETS: dict[str, Name] = {
+    "Q2_K": "Q2_K",
+    "Q3_K_S": "Q3_K",
+    "Q3_K_M": "Q3_K",
+    "Q3_K_L": "Q3_K",
+    "Q4_K_S": "Q4_K",
+    "Q4_K_M": "Q4_K",
+    "Q5_K_S": "Q5_K",
+    "Q5_K_M": "Q5_K",
+    "Q6_K": "Q6_K",
+    "Q8_0": "Q8_0",
+    "Q4_0": "Q4_0",
+    "Q4_1": "Q4_1",
+    "Q5_0": "Q5_0",
+    "Q5_1": "Q5_1",
+    "IQ4_NL": "IQ4_NL",
+}

@@ -27,7 +27,7 @@ class StoredLinear:
 
     name: str
     codes: Tensor  # [out, in] int8, signed; or float8_e4m3fn
-    scales: Tensor  # as the grid shapes them, in the container's type: the model's or float16; float32 for fp4
+    scales: Tensor  # as the grid shapes them, in the container's type: the model's or float16; float32 for fp4; bytes
     zeros: Tensor | None  # int8, shaped like scales; None when symmetric
     grid: Grid  # how codes, scales and zeros make a weight
     activations: Grid | None  # what the layer's input is rounded to at run time
@@ -41,9 +41,13 @@ class StoredLinear:
 
         None means the type that the scales are stored in.
         """
-        from quantgate.formats import Fp4Grid
+        import torch
+
+        from quantgate.formats import BlockGrid, Fp4Grid
         from quantgate.formats.codec import decode, to_values
 
+        if isinstance(self.grid, BlockGrid):
+            return decode(self.codes, self.grid, self.scales).to(dtype or torch.float32)
         if isinstance(self.grid, Fp4Grid):
             return decode(self.codes, self.grid, self.scales).to(dtype or self.scales.dtype)
         scales = self.scales.to(dtype or self.scales.dtype)

@@ -9,99 +9,20 @@ The torch engine runs it with every number decoded once; the llamacpp engine run
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from quantgate.errors import ArtifactError, UsageError
-from quantgate.formats import FloatGrid, Scheme
 from quantgate.models import OpenedModel
-from quantgate.models.tensors import Entry, TensorFiles, finite
-from quantgate.quantize.artifact import Artifact, check_fates, identity
-from quantgate.quantize.checkpoints import DecodedLinear, StoredLinear
+from quantgate.models.tensors import finite
+from quantgate.quantize.artifact import check_fates, identity
 from quantgate.quantize.foreign import UNKNOWN_CALIBRATION, UNLIKE, ForeignManifest
 from quantgate.quantize.foreign.gguf_belongs import check_settings, check_tensors, check_words, made_by
-from quantgate.quantize.gguf import FILE_TYPES, GgufFile, Stored, decode, layout_of, open_gguf
-from quantgate.quantize.gguf.names import Place
+from quantgate.quantize.gguf import FILE_TYPES, GgufFile, layout_of, open_gguf
+from quantgate.quantize.gguf.artifact import CONTAINER, GgufArtifact, GgufTensors
 from quantgate.quantize.manifest import SAFE_NAME, Fate, Note, Recipe, StoredFile, tool_version
 from quantgate.records import digest_file, digest_of
-
-CONTAINER = "gguf"
-
-
-@dataclass(frozen=True)
-class GgufTensors(TensorFiles):
-    """A file's tensors by the names that the checkpoint has for them. ``entries`` tell types in GGUF's words."""
-
-    file: GgufFile = field(kw_only=True)
-    places: dict[str, Place] = field(kw_only=True)
-
-    def read(self, name: str) -> Tensor:
-        """One tensor as the checkpoint has it, float32. Raises ModelError when the file has no such tensor."""
-        entry, place = self.entry(name), self.places[name]
-        stored = self.file.tensors[place.name]
-        numbers = decode(self.file.rows(place.name), stored.type, f"{self.file.path}: '{place.name}'")
-        tensor = place.rows_in_model(numbers.reshape(entry.shape))
-        return tensor - place.plus if place.plus else tensor
-
-
-@dataclass(frozen=True)
-class GgufArtifact(Artifact):
-    """An ``Artifact`` in one file. ``config_folder`` is the baseline's, whose architecture the file was checked for."""
-
-    manifest: ForeignManifest
-    tensors: GgufTensors = field(kw_only=True)
-    model_folder: Path = field(kw_only=True)
-    linears: tuple[str, ...] = field(kw_only=True)  # linear layers that are stored as blocks
-
-    @property
-    def files(self) -> TensorFiles:
-        return self.tensors
-
-    @property
-    def architecture(self) -> str:
-        """llama.cpp's name for it."""
-        return self.tensors.file.text("general.architecture")
-
-    @property
-    def config_folder(self) -> Path:
-        return self.model_folder
-
-    @property
-    def quantized(self) -> tuple[str, ...]:
-        return self.linears
-
-    @property
-    def scheme(self) -> Scheme:
-        """A scheme that bears the types' names and has no formats of its own."""
-        return Scheme(name=self.label)
-
-    @property
-    def label(self) -> str:
-        counts = Counter(self._stored(name).type.name for name in self.linears)
-        if len(counts) == 1:
-            return next(iter(counts))
-        return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
-
-    def scheme_of(self, layer: str) -> Scheme:
-        if layer not in self.linears:
-            raise ArtifactError(f"{self.path}: '{layer}' is not a quantized layer of it; its fate says what it is")
-        return Scheme(name=self._stored(layer).type.name)
-
-    def linear(self, name: str) -> StoredLinear:
-        """One quantized layer, decoded. Raises ArtifactError when it is not quantized."""
-        self.scheme_of(name)
-        bias = f"{name}.bias"
-        return DecodedLinear(
-            name=name, codes=self.files.read(f"{name}.weight"), scales=torch.ones(1), zeros=None, grid=FloatGrid(),
-            activations=None, bias=self.files.read(bias) if bias in self.files.entries else None,
-        )  # fmt: skip
-
-    def _stored(self, layer: str) -> Stored:
-        return self.tensors.file.tensors[self.tensors.places[f"{layer}.weight"].name]
 
 
 def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> GgufArtifact:
@@ -119,7 +40,8 @@ def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> 
     notes += check_settings(file, ours, model.ref)
     check_words(file, ours, model.ref)
     check_tensors(file, ours, model)
-    tensors = _tensors(file, model, ours.places)
+    shapes = {name: model.files.entries[name].shape for name in ours.places}
+    tensors = GgufTensors.of(file, ours.places, shapes)
     blocks = {layer for block in range(model.depth) for group in model.linears(block) for layer in group}
     blocks |= {"lm_head"} if "lm_head.weight" in ours.places else set()
     linears = tuple(one for one in sorted(blocks) if file.tensors[ours.places[f"{one}.weight"].name].type.quantized)
@@ -136,14 +58,6 @@ def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> 
     artifact = GgufArtifact(file.path, manifest, tensors=tensors, model_folder=model.path, linears=linears)
     check_fates(artifact)
     return artifact
-
-
-def _tensors(file: GgufFile, model: OpenedModel, places: dict[str, Place]) -> GgufTensors:
-    entries = {}
-    for name, place in places.items():
-        one = file.tensors[place.name]
-        entries[name] = Entry(file.path, one.type.name, model.files.entries[name].shape, one.start, one.end)
-    return GgufTensors(file.path.parent, entries, file=file, places=places)
 
 
 def _fate(tensors: GgufTensors, model: OpenedModel, name: str) -> tuple[Fate, list[Note]]:

@@ -73,14 +73,17 @@ class Shape:
         )
 
 
-def types_of(preset: str, tensors: Mapping[str, tuple[int, ...]], shape: Shape) -> dict[str, BlockType]:
+def types_of(
+    preset: str, tensors: Mapping[str, tuple[int, ...]], shape: Shape, *, usual: str = ""
+) -> dict[str, BlockType]:
     """The type of every tensor, by its name in the file, from its shape as torch writes it.
 
-    Vectors and norms are float32. Raises UnknownName for a preset that is not among ``FILE_TYPES``.
+    Vectors and norms are float32. ``usual`` is the block type of a ``preset`` that llama.cpp has no name for. Raises
+    UnknownName for any other that is not among ``FILE_TYPES``.
     """
-    if preset not in FILE_TYPES:
+    if not usual and preset not in FILE_TYPES:
         raise UnknownName("GGUF type", preset, FILE_TYPES)
-    usual = FILE_TYPES[preset][1]
+    usual = usual or FILE_TYPES[preset][1]
     tied = OUTPUT not in tensors
     found: dict[str, BlockType] = {}
     for name, dimensions in tensors.items():

@@ -1,0 +1,73 @@
+"""Solved blocks and kept tensors become an artifact folder: one GGUF file, config.json, and the manifest written last.
+
+What a sweep solved lies in its journal as the bytes of a file, with the rows as the model has them; here they change
+places. Everything else is stored as plain numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from quantgate.models import OpenedModel
+from quantgate.models.tensors import Entry, TensorFiles
+from quantgate.quantize.gguf.blocks import Bytes, encode
+from quantgate.quantize.gguf.names import stored
+from quantgate.quantize.gguf.plan import FilePlan
+from quantgate.quantize.gguf.presets import FILE_TYPES
+from quantgate.quantize.gguf.write import write_gguf
+from quantgate.quantize.manifest import LEFT_OUT, Fate, Note
+from quantgate.quantize.publish import vouch
+from quantgate.records import disk_errors
+
+NOT_READ = "no runtime reads it: it is computed, or the embeddings stand for it"
+
+
+def write_gguf_artifact(
+    folder: Path,
+    model: OpenedModel,
+    plan: FilePlan,
+    solved: Mapping[str, Entry],
+    fates: Mapping[str, Fate],
+    name: str,
+    ledger: tuple[Note, ...],
+    **facts: Any,
+) -> None:
+    """Fill ``folder``, which exists and bears no good name yet, with ``name``.gguf and what belongs to it.
+
+    ``solved``: U8 rows of blocks by the checkpoint's names; ``fates`` are those of all tensors. Raises DiskFull, and
+    ArtifactError when the fates do not cover the tensors.
+    """
+    blocks, places = TensorFiles(folder, dict(solved)), plan.layout.places
+    origin = {place.name: tensor for tensor, place in places.items()}
+
+    def rows(name: str) -> Bytes:
+        if name in plan.layout.extra:
+            return encode(plan.layout.extra[name].reshape(1, -1), plan.types[name])
+        tensor = origin[name]
+        place = places[tensor]
+        if tensor in solved:
+            return place.rows_in_file(blocks.read(tensor)).contiguous().numpy()
+        numbers = stored(place, lambda: model.files.read(tensor))
+        return encode(numbers.reshape(-1, numbers.shape[-1]), plan.types[name])
+
+    number = FILE_TYPES[plan.preset][0] if plan.preset else None
+    write_gguf(folder / f"{name}.gguf", plan.layout, plan.types, rows, file_type=number)
+    config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
+    with disk_errors(folder):
+        (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    notes = [Note(tensor="tokenizer", event="config", detail=one) for one in plan.layout.notes]
+    vouch(folder, model, fates, tensor_bytes=plan.tensor_bytes, name=name, ledger=(*ledger, *notes), **facts)
+
+
+def kept_in_file(model: OpenedModel, plan: FilePlan, tensor: str, asked: str, because: str) -> Fate:
+    """The fate of a tensor that stays: in the file's plain type, or nowhere where no runtime reads it."""
+    entry, name = model.files.entries[tensor], tensor.removesuffix(".weight")
+    if tensor not in plan.layout.places:
+        return Fate(name=name, asked="keep", got=LEFT_OUT, because=NOT_READ, weights=entry.weights)
+    kind, size = plan.stored(tensor)
+    return Fate(
+        name=name, asked=asked, got=kind.lower(), because=because, weights=entry.weights, bytes=size, tensors=(tensor,)
+    )
