@@ -15,7 +15,7 @@ from quantgate.formats import scheme_names
 from quantgate.formats.schemes import BLOCK_SCHEMES
 from quantgate.models.families import ROTATABLE
 from quantgate.quantize import checkpoints, methods
-from quantgate.quantize.manifest import CONTAINER, EVENTS, KEEP, in_blocks
+from quantgate.quantize.manifest import CONTAINER, EVENTS, GGUF, KEEP, in_blocks
 from quantgate.records import Record, parse
 
 
@@ -174,7 +174,7 @@ class VariantConfig(Record):
         if self.artifact is not None and (more := sorted(self.model_fields_set - {"artifact", "name", "engine"})):
             raise ValueError(f"an artifact is taken as it is; leave out '{more[0]}'")
         if self.engine == "llamacpp" and not (
-            (self.artifact or "").lower().endswith(".gguf") or in_blocks(self.scheme)
+            (self.artifact or "").lower().endswith(".gguf") or in_blocks(self.scheme) or self.container == GGUF
         ):
             raise ValueError(
                 "engine llamacpp runs GGUF files; name a scheme such as Q4_K_M, or a .gguf file under 'artifact', or "
@@ -191,8 +191,17 @@ class VariantConfig(Record):
                 f"'{(budgets or BUDGETS)[0]}' is the budget of scheme auto: both or neither, such as "
                 "{scheme: auto, bits: 4.5}; the budgets are bits, bytes and latency, one or several"
             )
-        if mixed and (more := sorted(self.model_fields_set - {"scheme", *BUDGETS, "keep", "name"})):
+        if mixed and (
+            more := sorted(self.model_fields_set - {"scheme", *BUDGETS, "keep", "name", "container", "engine"})
+        ):
             raise ValueError(f"scheme auto chooses by itself; leave '{more[0]}' out")
+        if mixed and self.container not in (CONTAINER, GGUF):
+            raise ValueError(f"scheme auto mixes layers in {CONTAINER} and in {GGUF}; leave 'container' out")
+        if self.container == GGUF and self.latency is not None:
+            raise ValueError(
+                "latency is measured on kernels that read no GGUF blocks; there a token takes as long as its bytes, so "
+                "give 'bytes' or 'bits'"
+            )
         return self
 
 

@@ -15,7 +15,9 @@ from quantgate.errors import EngineError, UsageError
 from quantgate.evaluate.proof import Proof
 from quantgate.models import open_model
 from quantgate.pipeline import compare_models
+from quantgate.quantize import open_artifact
 from quantgate.quantize.gguf import make_gguf, open_gguf
+from quantgate.quantize.mix import linears
 from quantgate.release_config import load_config
 
 pytest.importorskip("gguf", reason="the package 'gguf' is not installed (quantgate[gguf])")
@@ -57,6 +59,55 @@ def test_llama_cpp_answers_once_it_is_proven(release: Any, place: Path, file: Pa
 
 
 @llama_cpp
+def test_a_release_makes_files_and_asks_llama_cpp(release: Any, place: Path) -> None:
+    """Beside a variant of another container, in one sweep."""
+    variants = [{"scheme": "Q8_0", "engine": "llamacpp"}, "Q4_K_M", "W8A16"]
+    path = release(variants=variants, capabilities=loose(place))
+    report = pipeline.run(load_config(path))
+    assert [one.name for one in report.variants] == ["Q8_0", "Q4_K_M", "W8A16"]
+    kernels = [one.kernels for one in report.evidence]
+    assert kernels[0][0].endswith("llama.cpp Q8_0 x Q8_0") and kernels[0][-1].startswith("the runtime computes")
+    assert kernels[1][0].endswith("dequantized matmul")
+    assert report.decision.verdicts[0].verdict == "pass"
+    assert (Path(load_config(path).out) / "artifacts" / "Q8_0" / "Q8_0.gguf").is_file()
+
+
+def test_a_mixture_of_blocks_keeps_its_budget(release: Any, place: Path) -> None:
+    variants = [
+        {"scheme": "auto", "container": "gguf", "bits": 5.2},
+        {"scheme": "auto", "container": "gguf", "bytes": 58000},
+    ]
+    few = {name: {"suite": str(place / f"{name}.jsonl"), "margin": "50%", "cases": 50} for name in ("echo", "count")}
+    path = release(variants=variants, capabilities=few)
+    report = pipeline.run(load_config(path))
+    out = Path(load_config(path).out) / "artifacts"
+    bits, size = (open_artifact(out / one.name) for one in report.variants)
+    every = {layer for group in linears(open_model(place / "model")) for layer in group}
+    coded = [fate for fate in bits.manifest.fates if fate.name in every]
+    assert 4.5 < 8 * sum(fate.bytes for fate in coded) / sum(fate.weights for fate in coded) <= 5.2
+    assert 54_000 < size.manifest.total_bytes <= 58_000
+    assert bits.name == "auto-5.2-gguf" and open_gguf(out / bits.name / f"{bits.name}.gguf").tensors
+
+
+@pytest.mark.parametrize(
+    ("variant", "sentence"),
+    [
+        (
+            {"scheme": "auto", "container": "gguf", "latency": 3},
+            "latency is measured on kernels that read no GGUF blocks",
+        ),
+        (
+            {"scheme": "auto", "container": "awq", "bits": 5},
+            "scheme auto mixes layers in compressed_tensors and in gguf",
+        ),
+    ],
+)
+def test_budgets_that_no_file_keeps_are_refused(release: Any, variant: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        load_config(release(variants=[variant]))
+
+
+@llama_cpp
 def test_a_proof_that_failed_stops_the_run(release: Any, file: Path) -> None:
     path = release(variants=[{"artifact": str(file), "engine": "llamacpp"}])
     pipeline.run(load_config(path))
@@ -76,7 +127,7 @@ def test_compare_takes_a_gguf_file_in_llama_cpp(place: Path, file: Path, tmp_pat
 
 
 def test_engines_and_artifacts_must_fit(release: Any, place: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"engine llamacpp runs GGUF files; name one under 'artifact'"):
+    with pytest.raises(UsageError, match=r"engine llamacpp runs GGUF files; name a scheme such as Q4_K_M"):
         load_config(release(variants=[{"scheme": "W8A16", "engine": "llamacpp"}]))
     with pytest.raises(UsageError, match=r"is none; leave 'engine' out"):
         compare_models(str(place / "model"), str(place / "model"), [str(place / "echo.jsonl")], margin=0.2,

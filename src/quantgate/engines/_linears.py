@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quantgate.formats import FloatGrid, Fp4Grid
+from quantgate.formats import BlockGrid, FloatGrid, Fp4Grid
 from quantgate.formats.codec import quantize_activations
 from quantgate.quantize.checkpoints import DecodedLinear, StoredLinear
 
@@ -203,8 +203,8 @@ def _path(kind: Any, stored: StoredLinear) -> str:
 def wanted(stored: StoredLinear, dtype: torch.dtype, device: torch.device) -> tuple[type[nn.Module], str]:
     """The fastest path for the scheme, and why it cannot take this layer (or "")."""
     grid, (out, columns) = stored.grid, stored.codes.shape
-    if isinstance(stored, DecodedLinear):
-        return DequantizedLinear, ""
+    if isinstance(stored, DecodedLinear) or isinstance(grid, BlockGrid):
+        return DequantizedLinear, ""  # these kernels are llama.cpp's
     if isinstance(grid, FloatGrid | Fp4Grid):
         return DequantizedLinear, ""  # a CPU has no fp8 or fp4 units: emulated, and named so
     kind: type[nn.Module]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from quantgate.quantize.checkpoints import StoredLinear
+from quantgate.quantize.checkpoints import DecodedLinear, StoredLinear
 
 ON_LOOKUP, ON_LOAD = "rows decoded on lookup", "rows decoded on load"
 
@@ -40,6 +40,8 @@ def build_table(
     because = ""
     if kernels == "dequantize":
         because = "kernels: dequantize was asked for"
+    elif isinstance(stored, DecodedLinear):
+        because = "its blocks are decoded when it is read"
     elif type(present) is not nn.Embedding:
         because = f"{type(present).__name__} does more than look rows up"
     if because:

@@ -27,8 +27,8 @@ from quantgate.engines.torch import stop_ids
 from quantgate.errors import DataError, EngineError, UnknownName
 from quantgate.models import OpenedModel
 from quantgate.quantize import Artifact
-from quantgate.quantize.gguf.artifact import GgufArtifact
 from quantgate.quantize.gguf.activations import PARTNER
+from quantgate.quantize.gguf.artifact import GgufArtifact
 from quantgate.records import digest_of
 
 BATCH_ROWS = 16

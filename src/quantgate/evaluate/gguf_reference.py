@@ -20,9 +20,9 @@ from quantgate.engines.torch import TorchEngine
 from quantgate.errors import EngineError
 from quantgate.evaluate.proof import Tolerance
 from quantgate.models import OpenedModel
-from quantgate.quantize.gguf.artifact import GgufArtifact
 from quantgate.quantize.gguf import decode
 from quantgate.quantize.gguf.activations import PARTNER, round_inputs
+from quantgate.quantize.gguf.artifact import GgufArtifact
 from quantgate.quantize.kv_cache import Rounding
 
 EXACT = 1e-4  # of a product's scale: measured 2e-6 where activations have codes alone, a wrong nibble 2e-3 and more

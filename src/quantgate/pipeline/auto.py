@@ -22,7 +22,7 @@ from quantgate.pipeline import probing
 from quantgate.pipeline.budgets import Budgets, Tables
 from quantgate.pipeline.two_models import Progress
 from quantgate.pipeline.variants import Mixture, recipe_of
-from quantgate.quantize.manifest import BASELINE, Recipe
+from quantgate.quantize.manifest import BASELINE, GGUF, Recipe
 from quantgate.quantize.mix import linears
 from quantgate.records import Record
 from quantgate.release_config import ReleaseConfig, VariantConfig
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from quantgate.quantize.sensitivity import Sensitivity
 
 INGREDIENTS = (("W3A16", 64), ("W4A16", 128), ("W4A16", 32), ("W8A16", None))  # scheme, group size
+IN_BLOCKS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")  # those of a GGUF file; their ends are the same in all
 
 
 def ingredients(model: OpenedModel, mixed: Sequence[Mixture], recipes: Sequence[Recipe]) -> list[Recipe]:
@@ -52,10 +53,15 @@ def ingredients(model: OpenedModel, mixed: Sequence[Mixture], recipes: Sequence[
     if len(keeps) > 1:
         raise UsageError("variants: two of scheme auto keep different layers; let them keep the same ones")
     (keep,) = keeps
+    if len({one.container for one in mixed}) > 1:
+        raise UsageError("variants: two of scheme auto have different containers; let them have the same one")
     taken = {recipe.name for recipe in recipes}
     made = dict[str, Recipe]()
-    for scheme, size in INGREDIENTS:
-        wanted = _ingredient(model, scheme, size, keep)
+    if mixed[0].container == GGUF:
+        lent = [_in_blocks(model, scheme, keep) for scheme in IN_BLOCKS]
+    else:
+        lent = [_ingredient(model, scheme, size, keep) for scheme, size in INGREDIENTS]
+    for wanted in lent:
         same = next((one for one in recipes if one.model_copy(update={"label": wanted.label}) == wanted), None)
         if same is None and wanted.name in taken:
             wanted = wanted.model_copy(update={"label": f"{wanted.label}-for-auto"})
@@ -73,6 +79,12 @@ def _ingredient(model: OpenedModel, scheme: str, size: int | None, keep: tuple[s
     sizes = [one for one in (128, 64, 32, 16) if size and one <= size and not any(width % one for width in columns)]
     found = formats.scheme(f"{scheme}-g{sizes[0]}" if sizes else f"{scheme}-channel")
     return recipe_of(VariantConfig(scheme=found.label, keep=keep), "scheme auto")
+
+
+def _in_blocks(model: OpenedModel, scheme: str, keep: tuple[str, ...]) -> Recipe:
+    table = "Q6_K" if model.tied else "Q4_K"
+    wanted = VariantConfig(scheme=scheme, keep=keep, lm_head="Q6_K", embeddings=table, name=f"{scheme}-for-auto")
+    return recipe_of(wanted, "scheme auto")
 
 
 def mixtures(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+ALIGNMENT = 32  # bytes up to which a tensor of a GGUF file is padded
 HEADER = 150  # bytes of a tensor's line in a safetensors header, its name aside, at most
 MOVED = 1e-3  # share by which the foreseen drift falls without a budget, from which on that budget has bound
 
@@ -205,7 +206,9 @@ def _table(model: OpenedModel, variants: Sequence[Variant], groups: Sequence[Seq
         entry = model.files.entry(f"{layer}.weight")
         if _keeps(variants, at, layer):
             return entry.size + (HEADER + len(layer) if whole else 0)
-        found, packed = stored_size(variants[at], _shape(model, layer), entry.dtype)
+        found, packed = stored_size(variants[at].at(layer), _shape(model, layer), entry.dtype)
+        if variants[at].file is not None:
+            return found + ALIGNMENT if whole else packed
         tensors = 3 if variants[at].grid.symmetric else 4
         return found + tensors * (HEADER + len(layer)) if whole else packed
 
@@ -217,6 +220,10 @@ def _table(model: OpenedModel, variants: Sequence[Variant], groups: Sequence[Seq
 def _fixed(model: OpenedModel, variants: Sequence[Variant], groups: Sequence[Sequence[str]]) -> int:
     """Bytes of an artifact beside its linear layers: other tensors, config.json at its longest, tokenizer."""
     from quantgate.models.text import tokenizer_files
+    from quantgate.quantize.gguf.plan import bytes_around
+
+    if variants[0].file is not None:
+        return max(bytes_around(model, one.file, groups) for one in variants if one.file is not None)
     from quantgate.quantize.checkpoints.compressed_tensors import CHECKPOINT
     from quantgate.quantize.shards import SHARD_BYTES
 

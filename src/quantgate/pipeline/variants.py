@@ -13,7 +13,16 @@ from quantgate.errors import UsageError
 from quantgate.models import OpenedModel
 from quantgate.models.locate import locate
 from quantgate.quantize.ends import ends_of, parts_of, sentences
-from quantgate.quantize.manifest import BASELINE, KEEP, SAFE_NAME, Recipe, in_container, outside_in_words
+from quantgate.quantize.manifest import (
+    BASELINE,
+    CONTAINER,
+    GGUF,
+    KEEP,
+    SAFE_NAME,
+    Recipe,
+    in_container,
+    outside_in_words,
+)
 from quantgate.records import parse
 from quantgate.release_config import AUTO, VariantConfig
 from quantgate.report import VariantSummary
@@ -40,6 +49,7 @@ class Mixture:
     keep: tuple[str, ...]
     bytes: int | None = None  # of the whole artifact
     latency: float | None = None  # milliseconds of all linear layers for one token
+    container: str = CONTAINER  # of what it is made of, and of itself
 
 
 def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mixture]:
@@ -120,7 +130,8 @@ def _mixture(one: VariantConfig, at: int) -> Mixture:
         *([] if one.bytes is None else [f"{one.bytes / 1e6:g}MB"]),
         *([] if one.latency is None else [f"{one.latency:g}ms"]),
     ]
-    return Mixture(_safe(one.name or "-".join([AUTO, *told]), at), one.bits, one.keep, one.bytes, one.latency)
+    name = one.name or "-".join([AUTO, *told, *([GGUF] if one.container == GGUF else [])])
+    return Mixture(_safe(name, at), one.bits, one.keep, one.bytes, one.latency, one.container)
 
 
 def _safe(name: str, at: int) -> str:

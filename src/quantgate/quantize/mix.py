@@ -22,8 +22,10 @@ from quantgate.models import OpenedModel
 from quantgate.models.tensors import Entry
 from quantgate.quantize.artifact import Artifact, identity, kept, open_artifact
 from quantgate.quantize.checkpoints.compressed_tensors import CHECKPOINT
+from quantgate.quantize.gguf.artifact import GgufArtifact
+from quantgate.quantize.gguf.mixed import write_mixture
 from quantgate.quantize.journal import refuse_strangers
-from quantgate.quantize.manifest import BASELINE, CONTAINER, MIXED, Fate, Note, Recipe, tool_version
+from quantgate.quantize.manifest import BASELINE, CONTAINER, GGUF, MIXED, Fate, Note, Recipe, tool_version
 from quantgate.quantize.publish import write_artifact
 from quantgate.records import digest_of, folder_aside
 
@@ -49,34 +51,35 @@ def mix(
     inputs = digest_of([tool_version(), identity(model).body(), parts, sorted(choice.items()), sorted(because.items())])
     if (made := _ready(out, inputs)) is not None:
         return made
+    if len(containers := {source.manifest.checkpoint for source in used.values()}) > 1:
+        raise FormatError(
+            f"mix: its parts are stored as {' and '.join(sorted(containers))}; take those of one container"
+        )
+    first, container = next(iter(used.values())).manifest, containers.pop()
     fates, entries = dict[str, Fate](), dict[str, Entry]()
     for layer, name in choice.items():
         fate = _fate(model, used.get(name), layer, because.get(layer, ""))
-        files = model.files if fate.asked == "keep" else used[name].files
-        entries |= {tensor: files.entries[tensor] for tensor in fate.tensors}
+        if container != GGUF:
+            files = model.files if fate.asked == "keep" else used[name].files
+            entries |= {tensor: files.entries[tensor] for tensor in fate.tensors}
         fates[layer] = fate
+    recipe = Recipe(scheme=MIXED, label=out.name, container=container, options={"parts": dict(parts)})
+    facts: dict[str, Any] = {
+        "name": out.name, "recipe": recipe,
+        "method": "mix", "checkpoint": container, "calibration": first.calibration, "inputs": inputs,
+        "device": first.device, "seed": first.seed, "ledger": tuple(_notes(used, choice)),
+    }  # fmt: skip
+    if container == GGUF:
+        lending = {name: source for name, source in used.items() if isinstance(source, GgufArtifact)}
+        with folder_aside(out) as folder:
+            write_mixture(folder, model, lending, choice, fates, **facts)
+        return open_artifact(out, verify=False)
     for tensor in model.files.entries:
         if tensor.removesuffix(".weight") not in fates:
             fates[tensor.removesuffix(".weight")] = kept(model, tensor, "keep", "not the weight of a linear layer")
             entries[tensor] = model.files.entries[tensor]
-    first = next(iter(used.values())).manifest
     with folder_aside(out) as folder:
-        write_artifact(
-            folder,
-            model,
-            entries,
-            fates,
-            _config(model, used, choice),
-            name=out.name,
-            recipe=Recipe(scheme=MIXED, label=out.name, options={"parts": dict(parts)}),
-            method="mix",
-            checkpoint=CONTAINER,
-            calibration=first.calibration,
-            inputs=inputs,
-            device=first.device,
-            seed=first.seed,
-            ledger=tuple(_notes(used, choice)),
-        )
+        write_artifact(folder, model, entries, fates, _config(model, used, choice), **facts)
     return open_artifact(out, verify=False)
 
 
@@ -114,13 +117,14 @@ def mixable(model: OpenedModel, name: str, source: Artifact) -> str:
     manifest = source.manifest
     if manifest.model.weights != model.weights_digest:
         return f"'{name}' was made from {manifest.model.ref}, which is another model"
-    if manifest.checkpoint != CONTAINER:
-        return f"'{name}' is stored as {manifest.checkpoint}; only {CONTAINER} says each layer's format"
+    if manifest.checkpoint not in (CONTAINER, GGUF):
+        return f"'{name}' is stored as {manifest.checkpoint}; only {CONTAINER} and {GGUF} say each layer's format"
     if manifest.kv_cache is not None:
         return f"'{name}' has a KV cache in {manifest.kv_cache.format}, which is a matter of all layers"
     if manifest.recipe.rotation:
         return f"'{name}' is rotated, so its layers expect another input"
-    if ends := [name for name in (model.walker.table, model.walker.head) if name in source.coded]:
+    ends = [name for name in (model.walker.table, model.walker.head) if name in source.coded]
+    if ends and manifest.checkpoint != GGUF:  # a GGUF mixture takes them from the source that lends most
         return f"'{name}' has {ends[0]} in codes, and a mixture keeps it"
     if moved := folded(source):
         return f"'{name}' has channel scales of {moved} and others folded in, so its layers expect another input"

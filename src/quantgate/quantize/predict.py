@@ -91,7 +91,7 @@ def _packed(scheme: Scheme, name: str, shape: tuple[int, int], dtype: torch.dtyp
     assert grid is not None  # a variant quantizes something
     out, columns = shape
     scales = grid.scales_shape(out, columns)
-    stored = torch.float32 if grid.type == "fp4" else container.scale_dtype(dtype)
+    stored = {"fp4": torch.float32, "ggml": torch.uint8}.get(grid.type) or container.scale_dtype(dtype)
     layer = StoredLinear(
         "layer",
         torch.zeros(out, columns, dtype=torch.float8_e4m3fn if grid.type == "float" else torch.int8),

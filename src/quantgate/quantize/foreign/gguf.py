@@ -9,13 +9,14 @@ The torch engine runs it with every number decoded once; the llamacpp engine run
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from quantgate.errors import ArtifactError, UsageError
 from quantgate.models import OpenedModel
-from quantgate.models.tensors import finite
+from quantgate.models.tensors import Entry, finite
 from quantgate.quantize.artifact import check_fates, identity
 from quantgate.quantize.foreign import UNKNOWN_CALIBRATION, UNLIKE, ForeignManifest
 from quantgate.quantize.foreign.gguf_belongs import check_settings, check_tensors, check_words, made_by
@@ -25,7 +26,14 @@ from quantgate.quantize.manifest import SAFE_NAME, Fate, Note, Recipe, StoredFil
 from quantgate.records import digest_file, digest_of
 
 
-def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> GgufArtifact:
+@dataclass(frozen=True)
+class ForeignGguf(GgufArtifact):
+    """A file that lies by itself."""
+
+    manifest: ForeignManifest
+
+
+def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> ForeignGguf:
     """Open the file ``path`` as a variant of the baseline ``model``; ``name`` is the file's unless given.
 
     Decodes every tensor once. Raises ArtifactError (damaged or foreign to the baseline), ModelError (the baseline's
@@ -43,7 +51,7 @@ def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> 
     shapes = {name: model.files.entries[name].shape for name in ours.places}
     tensors = GgufTensors.of(file, ours.places, shapes)
     blocks = {layer for block in range(model.depth) for group in model.linears(block) for layer in group}
-    blocks |= {"lm_head"} if "lm_head.weight" in ours.places else set()
+    blocks |= {end for end in (model.walker.head, model.walker.table) if f"{end}.weight" in ours.places}
     linears = tuple(one for one in sorted(blocks) if file.tensors[ours.places[f"{one}.weight"].name].type.quantized)
     if not linears:
         raise ArtifactError(
@@ -55,7 +63,7 @@ def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> 
         fates.append(fate)
         notes += some
     manifest = _manifest(file, tensors, model, name, fates, notes)
-    artifact = GgufArtifact(file.path, manifest, tensors=tensors, model_folder=model.path, linears=linears)
+    artifact = ForeignGguf(file.path, manifest, tensors=tensors, model_folder=model.path, linears=linears)
     check_fates(artifact)
     return artifact
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from quantgate.errors import ArtifactError
-from quantgate.formats import FloatGrid, Scheme
+from quantgate.formats import BlockGrid, FloatGrid, Scheme
 from quantgate.formats.ggml import FORMATS
+from quantgate.formats.ggml.pack import unpack
 from quantgate.models.tensors import Entry, TensorFiles
 from quantgate.quantize.artifact import Artifact
 from quantgate.quantize.checkpoints import DecodedLinear, StoredLinear
@@ -101,13 +102,15 @@ class GgufArtifact(Artifact):
         return of_blocks(kind) if kind in FORMATS else Scheme(name=kind)
 
     def linear(self, name: str) -> StoredLinear:
-        """One quantized layer, decoded. Raises ArtifactError when it is not quantized."""
-        self.scheme_of(name)
-        bias = f"{name}.bias"
-        return DecodedLinear(
-            name=name, codes=self.files.read(f"{name}.weight"), scales=torch.ones(1), zeros=None, grid=FloatGrid(),
-            activations=None, bias=self.files.read(bias) if bias in self.files.entries else None,
-        )  # fmt: skip
+        """One quantized layer: codes and scales, or its numbers where its type has none. Raises ArtifactError."""
+        grid = self.scheme_of(name).weights
+        bias = self.files.read(f"{name}.bias") if f"{name}.bias" in self.files.entries else None
+        if not isinstance(grid, BlockGrid):
+            numbers = self.files.read(f"{name}.weight")
+            return DecodedLinear(name, numbers, torch.ones(1), None, FloatGrid(), None, bias)
+        place = self.tensors.places[f"{name}.weight"]
+        codes, header = unpack(torch.from_numpy(self.tensors.file.rows(place.name).copy()), grid.layout)
+        return StoredLinear(name, place.rows_in_model(codes), place.rows_in_model(header), None, grid, None, bias)
 
     def stored(self, layer: str) -> Stored:
         """Where a layer's weight lies in the file, and in which type."""

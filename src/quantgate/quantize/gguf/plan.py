@@ -9,18 +9,18 @@ llama.cpp does not fuse them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
 from quantgate.errors import FormatError, UsageError
 from quantgate.formats import BlockGrid, Scheme, scheme
-from quantgate.formats.ggml import FORMATS
 from quantgate.models import OpenedModel
 from quantgate.quantize.ends import Ends
-from quantgate.quantize.gguf.presets import EMBEDDINGS, FILE_TYPES, OUTPUT, types_of
+from quantgate.quantize.gguf.presets import EMBEDDINGS, FILE_TYPES, OUTPUT, narrowed, types_of
+from quantgate.quantize.gguf.read import ALIGNMENT
 from quantgate.quantize.gguf.types import TYPES, BlockType
-from quantgate.quantize.gguf.write import Layout, layout_of
+from quantgate.quantize.gguf.write import Layout, config_json, header_bytes, layout_of
 from quantgate.quantize.manifest import KEEP, Recipe
 
 PLAIN = {"F32": "F32", "F16": "F16", "BF16": "BF16"}  # safetensors' words for what a file stores as it is
@@ -78,7 +78,7 @@ def file_plan(model: OpenedModel, recipe: Recipe, kept: Mapping[str, str], where
     layers = [layer for block in range(model.depth) for group in model.linears(block) for layer in group]
     for layer in layers:
         tensor = f"{layer}.weight"
-        name, plain = layout.places[tensor].name, _plain(model, tensor)
+        name, plain = layout.places[tensor].name, plain_type(model, tensor)
         if layer in kept:
             types[name] = plain
         elif not types[name].quantized:
@@ -89,10 +89,18 @@ def file_plan(model: OpenedModel, recipe: Recipe, kept: Mapping[str, str], where
             schemes[layer] = of_blocks(types[name].name)
     if not schemes:
         raise FormatError(
-            f"{where}: no layer of {model.ref} has rows that divide into blocks of 32; choose a scheme such as W4A16-g16"
+            f"{where}: no layer of {model.ref} has rows that divide into blocks of 32; choose another scheme, W4A16-g16"
         )
     ends = _ends(model, recipe, layout, types, where)
     return FilePlan(layout, types, preset, schemes, left, ends)
+
+
+def bytes_around(model: OpenedModel, plan: FilePlan, groups: Sequence[Sequence[str]]) -> int:
+    """Bytes of the artifact beside the linear layers of ``groups``: the file's header, other tensors, config.json."""
+    inside = {plan.layout.places[f"{layer}.weight"].name for group in groups for layer in group}
+    others = [name for name in plan.layout.shapes if name not in inside]
+    padded = sum(tensor_bytes(plan.layout.shapes[name], plan.types[name]) + ALIGNMENT for name in others)
+    return header_bytes(plan.layout, plan.types) + ALIGNMENT + padded + len(config_json(model).encode())
 
 
 def of_blocks(name: str) -> Scheme:
@@ -104,7 +112,8 @@ def of_blocks(name: str) -> Scheme:
     return scheme(next((label for label, blocks in OF_BLOCKS.items() if blocks == name), name))
 
 
-def _plain(model: OpenedModel, tensor: str) -> BlockType:
+def plain_type(model: OpenedModel, tensor: str) -> BlockType:
+    """The type of a weight that is stored as the model has it."""
     return TYPES[PLAIN.get(model.files.entry(tensor).dtype, "F32")]
 
 
@@ -123,15 +132,15 @@ def _ends(model: OpenedModel, recipe: Recipe, layout: Layout, types: dict[str, B
     for name, wanted in places.items():
         if wanted is not None:
             columns = layout.shapes[name][-1]
-            if columns % FORMATS[wanted].block:  # type: ignore[index]
+            types[name] = TYPES[narrowed(wanted, columns)]  # as llama.cpp does it in a file type
+            if not types[name].quantized:
+                end = "embeddings" if name == EMBEDDINGS else "output layer"
                 raise FormatError(
-                    f"{where}: the rows of {columns} numbers of the {'embeddings' if name == EMBEDDINGS else 'output layer'} "
-                    f"do not divide into {wanted}'s blocks; choose Q8_0"
+                    f"{where}: the rows of {columns} numbers of the {end} divide into no blocks; leave {wanted} out"
                 )
-            types[name] = TYPES[wanted]
         if not types[name].quantized:
             tensor = next(one for one, place in layout.places.items() if place.name == name)
-            types[name] = _plain(model, tensor)
+            types[name] = plain_type(model, tensor)
         found[name] = of_blocks(types[name].name) if types[name].quantized else None
     both = found[EMBEDDINGS]
     return Ends(head, table, both if model.tied else found[OUTPUT], both, tied=model.tied)

@@ -6,7 +6,6 @@ places. Everything else is stored as plain numbers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from quantgate.quantize.gguf.blocks import Bytes, encode
 from quantgate.quantize.gguf.names import stored
 from quantgate.quantize.gguf.plan import FilePlan
 from quantgate.quantize.gguf.presets import FILE_TYPES
-from quantgate.quantize.gguf.write import write_gguf
+from quantgate.quantize.gguf.write import Layout, config_json, write_gguf
 from quantgate.quantize.manifest import LEFT_OUT, Fate, Note
 from quantgate.quantize.publish import vouch
 from quantgate.records import disk_errors
@@ -55,11 +54,23 @@ def write_gguf_artifact(
 
     number = FILE_TYPES[plan.preset][0] if plan.preset else None
     write_gguf(folder / f"{name}.gguf", plan.layout, plan.types, rows, file_type=number)
-    config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
+    vouch_for_file(folder, model, plan.layout, fates, tensor_bytes=plan.tensor_bytes, name=name, ledger=ledger, **facts)
+
+
+def vouch_for_file(
+    folder: Path,
+    model: OpenedModel,
+    layout: Layout,
+    fates: Mapping[str, Fate],
+    *,
+    ledger: tuple[Note, ...],
+    **facts: Any,
+) -> None:
+    """config.json and the manifest beside the GGUF file in ``folder``; what the file cannot say goes to the ledger."""
     with disk_errors(folder):
-        (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    notes = [Note(tensor="tokenizer", event="config", detail=one) for one in plan.layout.notes]
-    vouch(folder, model, fates, tensor_bytes=plan.tensor_bytes, name=name, ledger=(*ledger, *notes), **facts)
+        (folder / "config.json").write_text(config_json(model))
+    notes = [Note(tensor="tokenizer", event="config", detail=one) for one in layout.notes]
+    vouch(folder, model, fates, ledger=(*ledger, *(note for note in notes if note not in ledger)), **facts)
 
 
 def kept_in_file(model: OpenedModel, plan: FilePlan, tensor: str, asked: str, because: str) -> Fate:

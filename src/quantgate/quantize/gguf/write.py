@@ -5,7 +5,9 @@ The file is written aside and renamed, one tensor in memory at a time.
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,17 +122,10 @@ def write_gguf(
                 f"{path}: '{name}' has rows of {shape[-1]}, which do not divide into {types[name].name}'s blocks of "
                 f"{types[name].block}; choose a type with smaller blocks"
             )
-    names = _in_order(layout.shapes)
     with _aside(path) as aside:
         writer = _writer(aside, layout, file_type)
         try:
-            for name in names:
-                shape, kind = layout.shapes[name], types[name]
-                size = kind.row_bytes(shape[-1]) * (int(np.prod(shape[:-1])) if len(shape) > 1 else 1)
-                writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=kind.id)
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_ti_data_to_file()
+            names = _write_header(writer, layout, types)
             for done, name in enumerate(names, start=1):
                 made = blocks(name)
                 _check(path, name, layout.shapes[name], types[name], made)
@@ -142,6 +137,36 @@ def write_gguf(
             writer.close()
         open_gguf(aside)  # nothing gets its name before it can be read
     return open_gguf(path)
+
+
+def config_json(model: OpenedModel) -> str:
+    """What stands beside a file, so that its architecture can be built without the model."""
+    return json.dumps(json.loads((model.path / "config.json").read_bytes()), indent=2, ensure_ascii=False) + "\n"
+
+
+def header_bytes(layout: Layout, types: Mapping[str, BlockType]) -> int:
+    """How long the file is before its first tensor, padding aside."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "header.gguf"
+        writer = _writer(path, layout, 0)
+        try:
+            _write_header(writer, layout, types)
+        finally:
+            writer.close()
+        return path.stat().st_size
+
+
+def _write_header(writer: Any, layout: Layout, types: Mapping[str, BlockType]) -> list[str]:
+    """Everything before the tensors; their names in the order in which they follow."""
+    names = _in_order(layout.shapes)
+    for name in names:
+        shape, kind = layout.shapes[name], types[name]
+        size = kind.row_bytes(shape[-1]) * (int(np.prod(shape[:-1])) if len(shape) > 1 else 1)
+        writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=kind.id)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    return names
 
 
 def _check(path: Path, name: str, shape: tuple[int, ...], kind: BlockType, made: Bytes) -> None:
