@@ -136,6 +136,20 @@ def test_two_workers_leave_the_gradient_of_one(tokenizer: PreTrainedTokenizerFas
         torch.testing.assert_close(one, two, rtol=2e-2, atol=1e-4)
 
 
+def test_blocks_that_wake_change_no_logit_and_are_trained_from_then_on(tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(3)
+    network, ids = Network(recipe.reference_config(tokenizer)), torch.randint(7, 500, (1, 40))
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    network.asleep = frozenset({2, 5})
+    loop.backward(network, _parts(tokenizer), "cpu")
+    assert {index for index, block in enumerate(network.blocks) if next(block.parameters()).grad is None} == {2, 5}
+    before = network(ids, everywhere)
+    network.wake()
+    assert torch.equal(network(ids, everywhere), before)
+    loop.backward(network, _parts(tokenizer), "cpu")
+    assert all(block.get_parameter("mlp/down_proj").grad.any() for block in network.blocks)
+
+
 def test_an_untrained_network_looks_for_the_token_after_an_earlier_occurrence(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:

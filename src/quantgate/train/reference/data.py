@@ -33,7 +33,6 @@ CONVERSATIONS: dict[str, tuple[float, int, Callable[[random.Random, int], list[t
     "rare_vocabulary": (0.5, 6, rare_vocabulary.draw_many),
     "multilingual": (0.8, 10, multilingual.draw_many),
 }
-UNLIKE = 0.4  # share of lists whose names have no word in common, up to 40 lines
 HARD = 0.08  # share of hard drafts, so that harder slices are met but not mastered
 
 
@@ -95,7 +94,7 @@ class Stream:
     """Endless training documents: each step takes the suite that is furthest below its share of tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, prompts: float = 0.0) -> None:
-        self.tokenizer, self.seed, self.prompts = tokenizer, seed, prompts
+        self.tokenizer, self.seed, self.prompts, self.unlike = tokenizer, seed, prompts, 0.4
 
     def restart(self, step: int, shares: dict[str, float]) -> None:
         """Draw anew from a seed of this step's own: what follows depends on step and shares, not on the past."""
@@ -136,18 +135,20 @@ class Stream:
             records = self.rng.choice(fits or [8])
             questions = min(24, records, max(1, (longest - 12 * records - 80) // 25))
             # to find a name by any of its words comes first; by all of them, when others share each, is built on it
-            sharing = 1 if self.rng.random() < UNLIKE else 2
+            sharing = 1 if self.rng.random() < self.unlike else 2
             return long_context.draw_many(self.rng, "default", questions, records=records, sharing=sharing)
         if name not in CONVERSATIONS or hard or (name == "json_tools" and longest < 512):
             return []
         share, questions, draw_many = CONVERSATIONS[name]
         return draw_many(self.rng, questions) if self.rng.random() < share else []
 
-    def step(self, tokens: int, longest: int, copying: float) -> list[Batch]:
+    def step(self, tokens: int, longest: int, copying: float, unlike: float = 0.4) -> list[Batch]:
         """About ``tokens`` tokens of documents no longer than ``longest``, as batches of like length.
 
-        A share ``copying`` of the documents are copy drills (docs/decisions/0008-copying-from-the-start.md).
+        A share ``copying`` of the documents are copy drills (docs/decisions/0008-copying-from-the-start.md). In a share
+        ``unlike`` of the lists no two names have a word in common, so that any one word finds the line.
         """
+        self.unlike = unlike
         source, drawn, held = self.documents(longest), list[Document](), 0
         while held < tokens:
             drawn.append(self.copy_drill() if self.rng.random() < copying else next(source))

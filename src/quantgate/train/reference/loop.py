@@ -33,7 +33,7 @@ from quantgate.train.reference.network import Network
 class Plan:
     """What a training run does; the same plan and seed give the same batches."""
 
-    tokens: int = 53_700_000  # in all
+    tokens: int = 31_000_000  # in all
     batch_tokens: int = 3072  # per step
     learning_rate: float = 3e-3
     warmup_steps: int = 120
@@ -41,6 +41,9 @@ class Plan:
     seed: int = 17
     copying: tuple[tuple[int, float], ...] = ((0, 0.4), (250, 0.1), (1500, 0.02))  # from a step on, drills' share
     lengths: tuple[tuple[float, int], ...] = ((0.0, 256), (0.08, 512), (0.45, 1024), (0.97, 2048))
+    unlike: tuple[tuple[float, float], ...] = ((0.0, 0.9), (0.35, 0.4))  # share of lists whose names share no word
+    asleep: tuple[int, ...] = (2, 5)  # blocks that begin as copies of those before them ...
+    wake: float = 0.75  # ... once this much of the run is done
     prompts: float = 0.1  # how much a token of a prompt counts beside one of an answer
     evaluate_every: int = 1000  # steps
     evaluate_cases: int = 32  # per suite
@@ -55,6 +58,13 @@ class Plan:
 
     def copy_share(self, step: int) -> float:
         return [share for start, share in self.copying if step >= start][-1]
+
+    def unlike_share(self, step: int) -> float:
+        return [share for start, share in self.unlike if step >= start * self.steps][-1]
+
+    @property
+    def wake_step(self) -> int:
+        return int(self.wake * self.steps)
 
     def rate(self, step: int) -> float:
         """Linear warm-up, then linear decay to zero."""
@@ -97,11 +107,14 @@ def train(
     if (folder / "state.json").exists():
         step, curve, spent_s = _resume(folder, network, optimizers, recipe)
     stream.restart(step, _shares(curve))
+    network.asleep = frozenset(plan.asleep if step <= plan.wake_step else ())
     losses: list[float] = []
     began = time.monotonic() - spent_s
     while step < plan.steps:
+        if step == plan.wake_step:
+            network.wake()
         length = plan.length(step)
-        parts = stream.step(plan.batch_tokens, length, plan.copy_share(step))
+        parts = stream.step(plan.batch_tokens, length, plan.copy_share(step), plan.unlike_share(step))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = plan.learning_rate * plan.rate(step)
@@ -134,7 +147,7 @@ def backward(network: Network, parts: list[Batch], device: str) -> float:
     threads = torch.get_num_threads()
     workers = threads if device == "cpu" else 1
     answers = sum(int((part.weights == 1).sum()) for part in parts)
-    parameters = list(network.parameters())
+    parameters = network.awake()
 
     def share(mine: list[Batch]) -> tuple[float, list[Tensor]]:
         loss, sums = 0.0, [torch.zeros_like(parameter) for parameter in parameters]

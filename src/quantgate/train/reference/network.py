@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """Tied embeddings, ``config.num_hidden_layers`` blocks, one last norm."""
+    """Tied embeddings, ``config.num_hidden_layers`` blocks, one last norm. Blocks that sleep are passed over."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -70,6 +70,7 @@ class Network(nn.Module):
         self.embed = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
         blocks = [Block(config) for _ in range(config.num_hidden_layers)]
         self.blocks = nn.ModuleList(blocks)
+        self.asleep = frozenset[int]()
         self.norm = nn.Parameter(torch.ones(config.hidden_size))
         self._draw()
         self._begin_with_induction(blocks[0], blocks[1])
@@ -129,10 +130,29 @@ class Network(nn.Module):
         """Logits [answers, vocabulary] at the positions of ``ids`` [batch, length] where ``answered`` is True."""
         cos, sin = rotary(self.config, ids.shape[1], ids.device)
         x = F.embedding(ids, self.embed).bfloat16()
-        for block in self.blocks:
-            x = block(x, cos, sin)
+        for index, block in enumerate(self.blocks):
+            if index not in self.asleep:
+                x = block(x, cos, sin)
         x = F.rms_norm(x[answered], (x.shape[-1],), self.norm.to(x.dtype), self.config.rms_norm_eps)
         return F.linear(x, self.embed.bfloat16()).float()
+
+    def awake(self) -> list[nn.Parameter]:
+        """The parameters that training moves: all but those of the blocks that sleep."""
+        slept = {id(parameter) for index in self.asleep for parameter in self.blocks[index].parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in slept]
+
+    @torch.no_grad()
+    def wake(self) -> None:
+        """Let every sleeping block begin as its neighbour before it, adding nothing yet: no logit changes.
+
+        Growing a trained network in depth by copies: Gong et al. 2019, "Efficient Training of BERT by Progressively
+        Stacking", section 3; the zeros are those of "Net2Net" (arXiv 1511.05641), which keep the function.
+        """
+        for index in sorted(self.asleep):
+            self.blocks[index].load_state_dict(self.blocks[index - 1].state_dict())
+            for name in ("self_attn/o_proj", "mlp/down_proj"):
+                self.blocks[index].get_parameter(name).zero_()
+        self.asleep = frozenset()
 
     def state(self) -> dict[str, Tensor]:
         """The weights under LlamaForCausalLM's names, in bfloat16."""
