@@ -10,11 +10,12 @@ export PYTHONUTF8 = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench bench-peers docs format clean
+.PHONY: help demo test llama check bench bench-peers docs format clean
 
 help:
 	@printf '%s\n' 'make demo    set up, then run the main job on the built-in model and write a report' \
 	               'make test    set up, then run the tests' \
+	               'make llama   compile llama.cpp for GGUF variants and the tests that run it (some minutes, a C++ compiler)' \
 	               'make check   formatting, lint, types, the floors' \
 	               'make bench   the speed table' \
 	               'make bench-peers  quality, time and memory beside other programs, each in an environment of its own' \
@@ -27,6 +28,8 @@ demo: $(VENV)/.ready-run
 
 test: $(VENV)/.ready-dev
 	@$(BIN)/python -m pytest
+
+llama: $(VENV)/.ready-llama
 
 check: $(VENV)/.ready-dev
 	@$(BIN)/ruff check
@@ -81,6 +84,11 @@ $(VENV)/.ready-run: pyproject.toml constraints.txt | $(VENV)/.created
 $(VENV)/.ready-dev: $(VENV)/.ready-run
 	$(SAY) 'installing the test tools'
 	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.ready-llama: $(VENV)/.ready-dev
+	$(SAY) 'compiling llama.cpp (some minutes, once)'
+	@CMAKE_BUILD_PARALLEL_LEVEL=$$(nproc) $(PIP) install -c constraints.txt -e '.[gguf]'
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready-run
