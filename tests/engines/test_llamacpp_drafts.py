@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from quantgate.engines import Prompt
 from quantgate.errors import ArtifactError, EngineError
 from quantgate.models import open_model
 from quantgate.quantize.foreign.gguf import open_gguf_artifact
-from quantgate.quantize.gguf import make_gguf
+from quantgate.quantize.gguf import make_gguf, open_gguf
 from quantgate.records import digest_file
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (quantgate[gguf])")
@@ -35,7 +36,7 @@ def files(model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     stranger = small(folder / "random", hidden=64, vocabulary=int(model.config.vocab_size))
     return {
         "target": make_gguf(model, folder / "target.gguf", "Q8_0").path,
-        "near": make_gguf(model, folder / "near.gguf", "Q2_K").path,
+        "near": make_gguf(model, folder / "near.gguf", "Q4_0").path,
         "far": make_gguf(stranger, folder / "far.gguf", "Q8_0").path,
     }
 
@@ -52,6 +53,7 @@ def written(engine: Any, prompts: list[Prompt]) -> list[list[int]]:
     """Token ids, row by row."""
     from quantgate.engines._llama_answers import Row
 
+    engine.stops = set()  # so that answers are long
     rows = [Row(at, engine.encode(one.turns), one.max_tokens) for at, one in enumerate(prompts)]
     return list(engine._answer(engine._room(len(rows), 256), rows)[0].made)
 
@@ -76,6 +78,7 @@ def test_greedy_answers_are_the_plain_engines(draft: str, opened: Any, files: di
 def test_speed_tells_what_drafts_are_worth(opened: Any, files: dict[str, Path]) -> None:
     plain, near, far = opened(), opened(draft=files["near"]), opened(draft=files["far"], draft_tokens=2)
     for engine in (plain, near, far):
+        engine.stops = set()
         engine.generate(PROMPTS)
     assert plain.speed().tokens_per_pass == 1 and plain.speed().drafted == 0 and plain.speed().accepted_share == 0
     assert near.speed().accepted_share > 0.3 and near.speed().tokens_per_pass > 1.5
@@ -145,11 +148,14 @@ def test_refusals(opened: Any, files: dict[str, Path], tmp_path: Path) -> None:
         ArtifactError, match=r"other.gguf: has 1544 tokens, .*target.gguf has 1536; draft with a model of"
     ):
         opened(draft=other)
-    swapped = tmp_path / "swapped.gguf"
-    raw = files["far"].read_bytes()
-    at = raw.index("Ġthe".encode())
-    swapped.write_bytes(raw[:at] + "Ġteh".encode() + raw[at + len("Ġthe".encode()) :])
-    with pytest.raises(ArtifactError, match=r"swapped.gguf: token \d+ is 'Ġteh.*', in .*target.gguf it is 'Ġthe"):
+    swapped, raw = tmp_path / "swapped.gguf", files["far"].read_bytes()
+    words = open_gguf(files["far"]).array("tokenizer.ggml.tokens")
+    word = next(one for one in words if len(one) == 4 and one.isascii() and one.isalpha())
+    text = struct.pack("<Q", 4) + word.encode()
+    swapped.write_bytes(raw.replace(text, text[:-4] + b"zqzq", 1))
+    with pytest.raises(
+        ArtifactError, match=rf"swapped.gguf: token \d+ is 'zqzq', in .*target.gguf it is '{word}'; draft"
+    ):
         opened(draft=swapped)
     with pytest.raises(ArtifactError, match=r"nowhere.gguf: no such file"):
         opened(draft=tmp_path / "nowhere.gguf")

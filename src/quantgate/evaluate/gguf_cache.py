@@ -3,9 +3,12 @@
 A cache in blocks (q8_0, q4_0 ...) keeps K H and V H, H orthogonal and its own inverse, so that no channel stands out
 in a block; queries are turned alike, and what attention sums is turned back. Keys have the largest H of order 64 * 2^k
 that divides the heads' width, values one of order 64; heads that 64 does not divide are not turned. In front of keys in
-blocks a query is rounded as an activation is in front of a matrix of that type.
-Source: llama.cpp llama-kv-cache.cpp ``build_input_k_rot``, ``build_input_v_rot`` (pull request 21038); ggml-cpu ops.cpp
-``ggml_compute_forward_flash_attn_ext_f16_one_chunk``; ggml-quants.c ``quantize_row_q4_0_ref`` and those beside it.
+blocks a query is rounded as an activation is in front of a matrix of that type. Where rotary embeddings turn
+neighbouring channels in llama.cpp and the two halves of a head in transformers, keys and queries lie in that other
+order. A cache in f32 is cast to f16 in front of attention.
+Source: llama.cpp llama-graph.cpp ``build_attn_mha``; llama-kv-cache.cpp ``build_input_k_rot``, ``build_input_v_rot``
+(pull request 21038); ggml-cpu ops.cpp ``ggml_compute_forward_flash_attn_ext_f16_one_chunk``; ggml-quants.c
+``quantize_row_q4_0_ref`` and those beside it.
 """
 
 from __future__ import annotations
@@ -29,17 +32,29 @@ ODD = 0.01  # share of numbers that may have been rounded otherwise; measured 0,
 
 
 class CacheRounding(Rounding):
-    """See ``Rounding``. ``kind``: "F16", "Q8_0" ...; ``width``: of a head."""
+    """See ``Rounding``. ``kind``: "F16", "Q8_0" ...; ``width``: of a head; ``paired``: see ``beside``."""
 
-    def __init__(self, kind: str, width: int) -> None:
-        self.kind, self.turns = kind, turns(kind, width)
+    def __init__(self, kind: str, width: int, *, paired: bool) -> None:
+        self.turns, self.paired = turns(kind, width), paired
+        self.kind = "F16" if kind == "F32" else kind  # flash attention casts what it reads
 
     def __call__(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        keys = beside(keys) if self.paired else keys
         keys, values = (
             turned(held(turned(states, order), self.kind), order).to(states.dtype)
             for states, order in zip((keys, values), self.turns, strict=True)
         )
-        return keys, values
+        return apart(keys) if self.paired else keys, values
+
+
+def beside(x: Tensor) -> Tensor:
+    """Heads [..., width] with the channels that are turned together side by side, as llama.cpp has them for Llamas."""
+    return x.reshape(*x.shape[:-1], 2, -1).transpose(-1, -2).reshape(x.shape)
+
+
+def apart(x: Tensor) -> Tensor:
+    """The inverse of ``beside``."""
+    return x.reshape(*x.shape[:-1], -1, 2).transpose(-1, -2).reshape(x.shape)
 
 
 def turns(kind: str, width: int) -> tuple[int, int]:
@@ -61,7 +76,8 @@ def turned(x: Tensor, order: int) -> Tensor:
     if not order:
         return x
     matrix = (hadamard(order) / order**0.5).to(x.dtype)
-    return (x.reshape(*x.shape[:-1], -1, order) @ matrix).reshape(x.shape)
+    made: Tensor = x.reshape(*x.shape[:-1], -1, order) @ matrix
+    return made.reshape(x.shape)
 
 
 def held(x: Tensor, kind: str) -> Tensor:
@@ -98,7 +114,7 @@ def odd(found: Kept, kind: str) -> float:
     return float(((have - wanted).abs() > SAME * scale).double().mean())
 
 
-def round_queries(network: Any, kind: str, width: int) -> None:
+def round_queries(network: Any, kind: str, width: int, *, paired: bool) -> None:
     """From now on ``network``'s attention sees queries as they meet keys in a cache of type ``kind``.
 
     Only for keys in blocks; ``network`` must be a transformers model that calls the attention it is configured for.
@@ -112,12 +128,12 @@ def round_queries(network: Any, kind: str, width: int) -> None:
     order, usual = turns(kind, width)[0], network.config._attn_implementation
 
     def attend(module: Any, query: Tensor, *states: Any, **settings: Any) -> Any:
-        own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+        own: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
         plain = ALL_ATTENTION_FUNCTIONS.get_interface(usual, own)
-        rounded = turned(round_inputs(turned(query, order), kind), order)
-        return plain(module, rounded, *states, **settings)
+        rounded = turned(round_inputs(turned(beside(query) if paired else query, order), kind), order)
+        return plain(module, apart(rounded) if paired else rounded, *states, **settings)
 
-    name = f"{usual}-behind-{kind}-{width}"
+    name = f"{usual}-behind-{kind}-{width}{'-paired' if paired else ''}"
     AttentionInterface.register(name, attend)
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[usual])
     network.set_attn_implementation(name)

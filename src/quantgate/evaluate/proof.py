@@ -238,7 +238,7 @@ def _cache(engine: Runtime, reference: Reference) -> Check:
     asked = "keys and values turned and rounded as the cache's type says"
     wrong = reference.kept(found)
     kinds = "/".join(sorted({one.kind for one in found}))
-    right = f"{len(found)} layers' keys or values kept as {kinds} as it should be"
+    right = f"keys and values of {len(found) // 2} layers kept as {kinds} as they should be"
     return Check(name="cache", passed=not wrong, asked=asked, got=wrong or right)
 
 

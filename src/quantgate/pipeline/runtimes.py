@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TORCH, LLAMACPP = "torch", "llamacpp"
 ENGINES = (TORCH, LLAMACPP)
+PLAIN_CACHE = "f16"  # the engine's own
 
 
 def engine_for(
@@ -24,9 +25,10 @@ def engine_for(
 ) -> tuple[Engine, str]:
     """The engine ``name`` on an artifact, and its proof in a sentence ("" for torch, which is the reference itself).
 
-    ``runtime`` sets llama.cpp. A proof is kept in ``out`` under the digests of both sides. Raises EngineError when the
-    runtime does not compute what the artifact says, UsageError for an artifact that it does not run and for settings of
-    another engine, ArtifactError for a draft that is none, MissingExtra.
+    ``runtime`` sets llama.cpp; a file with a coarse KV cache is proven with a plain one first. A proof is kept in
+    ``out`` under the digests of both sides. Raises EngineError when the runtime does not compute what the artifact
+    says, UsageError for an artifact that it does not run and for settings of another engine, ArtifactError for a draft
+    that is none, MissingExtra.
     """
     if name not in ENGINES:
         raise UnknownName("engine", name, ENGINES)
@@ -34,12 +36,15 @@ def engine_for(
         if runtime is not None:
             raise UsageError("a KV cache's type and a draft are settings of llama.cpp; add --engine llamacpp")
         return plugins.get("engines", TORCH)(model, artifact), ""
+    from quantgate.evaluate.gguf_reference import COARSE
     from quantgate.quantize.gguf.artifact import GgufArtifact
 
     if not isinstance(artifact, GgufArtifact):
         raise UsageError(f"{artifact.name}: llama.cpp runs GGUF files, and this is none; leave 'engine' out")
     settings = (runtime or RuntimeConfig()).model_dump()
     engine = plugins.get("engines", LLAMACPP)(model, artifact, **settings)
+    if settings["kv_cache"].upper() in COARSE:  # whose logits prove little beside the cache: the rest is proven without
+        _proven(model, artifact, plugins.get("engines", LLAMACPP)(model, artifact), out, PLAIN_CACHE)
     sentence = _proven(model, artifact, engine, out, settings["kv_cache"])
     drafts = (
         f"; {settings['draft_tokens']} tokens at a time drafted by {settings['draft']}" if settings["draft"] else ""
