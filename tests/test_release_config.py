@@ -66,10 +66,10 @@ WRONG = {
     "did you mean 'margin'? Known: cases, hard, margin, relative, suite",
     "capabilities: [math]\nvariants: [W8A8, {scheme: W4A16, groupsize: 64}]\n": "unknown key 'groupsize' in "
     "'variants.1'; did you mean 'group_size'? Known: artifact, bits, bytes, container, embeddings, engine, "
-    "group_size, keep, kv_cache, latency, lm_head, method, name, options, rotation, scheme, symmetric, untie",
+    "group_size, keep, kv_cache, latency, lm_head, method, name, options, rotation, runtime, scheme, symmetric, untie",
     "capabilities: [math]\nvariants: [{name: my-awq, artefact: my-awq}]\n": "unknown key 'artefact' in "
     "'variants.0'; did you mean 'artifact'? Known: artifact, bits, bytes, container, embeddings, engine, "
-    "group_size, keep, kv_cache, latency, lm_head, method, name, options, rotation, scheme, symmetric, untie",
+    "group_size, keep, kv_cache, latency, lm_head, method, name, options, rotation, runtime, scheme, symmetric, untie",
     "capabilities: [math]\nvariants: [{name: my-awq}]\n": "'variants.0': names neither 'scheme' nor 'artifact'; "
     "a scheme is made, an artifact is taken as it is, so name one of them",
     "capabilities: [math]\nvariants: [{scheme: W4A16, artifact: x}]\n": "'variants.0': names both 'scheme' and "

@@ -99,6 +99,18 @@ class CapabilityConfig(Record):
     hard: int = Field(default=0, ge=0, description="extra hard cases, reported but never judged")
 
 
+class RuntimeConfig(Record):
+    """How llama.cpp runs a variant; evidence is taken with exactly these settings."""
+
+    kv_cache: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"] = Field(
+        default="f16", description="the type that keys and values are cached in"
+    )
+    draft: str | None = Field(
+        default=None, description="a smaller GGUF file of the same tokenizer: it drafts tokens that the variant judges"
+    )
+    draft_tokens: int = Field(default=8, ge=1, le=64, description="how many tokens are drafted at a time")
+
+
 PLAIN_SCHEMES = tuple(name for name in scheme_names() if name not in BLOCK_SCHEMES)
 
 
@@ -165,13 +177,20 @@ class VariantConfig(Record):
         exclude_if=lambda engine: engine == "torch",  # a configuration without one keeps its digest
         description="what answers the cases; llamacpp runs a GGUF file in llama.cpp, after its logits were proven",
     )
+    runtime: RuntimeConfig | None = Field(
+        default=None,
+        exclude_if=lambda runtime: runtime is None,  # a configuration without one keeps its digest
+        description="settings of engine llamacpp, such as {kv_cache: q8_0, draft: small.gguf}",
+    )
 
     @model_validator(mode="after")
     def _made_or_found(self) -> Self:
         if (self.scheme is None) == (self.artifact is None):
             both = "both 'scheme' and 'artifact'" if self.scheme else "neither 'scheme' nor 'artifact'"
             raise ValueError(f"names {both}; a scheme is made, an artifact is taken as it is, so name one of them")
-        if self.artifact is not None and (more := sorted(self.model_fields_set - {"artifact", "name", "engine"})):
+        if self.artifact is not None and (
+            more := sorted(self.model_fields_set - {"artifact", "name", "engine", "runtime"})
+        ):
             raise ValueError(f"an artifact is taken as it is; leave out '{more[0]}'")
         if self.engine == "llamacpp" and not (
             (self.artifact or "").lower().endswith(".gguf") or in_blocks(self.scheme) or self.container == GGUF
@@ -179,6 +198,13 @@ class VariantConfig(Record):
             raise ValueError(
                 "engine llamacpp runs GGUF files; name a scheme such as Q4_K_M, or a .gguf file under 'artifact', or "
                 "leave 'engine' out"
+            )
+        if self.runtime is not None and self.engine != "llamacpp":
+            raise ValueError("'runtime' sets llama.cpp; write engine: llamacpp beside it, or leave it out")
+        if self.engine == "llamacpp" and self.kv_cache:
+            raise ValueError(
+                f"llama.cpp has no KV cache in {self.kv_cache}; write runtime: {{kv_cache: q8_0}}, "
+                "or leave 'kv_cache' out"
             )
         return self
 
@@ -192,7 +218,9 @@ class VariantConfig(Record):
                 "{scheme: auto, bits: 4.5}; the budgets are bits, bytes and latency, one or several"
             )
         if mixed and (
-            more := sorted(self.model_fields_set - {"scheme", *BUDGETS, "keep", "name", "container", "engine"})
+            more := sorted(
+                self.model_fields_set - {"scheme", *BUDGETS, "keep", "name", "container", "engine", "runtime"}
+            )
         ):
             raise ValueError(f"scheme auto chooses by itself; leave '{more[0]}' out")
         if mixed and self.container not in (CONTAINER, GGUF):
@@ -329,10 +357,13 @@ def _relative_to(config: ReleaseConfig, folder: Path) -> ReleaseConfig:
     def model_seen(ref: str) -> str:
         return str(folder / ref) if (folder / ref).exists() or ref.startswith(("./", "../")) else ref
 
-    variants = tuple(
-        one.model_copy(update={"artifact": model_seen(one.artifact)}) if one.artifact else one
-        for one in config.variants
-    )
+    def variant_seen(one: VariantConfig) -> VariantConfig:
+        artifact, runtime = one.artifact, one.runtime
+        if runtime is not None:
+            runtime = runtime.model_copy(update={"draft": seen(runtime.draft)})
+        return one.model_copy(update={"artifact": model_seen(artifact) if artifact else None, "runtime": runtime})
+
+    variants = tuple(variant_seen(one) for one in config.variants)
     update = {
         "model": model_seen(config.model),
         "calibration": calibration,

@@ -72,7 +72,13 @@ def failed(proof: Proof) -> list[str]:
 
 def test_llama_cpp_computes_what_the_file_says(pair: Pair) -> None:
     found = require(pair.engine, pair.reference)
-    assert found.passed and [one.name for one in found.checks] == ["chat template", "tokens", "matrices", "logits"]
+    assert found.passed and [one.name for one in found.checks] == [
+        "chat template",
+        "tokens",
+        "matrices",
+        "cache",
+        "logits",
+    ]
     assert found.sentence.startswith("the runtime computes what the artifact says: the baseline's chat template; ")
     assert found.engine == pair.engine.identity.key and found.reference == pair.reference.identity.key
 

@@ -22,13 +22,23 @@ def compare(
     alpha: Annotated[float, typer.Option(help="Chance of a wrong verdict.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Fixes which cases are asked.")] = 0,
     engine: Annotated[str, typer.Option(help="What runs the variant: torch, or llamacpp for a GGUF file.")] = "torch",
+    kv_cache: Annotated[str, typer.Option(help="Type of llama.cpp's KV cache, such as q8_0.")] = "f16",
+    draft: Annotated[
+        str | None, typer.Option(help="A smaller GGUF file of the same tokenizer that drafts tokens for llama.cpp.")
+    ] = None,
+    draft_tokens: Annotated[int, typer.Option(min=1, max=64, help="Tokens drafted at a time.")] = 8,
     out: Annotated[Path, typer.Option(help="Folder for answers and the result.")] = Path("runs/compare"),
     quiet: Quiet = False,
 ) -> None:
     """Ask two models the same cases and say, per suite, whether the second is proven no worse."""
     from quantgate import pipeline
+    from quantgate.records import parse
+    from quantgate.release_config import RuntimeConfig
     from quantgate.report.terminal import show_comparisons
 
+    runtime = parse(
+        RuntimeConfig, {"kv_cache": kv_cache, "draft": draft, "draft_tokens": draft_tokens}, where="compare"
+    )
     with bars(quiet=quiet) as progress:
         result = pipeline.compare_models(
             baseline,
@@ -39,6 +49,7 @@ def compare(
             alpha=alpha,
             seed=seed,
             engine=engine,
+            runtime=None if runtime == RuntimeConfig() else runtime,
             out=out,
             progress=progress,
         )

@@ -59,6 +59,17 @@ class Product:
     outputs: Any  # numpy float32 [tokens, out]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a runtime's cache made of the keys or of the values of one layer."""
+
+    name: str  # "cache_k_l0": of the first layer's keys
+    kind: str  # the type of its entries: "F16", "Q8_0"
+    turned: int  # width of the Hadamard matrix that turned them before; 0: none
+    given: Any  # numpy float32 [tokens, width], as they were given to it
+    kept: Any  # numpy uint8 [tokens, bytes], as they stand in it
+
+
 class Identity(Record):
     """What an answer depends on besides its prompt; part of every cache key."""
 

@@ -104,12 +104,22 @@ class LlamaContext:
     """Room for ``sequences`` sequences of ``length`` tokens each. Raises EngineError when there is none."""
 
     def __init__(
-        self, model: LlamaModel, sequences: int, length: int, keys: str, values: str, threads: int, watch: Any = None
+        self,
+        model: LlamaModel,
+        sequences: int,
+        length: int,
+        keys: str,
+        values: str,
+        threads: int,
+        *,
+        step: int = 1,
+        watch: Any = None,
     ) -> None:
-        """``watch`` is called for every node of the graph, see ``_llama_trace``."""
+        """``step``: tokens of each sequence that one pass takes; ``watch`` is called for every node of the graph, see
+        ``_llama_trace``."""
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx, settings.n_seq_max = sequences * length, sequences
-        settings.n_batch = max(UBATCH, sequences)
+        settings.n_batch = max(UBATCH, sequences * step)
         settings.n_ubatch = settings.n_batch
         settings.n_threads = settings.n_threads_batch = threads
         settings.type_k, settings.type_v = KV_TYPES[keys][0], KV_TYPES[values][0]
@@ -140,8 +150,11 @@ class LlamaContext:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.handle), True)
 
     def forget(self, sequence: int, start: int) -> None:
-        """Forget a sequence from position ``start`` on."""
-        llama_cpp.llama_memory_seq_rm(llama_cpp.llama_get_memory(self.handle), sequence, start, -1)
+        """Forget a sequence from position ``start`` on. Raises EngineError for a memory that cannot."""
+        if not llama_cpp.llama_memory_seq_rm(llama_cpp.llama_get_memory(self.handle), sequence, start, -1):
+            raise EngineError(
+                f"{self.model.path}: llama.cpp cannot take back the tokens from {start} on; leave 'draft' out"
+            )
 
     def decode(self, tokens: Sequence[tuple[int, int, int, bool]]) -> Logits:
         """Feed (token, position, sequence, wanted); float32 logits [wanted ones, vocabulary], in their order."""

@@ -22,6 +22,40 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """How fast prompts were read and answers written, over everything since the engine was opened."""
+
+    prefill_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_tokens: int = 0
+    decode_s: float = 0.0
+    passes: int = 0  # of the target while it wrote, each counted once for every row in it
+    drafted: int = 0  # tokens that a draft model proposed
+    accepted: int = 0  # of these, that stood
+    close: int = 0  # greedy choices beside a draft whose two likeliest tokens were nearly alike
+
+    @property
+    def prefill(self) -> float:
+        """Tokens a second."""
+        return self.prefill_tokens / self.prefill_s if self.prefill_s else 0.0
+
+    @property
+    def decode(self) -> float:
+        """Tokens a second, over all rows of a batch together."""
+        return self.decode_tokens / self.decode_s if self.decode_s else 0.0
+
+    @property
+    def accepted_share(self) -> float:
+        """Of the drafted tokens."""
+        return self.accepted / self.drafted if self.drafted else 0.0
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """Of the target, for one row: 1 without a draft."""
+        return self.decode_tokens / self.passes if self.passes else 0.0
+
+
+@dataclass(frozen=True)
 class Made:
     """Token ids of every row, its stop included, and the seconds that reading and writing took."""
 
@@ -42,34 +76,36 @@ class Answerer:
         self.context.clear()
         made = self._read(rows) if samplers is None else self._draw(rows, samplers)
         prefilled = time.perf_counter()
-        running = [at for at, row in enumerate(rows) if self._goes_on(row, made[at])]
+        running = [at for at, row in enumerate(rows) if goes_on(row, made[at], self.stops)]
         while running:
             fed = [(made[at][-1], len(rows[at].prompt) + len(made[at]) - 1, at, True) for at in running]
             logits = self.context.decode(fed)
             for place, at in enumerate(running):
                 chosen = logits[place].argmax() if samplers is None else self.context.sample(samplers[at].handle, place)
                 made[at].append(int(chosen))
-            running = [at for at in running if self._goes_on(rows[at], made[at])]
+            running = [at for at in running if goes_on(rows[at], made[at], self.stops)]
         return Made(made, prefilled - began, time.perf_counter() - prefilled)
 
     def _read(self, rows: Sequence[Row]) -> list[list[int]]:
         """Every prompt, side by side, and the likeliest token behind each."""
-        logits = self.context.decode([one for at, row in enumerate(rows) for one in _fed(row, at)])
+        logits = self.context.decode([one for at, row in enumerate(rows) for one in fed(row, at)])
         return [[int(token)] for token in logits.argmax(-1)]
 
     def _draw(self, rows: Sequence[Row], samplers: Sequence[Sampler]) -> list[list[int]]:
         """One prompt after the other: a sampler reads the logits of the last batch alone."""
         made = []
         for at, (row, sampler) in enumerate(zip(rows, samplers, strict=True)):
-            self.context.decode(_fed(row, at))
+            self.context.decode(fed(row, at))
             made.append([self.context.sample(sampler.handle, (len(row.prompt) - 1) % self.context.room)])
         return made
 
-    def _goes_on(self, row: Row, made: list[int]) -> bool:
-        return made[-1] not in self.stops and len(made) < row.budget
+
+def goes_on(row: Row, made: list[int], stops: set[int]) -> bool:
+    """Whether an answer so far is neither stopped nor as long as it may be."""
+    return made[-1] not in stops and len(made) < row.budget
 
 
-def _fed(row: Row, at: int) -> list[tuple[int, int, int, bool]]:
+def fed(row: Row, at: int) -> list[tuple[int, int, int, bool]]:
     """A prompt as tokens of sequence ``at``, with logits wanted behind the last one."""
     last = len(row.prompt) - 1
     return [(token, place, at, place == last) for place, token in enumerate(row.prompt)]

@@ -6,22 +6,26 @@ rounds here: activations to 8 bits in front of every matrix of blocks, keys and 
 
     engine = open_engine(model, open_gguf_artifact("model-Q4_K_M.gguf", model), kv_cache="q8_0")
     engine.generate(prompts), engine.speed()
+
+With ``draft`` a smaller file of the same tokenizer says some tokens ahead, and one pass judges them: ``_llama_drafts``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from quantgate.engines import Completion, Failure, Identity, KernelPath, Product, Prompt
+from quantgate.engines import Completion, Failure, Identity, Kept, KernelPath, Product, Prompt
 from quantgate.engines._llama import KV_TYPES, LlamaContext, LlamaModel, Sampler, system
-from quantgate.engines._llama_answers import Answerer, Row, grammar_of
+from quantgate.engines._llama_answers import Answerer, Made, Row, Speed, grammar_of
+from quantgate.engines._llama_choose import Chooser, Held, Likeliest, Rejection
+from quantgate.engines._llama_drafts import Draft, Speculator, Tally
 from quantgate.engines._llama_trace import Tracer
 from quantgate.engines.torch import stop_ids
 from quantgate.errors import DataError, EngineError, UnknownName
@@ -34,26 +38,6 @@ from quantgate.records import digest_of
 BATCH_ROWS = 16
 BATCH_TOKENS = 16384  # positions of prompt and answer that one batch may hold
 STEP = 256  # llama.cpp gives a sequence room in steps of so many tokens
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast prompts were read and answers written, over everything since the engine was opened."""
-
-    prefill_tokens: int
-    prefill_s: float
-    decode_tokens: int
-    decode_s: float
-
-    @property
-    def prefill(self) -> float:
-        """Tokens a second."""
-        return self.prefill_tokens / self.prefill_s if self.prefill_s else 0.0
-
-    @property
-    def decode(self) -> float:
-        """Tokens a second, over all rows of a batch together."""
-        return self.decode_tokens / self.decode_s if self.decode_s else 0.0
 
 
 class LlamaCppEngine:
@@ -73,10 +57,12 @@ class LlamaCppEngine:
         seed: int = 0,
         grammar: str = "",
         json_schema: dict[str, Any] | None = None,
+        draft: GgufArtifact | Path | str | None = None,
+        draft_tokens: int = 8,
     ) -> None:
         """``threads`` 0 takes as many as torch does; ``rows`` are decoded together; ``kv_cache`` is the type of cached
         keys and values. ``temperature`` 0 takes the likeliest token; ``grammar`` (GBNF) or ``json_schema`` holds every
-        answer to a form."""
+        answer to a form. ``draft`` is a GGUF file of the same tokenizer that proposes ``draft_tokens`` at a time."""
         if not isinstance(artifact, GgufArtifact):
             raise EngineError(f"{artifact.path}: llama.cpp runs GGUF files; name one, or choose the torch engine")
         if kv_cache not in KV_TYPES:
@@ -98,9 +84,10 @@ class LlamaCppEngine:
         self.plain = not self.grammar and temperature == 0
         if not self.plain:
             self._sampler([])  # a grammar that cannot be read is told now
+        self.draft = None if draft is None else Draft(draft, artifact, draft_tokens, self.threads)
         self.context: LlamaContext | None = None
         self.tracer: Tracer | None = None
-        self._spent = Speed(0, 0.0, 0, 0.0)
+        self._spent = Speed()
         self.kernels = self._paths()
         self.identity = self._identity()
 
@@ -117,6 +104,7 @@ class LlamaCppEngine:
                 f"threads={self.threads}",
                 f"batch={self.rows}x{BATCH_TOKENS}",
                 f"stops={sorted(self.stops)}",
+                *(self.draft.runtime if self.draft else ()),
                 *features,
             ),
             sampling="greedy" if self.plain else how,
@@ -146,9 +134,17 @@ class LlamaCppEngine:
 
     def products(self, ids: Sequence[int]) -> list[Product]:
         """Inputs and outputs of every matrix for one row of ids, as the kernels made them."""
+        return self._traced(ids).found
+
+    def kept(self, ids: Sequence[int]) -> list[Kept]:
+        """What the cache made of keys and values, layer by layer, for one row of ids."""
+        return self._traced(ids).kept
+
+    def _traced(self, ids: Sequence[int]) -> Tracer:
         if self.tracer is None or self.tracer.context.model is not self.loaded or self.tracer.context.length < len(ids):
-            self.tracer = Tracer(self.loaded, -(-len(ids) // STEP) * STEP, self.threads)
-        return self.tracer.products(ids)
+            self.tracer = Tracer(self.loaded, -(-len(ids) // STEP) * STEP, self.kv_cache, self.threads)
+        self.tracer.watch(ids)
+        return self.tracer
 
     def speed(self) -> Speed:
         return self._spent
@@ -190,7 +186,10 @@ class LlamaCppEngine:
             self.context = None  # released before the next one is made
             del held
             room = -(-length // STEP) * STEP
-            self.context = LlamaContext(self.loaded, rows, room, self.kv_cache, self.kv_cache, self.threads)
+            self.context = LlamaContext(
+                self.loaded, rows, room, self.kv_cache, self.kv_cache, self.threads,
+                step=self.draft.tokens + 1 if self.draft else 1,
+            )  # fmt: skip
         assert self.context is not None
         return self.context
 
@@ -223,13 +222,17 @@ class LlamaCppEngine:
     def _batch(self, batch: Sequence[Row]) -> dict[int, Completion]:
         longest = max(len(row.prompt) + row.budget for row in batch)
         context = self._room(self.rows, longest)
-        samplers = None if self.plain else [self._sampler(row.prompt) for row in batch]
-        done = Answerer(context, self.stops).answer(batch, samplers)
+        done, tally = self._answer(context, batch)
+        spent, written = self._spent, sum(len(made) - 1 for made in done.made)
         self._spent = Speed(
-            self._spent.prefill_tokens + sum(len(row.prompt) for row in batch),
-            self._spent.prefill_s + done.prefill_s,
-            self._spent.decode_tokens + sum(len(made) - 1 for made in done.made),
-            self._spent.decode_s + done.decode_s,
+            prefill_tokens=spent.prefill_tokens + sum(len(row.prompt) for row in batch),
+            prefill_s=spent.prefill_s + done.prefill_s,
+            decode_tokens=spent.decode_tokens + written,
+            decode_s=spent.decode_s + done.decode_s,
+            passes=spent.passes + (tally.passes if tally else written),
+            drafted=spent.drafted + (tally.drafted if tally else 0),
+            accepted=spent.accepted + (tally.accepted if tally else 0),
+            close=spent.close + (tally.close if tally else 0),
         )
         shares = done.prefill_s / len(batch), done.decode_s / len(batch)
         return {
@@ -237,13 +240,26 @@ class LlamaCppEngine:
             for row, made in zip(batch, done.made, strict=True)
         }
 
+    def _answer(self, context: LlamaContext, batch: Sequence[Row]) -> tuple[Made, Tally | None]:
+        if self.draft is None:
+            samplers = None if self.plain else [self._sampler(row.prompt) for row in batch]
+            return Answerer(context, self.stops).answer(batch, samplers), None
+        choosers = [self._chooser(row.prompt, context) for row in batch]
+        beside = self.draft.room(self.rows, context.length)
+        return Speculator(context, beside, self.draft.tokens, self.stops).answer(batch, choosers)
+
     def _sampler(self, prompt: list[int]) -> Sampler:
-        """A sampler for one prompt; its chance depends on the seed and the prompt, not on its place in the batch."""
-        seed = int(digest_of([self.sampling["seed"], prompt])[7:15], 16)
-        return Sampler(
-            self.loaded, grammar=self.grammar, temperature=float(self.sampling["temperature"]),
-            top_k=int(self.sampling["top_k"]), top_p=float(self.sampling["top_p"]), seed=seed,
-        )  # fmt: skip
+        return Sampler(self.loaded, grammar=self.grammar, **self._chance(prompt))
+
+    def _chooser(self, prompt: list[int], context: LlamaContext) -> Chooser:
+        """The rule by which a prompt's drafts are judged: a grammar is held by llama.cpp's own sampler."""
+        if self.plain:
+            return Likeliest()
+        return Held(context, self._sampler(prompt)) if self.grammar else Rejection(**self._chance(prompt))
+
+    def _chance(self, prompt: list[int]) -> dict[str, Any]:
+        """How one prompt is sampled; its chance depends on the seed and the prompt, not on its place in the batch."""
+        return {**self.sampling, "seed": int(digest_of([self.sampling["seed"], prompt])[7:15], 16)}
 
     def _completion(self, made: list[int], prompt_tokens: int, prefill_s: float, decode_s: float) -> Completion:
         stopped = bool(made) and made[-1] in self.stops

@@ -15,40 +15,42 @@ import torch
 from tokenizers.normalizers import NFC
 from torch import Tensor, nn
 
-from quantgate.engines import Identity, Product
+from quantgate.engines import Identity, Kept, Product
 from quantgate.engines.torch import TorchEngine
 from quantgate.errors import EngineError
+from quantgate.evaluate.gguf_cache import ODD, CacheRounding, odd, round_queries, turns
 from quantgate.evaluate.proof import Tolerance
 from quantgate.models import OpenedModel
 from quantgate.quantize.gguf import decode
 from quantgate.quantize.gguf.activations import PARTNER, round_inputs
 from quantgate.quantize.gguf.artifact import GgufArtifact
-from quantgate.quantize.kv_cache import Rounding
 
 EXACT = 1e-4  # of a product's scale: measured 2e-6 where activations have codes alone, a wrong nibble 2e-3 and more
 SUMMED = 5e-3  # Q8_1 keeps a block's sum in float16 as well
 ROWS_AT_ONCE = 4096  # of a weight, decoded in float64
-LOGITS = Tolerance(kl=0.03, spread=0.1)
+LOGITS = Tolerance(kl=0.03, spread=0.1)  # measured up to 48 blocks, where the growth has ended: 4e-3 and 0.032
+COARSE = {  # caches whose steps are so wide that one code rounded otherwise moves what follows; measured at 6 blocks
+    "Q5_0": Tolerance(kl=0.08, spread=0.15), "Q5_1": Tolerance(kl=0.08, spread=0.15),
+    "Q4_0": Tolerance(kl=0.15, spread=0.2), "Q4_1": Tolerance(kl=0.15, spread=0.2),
+    "IQ4_NL": Tolerance(kl=0.15, spread=0.2),
+}  # fmt: skip
+BLOCKS = 12  # from here on a coarse cache's divergence may grow with the number of blocks: it was measured to
 UNKNOWN = "\ufffd"  # a piece that is part of a character has no text of its own
 
 
-class HalfCache(Rounding):
-    """Keys and values as a float16 cache keeps them."""
-
-    def __init__(self) -> None:
-        pass
-
-    def __call__(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        return keys.half().to(keys.dtype), values.half().to(values.dtype)
-
-
 class GgufReference:
-    """See ``proof.Reference``."""
+    """See ``proof.Reference``; ``kv_cache`` is the type of the runtime's cache in llama.cpp's words."""
 
-    def __init__(self, model: OpenedModel, artifact: GgufArtifact) -> None:
-        self.model, self.artifact = model, artifact
+    def __init__(self, model: OpenedModel, artifact: GgufArtifact, kv_cache: str = "f16") -> None:
+        self.model, self.artifact, self.kind = model, artifact, kv_cache.upper()
         self.engine = TorchEngine(model, artifact, dtype="float32", kernels="dequantize", device="cpu")
-        self.engine.decoder.roundings = [HalfCache() for _ in range(model.depth)]
+        width = int(
+            getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
+        )
+        self.turns = turns(self.kind, width)
+        paired = any(place.heads for place in artifact.tensors.places.values())
+        self.engine.decoder.roundings = [CacheRounding(self.kind, width, paired=paired) for _ in range(model.depth)]
+        round_queries(self.engine.network, self.kind, width, paired=paired)
         network, places = self.engine.network, artifact.tensors.places
         layers = {layer for block in range(model.depth) for group in model.linears(block) for layer in group}
         types = {layer: artifact.tensors.file.tensors[places[f"{layer}.weight"].name].type.name for layer in layers}
@@ -59,7 +61,9 @@ class GgufReference:
         )
         self._round(network.get_output_embeddings(), output.type.name)
 
-    tolerance = LOGITS
+    @property
+    def tolerance(self) -> Tolerance:
+        return tolerance(self.kind, self.model.depth)
 
     @property
     def matrices(self) -> frozenset[str]:
@@ -83,6 +87,22 @@ class GgufReference:
             parts.append((made[:, start : start + ROWS_AT_ONCE] - wanted).abs() / scale.clamp_min(1e-30))
         return torch.cat(parts, dim=-1), SUMMED if PARTNER[kind.name] == "Q8_1" else EXACT
 
+    def kept(self, found: Sequence[Kept]) -> str:
+        by_name = {one.name: one for one in found}
+        for layer in range(self.model.depth):
+            for side, order in zip("kv", self.turns, strict=True):
+                name = f"cache_{side}_l{layer}"
+                if name not in by_name:
+                    return f"'{name}' is not written"
+                one = by_name[name]
+                if one.kind != self.kind:
+                    return f"'{name}' is kept as {one.kind}, expected {self.kind}"
+                if one.turned != order:
+                    return f"'{name}' is turned by a matrix of {one.turned}, expected {order}"
+                if (share := odd(one, self.kind)) > ODD:
+                    return f"{share:.1%} of '{name}' are rounded otherwise than {self.kind} rounds"
+        return ""
+
     def _round(self, layer: nn.Module, kind: str) -> None:
         def rounded(_layer: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
             return (round_inputs(args[0], kind), *args[1:])
@@ -91,7 +111,8 @@ class GgufReference:
 
     @property
     def identity(self) -> Identity:
-        return self.engine.identity
+        told = self.engine.identity
+        return told.model_copy(update={"runtime": (*told.runtime, f"kv_cache={self.kind}")})
 
     @property
     def template(self) -> str:
@@ -122,3 +143,15 @@ class GgufReference:
 
     def logits(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
         return self.engine.logits(ids, at)
+
+
+def tolerance(kind: str, blocks: int) -> Tolerance:
+    """What a correct runtime may be off by whose cache is of that type: with a coarse one in proportion to its depth.
+
+    >>> tolerance("Q8_0", 80) == tolerance("F16", 4) == LOGITS, tolerance("Q4_0", 6).kl, tolerance("Q4_0", 48)
+    (True, 0.15, Tolerance(kl=0.6, spread=0.4))
+    """
+    if kind not in COARSE:
+        return LOGITS
+    deeper = max(1.0, blocks / BLOCKS)
+    return Tolerance(kl=COARSE[kind].kl * deeper, spread=COARSE[kind].spread * deeper**0.5)

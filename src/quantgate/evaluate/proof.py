@@ -3,13 +3,15 @@
     found = prove(engine, GgufReference(model, artifact))      # engine: the llamacpp engine on the same artifact
     found.passed, found.sentence
 
-Four things are compared.
+Five things are compared.
 
     chat template   the one that the runtime has loaded
     tokens          what it makes of fixed texts and of every piece of the vocabulary
     matrices        each product of its forward pass: its own inputs, rounded as its kernels round them, times the
                     decoded weight, against its own outputs; sums in another order are all that is left, so that one
                     wrong nibble shows
+    cache           each key and value as it stands in the cache, against what was given to it, turned and rounded as
+                    a cache of the asked type does
     logits          of fixed token ids, against the artifact's numbers run by transformers: rotary embeddings, norms,
                     attention, whatever stands between the matrices
 
@@ -29,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantgate.engines import Identity, Product
+from quantgate.engines import Identity, Kept, Product
 from quantgate.errors import EngineError
 from quantgate.evaluate.drift import positions
 from quantgate.records import Record
@@ -110,6 +112,10 @@ class Runtime(Protocol):
         """Inputs and outputs of every matrix for one row of ids."""
         ...
 
+    def kept(self, ids: Sequence[int]) -> list[Kept]:
+        """What the cache made of the keys and values of one row of ids."""
+        ...
+
 
 class Reference(Protocol):
     """What a runtime is held against."""
@@ -140,6 +146,10 @@ class Reference(Protocol):
         """
         ...
 
+    def kept(self, found: Sequence[Kept]) -> str:
+        """What is wrong with a cache's contents, "" where they are what they should be."""
+        ...
+
     @property
     def pieces(self) -> Sequence[str]:
         """The texts of the vocabulary's ordinary tokens."""
@@ -160,7 +170,7 @@ class Reference(Protocol):
 
 def prove(engine: Runtime, reference: Reference) -> Proof:
     """Compare a runtime with its reference. Raises EngineError when either gives no finite logits."""
-    checks = [each(engine, reference) for each in (_template, _tokens, _matrices, _logits)]
+    checks = [each(engine, reference) for each in (_template, _tokens, _matrices, _cache, _logits)]
     return Proof(engine=engine.identity.key, reference=reference.identity.key, checks=tuple(checks))
 
 
@@ -204,7 +214,7 @@ def _tokens(engine: Runtime, reference: Reference) -> Check:
 
 def _matrices(engine: Runtime, reference: Reference) -> Check:
     """Every product, of many rows at once and of single ones: kernels differ."""
-    many = next(row for row in rows(reference) if len(row) >= LEAST)[:MOST_ROWS]
+    many = _many(reference)
     runs = engine.products(many), [one for token in many[:LEAST] for one in engine.products([token])]
     asked = "every output within what sums in another order explain"
     worst, count = 0.0, 0
@@ -221,6 +231,20 @@ def _matrices(engine: Runtime, reference: Reference) -> Check:
     return Check(
         name="matrices", passed=True, asked=asked, got=f"{count} products, errors up to {worst:.0e} of what is allowed"
     )
+
+
+def _cache(engine: Runtime, reference: Reference) -> Check:
+    found = engine.kept(_many(reference))
+    asked = "keys and values turned and rounded as the cache's type says"
+    wrong = reference.kept(found)
+    kinds = "/".join(sorted({one.kind for one in found}))
+    right = f"keys and values of {len(found) // 2} layers kept as {kinds} as they should be"
+    return Check(name="cache", passed=not wrong, asked=asked, got=wrong or right)
+
+
+def _many(reference: Reference) -> list[int]:
+    """Ids of a row that is long enough for a median over its tokens."""
+    return next(row for row in rows(reference) if len(row) >= LEAST)[:MOST_ROWS]
 
 
 def _stacked(run: Sequence[Product]) -> list[Product]:

@@ -10,7 +10,7 @@ dearer one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ from quantgate.pipeline import auto, budgets, probing
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.lock import alone_in
-from quantgate.pipeline.runtimes import TORCH, engine_for
+from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
     Import,
@@ -38,6 +38,7 @@ from quantgate.pipeline.variants import (
     candidate_of,
     engines_of,
     open_variant,
+    runtimes_of,
     sentence_of,
     summary_of,
     variants_of,
@@ -100,6 +101,7 @@ def _run(this: Run) -> RunReport:
             probing.check(config)
     with this.stage("open the model"):
         model = open_model(config.model)
+        check_drafts(model, [one.runtime for one in config.variants])
     imports = [one for one in variants if isinstance(one, Import)]
     with this.stage("open the artifacts of others") if imports else nullcontext():
         made = {one.name: open_variant(one.ref, model, one.name) for one in imports}
@@ -114,7 +116,7 @@ def _run(this: Run) -> RunReport:
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
         artifacts = [made[one.name] for one in variants]
         with this.stage("evaluate"):
-            evidence = _evaluate(this, model, artifacts, cases, engines_of(config.variants))
+            evidence = _evaluate(this, model, artifacts, cases)
         report = _report(this, model, chosen, cases, artifacts, evidence)
         write_reports(report, this.out)
     return report
@@ -171,17 +173,17 @@ def _quantize(
     return made[: len(recipes)] + auto.mixtures(this.config, model, mixed, lent, this.out, this.progress, tables)
 
 
-def _evaluate(
-    this: Run, model: OpenedModel, artifacts: Sequence[Artifact], cases: Cases, engines: Mapping[str, str]
-) -> list[Evidence]:
-    """Evidence of every variant; the baseline's engine and answers serve them all. ``engines``: variant -> its own."""
+def _evaluate(this: Run, model: OpenedModel, artifacts: Sequence[Artifact], cases: Cases) -> list[Evidence]:
+    """Evidence of every variant, each in its own engine; the baseline's engine and answers serve them all."""
     from quantgate.quantize import baseline
 
+    engines, runtimes = engines_of(this.config.variants), runtimes_of(this.config.variants)
     base = _side(engine_for(model, baseline(model), TORCH, this.out)[0], this.out)
     total = sum(map(len, cases.gate.values())) * len(artifacts)
     found: list[Evidence] = []
     for index, artifact in enumerate(artifacts):
-        engine, proof = engine_for(model, artifact, engines.get(artifact.name, TORCH), this.out)
+        named = artifact.name
+        engine, proof = engine_for(model, artifact, engines.get(named, TORCH), this.out, runtimes.get(named))
         side = _side(engine, this.out)
         done = total // len(artifacts) * index
         comparisons = _compare_all(this, base, side, cases, artifact.name, (done, total))

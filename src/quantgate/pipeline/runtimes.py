@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantgate import plugins
 from quantgate.errors import EngineError, RecordError, UnknownName, UsageError
 from quantgate.models import OpenedModel
+from quantgate.release_config import RuntimeConfig
 
 if TYPE_CHECKING:
     from quantgate.engines import Engine
@@ -15,31 +17,59 @@ if TYPE_CHECKING:
 
 TORCH, LLAMACPP = "torch", "llamacpp"
 ENGINES = (TORCH, LLAMACPP)
+PLAIN_CACHE = "f16"  # the engine's own
 
 
-def engine_for(model: OpenedModel, artifact: Artifact, name: str, out: Path) -> tuple[Engine, str]:
+def engine_for(
+    model: OpenedModel, artifact: Artifact, name: str, out: Path, runtime: RuntimeConfig | None = None
+) -> tuple[Engine, str]:
     """The engine ``name`` on an artifact, and its proof in a sentence ("" for torch, which is the reference itself).
 
-    A proof is kept in ``out`` under the digests of both sides. Raises EngineError when the runtime does not compute
-    what the artifact says, UsageError for an artifact that it does not run, MissingExtra.
+    ``runtime`` sets llama.cpp; a file with a coarse KV cache is proven with a plain one first. A proof is kept in
+    ``out`` under the digests of both sides. Raises EngineError when the runtime does not compute what the artifact
+    says, UsageError for an artifact that it does not run and for settings of another engine, ArtifactError for a draft
+    that is none, MissingExtra.
     """
     if name not in ENGINES:
         raise UnknownName("engine", name, ENGINES)
     if name == TORCH:
+        if runtime is not None:
+            raise UsageError("a KV cache's type and a draft are settings of llama.cpp; add --engine llamacpp")
         return plugins.get("engines", TORCH)(model, artifact), ""
+    from quantgate.evaluate.gguf_reference import COARSE
     from quantgate.quantize.gguf.artifact import GgufArtifact
 
     if not isinstance(artifact, GgufArtifact):
         raise UsageError(f"{artifact.name}: llama.cpp runs GGUF files, and this is none; leave 'engine' out")
-    engine = plugins.get("engines", LLAMACPP)(model, artifact)
-    return engine, _proven(model, artifact, engine, out)
+    settings = (runtime or RuntimeConfig()).model_dump()
+    engine = plugins.get("engines", LLAMACPP)(model, artifact, **settings)
+    if settings["kv_cache"].upper() in COARSE:  # whose logits prove little beside the cache: the rest is proven without
+        _proven(model, artifact, plugins.get("engines", LLAMACPP)(model, artifact), out, PLAIN_CACHE)
+    sentence = _proven(model, artifact, engine, out, settings["kv_cache"])
+    drafts = (
+        f"; {settings['draft_tokens']} tokens at a time drafted by {settings['draft']}" if settings["draft"] else ""
+    )
+    return engine, sentence + drafts
 
 
-def _proven(model: OpenedModel, artifact: Artifact, engine: Engine, out: Path) -> str:
+def check_drafts(model: OpenedModel, runtimes: Iterable[RuntimeConfig | None]) -> None:
+    """Before anything slow: raises ArtifactError for a draft that is no GGUF file, or of another vocabulary."""
+    drafts = {one.draft for one in runtimes if one is not None and one.draft is not None}
+    if not drafts:
+        return
+    from quantgate.quantize.gguf import layout_of
+    from quantgate.quantize.gguf.drafts import check_draft
+
+    tokens = layout_of(model).metadata["tokenizer.ggml.tokens"][1]
+    for draft in sorted(drafts):
+        check_draft(draft, tokens, model.ref)
+
+
+def _proven(model: OpenedModel, artifact: Artifact, engine: Engine, out: Path, kv_cache: str) -> str:
     from quantgate.evaluate.gguf_reference import GgufReference
     from quantgate.evaluate.proof import Proof, prove
 
-    reference = GgufReference(model, artifact)  # type: ignore[arg-type]
+    reference = GgufReference(model, artifact, kv_cache)  # type: ignore[arg-type]
     path = out / "proofs" / f"{engine.identity.key[7:23]}-{reference.identity.key[7:23]}.json"
     found: Proof | None = None
     if path.exists():

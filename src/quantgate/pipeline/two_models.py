@@ -15,10 +15,10 @@ from quantgate.models import OpenedModel, open_model
 from quantgate.models.locate import locate
 from quantgate.pipeline.cases import Cases, cases_of
 from quantgate.pipeline.lock import alone_in
-from quantgate.pipeline.runtimes import TORCH, engine_for
+from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for
 from quantgate.pipeline.variants import open_variant
 from quantgate.records import Record, parse
-from quantgate.release_config import ReleaseConfig
+from quantgate.release_config import ReleaseConfig, RuntimeConfig
 
 if TYPE_CHECKING:
     from quantgate.quantize import Artifact
@@ -45,19 +45,20 @@ def compare_models(
     alpha: float = 0.05,
     seed: int = 0,
     engine: str = TORCH,
+    runtime: RuntimeConfig | None = None,
     out: Path = Path("runs/compare"),
     progress: Progress | None = None,
 ) -> CompareResult:
     """Ask two models the same cases; ``suite`` names capabilities or JSONL files, ``variant`` a model or an artifact.
 
-    ``engine`` "llamacpp" runs a GGUF file in llama.cpp, once it is proven. Every suite is judged at ``alpha`` on its
-    own; ``out`` keeps the answers, so a stopped comparison goes on. Raises UsageError, DataError and ModelError before
-    anything slow, Stopped on Ctrl-C.
+    ``engine`` "llamacpp" runs a GGUF file in llama.cpp, once it is proven, as ``runtime`` sets it. Every suite is
+    judged at ``alpha`` on its own; ``out`` keeps the answers, so a stopped comparison goes on. Raises UsageError,
+    DataError and ModelError before anything slow, Stopped on Ctrl-C.
     """
     found = _cases(suite, {"margin": margin, "cases": cases}, {"alpha": alpha, "seed": seed})
     try:
         with alone_in(out):
-            comparisons = _compare(baseline, variant, found, engine, out, progress)
+            comparisons = _compare(baseline, variant, found, (engine, runtime), out, progress)
     except KeyboardInterrupt:
         sentence = f"stopped; the answers so far are kept in {out}, and the same command goes on from there"
         raise Stopped(sentence) from None
@@ -82,15 +83,21 @@ def _cases(suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any]) -
 
 
 def _compare(
-    baseline: str, variant: str, found: Cases, engine: str, out: Path, progress: Progress | None
+    baseline: str,
+    variant: str,
+    found: Cases,
+    engine: tuple[str, RuntimeConfig | None],
+    out: Path,
+    progress: Progress | None,
 ) -> list[Comparison]:
     from quantgate.quantize import baseline as as_baseline
 
     model = open_model(baseline)
+    check_drafts(model, [engine[1]])
     other_model, artifact = _open_variant(variant, model)
     sides = []
-    for opened, what, name in ((model, as_baseline(model), TORCH), (other_model, artifact, engine)):
-        opened_engine, _ = engine_for(opened, what, name, out)
+    for opened, what, (name, runtime) in ((model, as_baseline(model), (TORCH, None)), (other_model, artifact, engine)):
+        opened_engine, _ = engine_for(opened, what, name, out, runtime)
         sides.append(Side(opened_engine, Answers(out / "answers", opened_engine.identity)))
     comparisons = []
     for gate in found.gates:

@@ -24,7 +24,7 @@ from quantgate.quantize.manifest import (
     outside_in_words,
 )
 from quantgate.records import parse
-from quantgate.release_config import AUTO, VariantConfig
+from quantgate.release_config import AUTO, RuntimeConfig, VariantConfig
 from quantgate.report import VariantSummary
 
 if TYPE_CHECKING:
@@ -78,6 +78,13 @@ def engines_of(variants: Sequence[VariantConfig]) -> dict[str, str]:
     """Which engine answers for which variant, by the variants' names."""
     asked = [one for one in variants if one.scheme is None or one.scheme.upper() not in (BASELINE, "BASELINE")]
     return {made.name: one.engine for made, one in zip(variants_of(variants), asked, strict=True)}
+
+
+def runtimes_of(variants: Sequence[VariantConfig]) -> dict[str, RuntimeConfig]:
+    """How llama.cpp is set for the variants that say so, by their names."""
+    asked = [one for one in variants if one.scheme is None or one.scheme.upper() not in (BASELINE, "BASELINE")]
+    named = zip(variants_of(variants), asked, strict=True)
+    return {made.name: one.runtime for made, one in named if one.runtime is not None}
 
 
 def recipes_of(variants: Sequence[VariantConfig]) -> list[Recipe]:
