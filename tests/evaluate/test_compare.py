@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from quantgate.errors import DataError
 from quantgate.evaluate.answers import Answers, prompt_of
-from quantgate.evaluate.compare import BATCH, MAX_FLIPS, Side, compare, visiting_order
+from quantgate.evaluate.compare import BATCH, MAX_FLIPS, Side, Task, compare, compare_all, visiting_order
 from quantgate.evaluate.evidence import MAX_UNSCORED, Gate
 from quantgate.records import canonical
 
@@ -184,9 +184,36 @@ def test_progress_counts_the_cases(sums: Any, side: Any) -> None:
     seen = []
     compare(
         GATE, sums.cases(400), side(sums.engine()), side(sums.engine(weights="w4")),
-        progress=lambda done, available: seen.append((done, available)),
+        progress=lambda done, available, undecided: seen.append((done, available, undecided)),
     )  # fmt: skip
-    assert seen == [(50, 400), (100, 400)]
+    assert seen == [(50, 400, ["sums"]), (100, 400, ["sums"]), (400, 400, [])]  # what is saved counts as done
+
+
+def test_capabilities_asked_together_are_decided_as_if_alone(
+    sums: Any, side: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One passes after 100 cases, one fails after 50, one stays open; no question is longer than the next piece's."""
+    pieces: list[list[int]] = []
+    engines = sums.engine(), sums.engine(lambda prompt: sums.number(prompt) >= 500, weights="w3")
+    whole = engines[1].generate
+
+    def generate(prompts: Any) -> Any:
+        pieces.append([len(prompt.turns[0][1]) for prompt in prompts])
+        return whole(prompts)
+
+    monkeypatch.setattr(engines[1], "generate", generate)
+    every = sums.cases(1000)
+    parts = {"good": every[:300], "bad": every[500:800], "short": every[300:360]}
+    tasks = [Task(GATE.model_copy(update={"capability": name}), cases, every[400:420]) for name, cases in parts.items()]
+    seen: list[list[str]] = []
+    sides = side(engines[0]), side(engines[1])
+    found = compare_all(tasks, *sides, progress=lambda done, available, undecided: seen.append(undecided))
+    assert [(one.finding.verdict, one.asked) for one in found] == [("pass", 100), ("fail", 50), ("inconclusive", 60)]
+    assert [len(piece) for piece in pieces] == [128, 22, 60, 20]  # the hard cases are shared
+    assert all(piece == sorted(piece) for piece in pieces) and max(pieces[0]) <= min(pieces[1])
+    assert seen[0] == ["good", "bad", "short"] and seen[-2:] == [["good", "short"], []]
+    alone = [compare(task.gate, task.cases, *sides, hard=task.hard) for task in tasks]
+    assert [canonical(one.body()) for one in alone] == [canonical(one.body()) for one in found]
 
 
 KILLER = """

@@ -25,7 +25,7 @@ from quantgate.quantize import Artifact
 from quantgate.quantize.load import load_with_paths
 
 BATCH_TOKENS = 16384  # positions of prompt and answer that one batch may hold
-BATCH_ROWS = 64
+BATCH_ROWS = 128
 DTYPES = ("bfloat16", "float16", "float32")
 KERNELS = ("auto", "dequantize")
 Row = tuple[int, list[int]]  # the prompt's place in the question, its token ids

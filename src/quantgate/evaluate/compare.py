@@ -1,4 +1,4 @@
-"""Compare a variant with its baseline on one capability, case by case, and stop as soon as the test has decided.
+"""Compare a variant with its baseline, capability by capability, and stop each as soon as the test has decided.
 
 Cases are visited in an order fixed by the seed before anything runs, in batches. After each batch the registered test
 looks at all pairs so far; the e-process keeps its error rate however often it is looked at, the fixed-n tests look
@@ -21,8 +21,12 @@ from quantgate.evaluate.scorers import Score, Unscored
 from quantgate.evaluate.suites import Case
 from quantgate.records import digest_of
 
-BATCH = 50  # cases between two looks
+BATCH = 50  # cases of a capability between two looks
+PIECE = 128  # cases that an engine is asked together, and that a killed run may have to ask again
 MAX_FLIPS = 40  # kept per capability with their full texts
+Answer = Completion | Failure
+Answered = dict[str, list[Answer]]  # case digest -> baseline's and variant's answers
+Progress = Callable[[int, int, list[str]], None]  # cases done, of how many, capabilities that are undecided
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,15 @@ def visiting_order(cases: Sequence[Case], seed: int) -> list[Case]:
     return sorted(cases, key=lambda case: digest_of(["visit", seed, case.digest]))
 
 
+@dataclass(frozen=True)
+class Task:
+    """One capability: how it is judged, on which cases; ``hard`` ones are asked and not judged."""
+
+    gate: Gate
+    cases: Sequence[Case]
+    hard: Sequence[Case] = ()
+
+
 def compare(
     gate: Gate,
     cases: Sequence[Case],
@@ -84,48 +97,112 @@ def compare(
     variant: Side,
     *,
     hard: Sequence[Case] = (),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     exhaustive: bool = False,
 ) -> Comparison:
-    """Judge one variant on one capability. ``progress(done, available)`` is called after every batch.
+    """``compare_all`` of one capability."""
+    task = Task(gate, cases, hard)
+    return compare_all([task], baseline, variant, progress=progress, exhaustive=exhaustive)[0]
 
+
+def compare_all(
+    tasks: Sequence[Task],
+    baseline: Side,
+    variant: Side,
+    *,
+    progress: Progress | None = None,
+    exhaustive: bool = False,
+) -> list[Comparison]:
+    """Judge one variant on several capabilities. ``progress(done, available, undecided)`` is called after every piece.
+
+    In each round the next BATCH cases of every undecided capability are asked together, the short prompts first and
+    PIECE at a time: an engine is given long batches of like prompts, and each capability stops as if it were alone.
     ``exhaustive`` asks every case whatever the test says meanwhile. Raises DataError when there is no case, UsageError
     when a test for scores of 0 and 1 meets another score (after asking; the answers are kept).
     """
-    if not cases:
-        raise DataError(f"{gate.capability}: the suite is empty, so there is nothing to compare; give it cases")
-    order, pairs, asked = visiting_order(cases, gate.seed), Pairs(), 0
-    finding = look(gate, pairs)
-    while asked < len(order):
-        batch = order[asked : asked + BATCH]
-        _answer(batch, baseline, variant, pairs)
-        asked += len(batch)
-        if progress:
-            progress(asked, len(order))
-        if gate.test == "eprocess":
-            finding = look(gate, pairs)
-            if not exhaustive and decided(finding, pairs, asked):
-                break
-    if gate.test != "eprocess":
-        finding = look(gate, pairs)
-    harder = Pairs()
-    for start in range(0, len(hard), BATCH):
-        _answer(hard[start : start + BATCH], baseline, variant, harder)
-    base, other = pairs.scores()
-    return Comparison(
-        gate=gate,
-        suite_digest=digest_of([case.digest for case in order]),
-        n=len(base),
-        asked=asked,
-        available=len(order),
-        unscored=tuple(pairs.unscored),
-        baseline_score=mean(base),
-        variant_score=mean(other),
-        finding=finding,
-        slices=tuple(slices_of(pairs.scored)),
-        flips=tuple(flips_of(pairs.scored)),
-        hard=tuple(slices_of(harder.scored)),
-    )
+    courses = [_Course(task, exhaustive=exhaustive) for task in tasks]
+    available = sum(len(course.order) for course in courses)
+    while running := [course for course in courses if course.batch]:
+        settled = sum(course.asked if course in running else len(course.order) for course in courses)
+
+        def tell(answered: int, settled: int = settled, running: Sequence[_Course] = running) -> None:
+            if progress:
+                progress(settled + answered, available, [course.task.gate.capability for course in running])
+
+        found = _answers([case for course in running for case in course.batch], baseline, variant, tell)
+        for course in running:
+            course.take(found)
+    if progress:
+        progress(available, available, [])
+    harder = _answers([case for course in courses for case in course.task.hard], baseline, variant)
+    return [course.comparison(harder) for course in courses]
+
+
+class _Course:
+    """One capability on its way: its cases in their order, and what has been seen so far."""
+
+    def __init__(self, task: Task, *, exhaustive: bool) -> None:
+        if not task.cases:
+            raise DataError(
+                f"{task.gate.capability}: the suite is empty, so there is nothing to compare; give it cases"
+            )
+        self.task, self.exhaustive = task, exhaustive
+        self.order, self.pairs, self.asked = visiting_order(task.cases, task.gate.seed), Pairs(), 0
+        self.finding = look(task.gate, self.pairs)
+        self.batch = self.order[:BATCH]  # what is to be asked next; nothing once it is decided
+
+    def take(self, answers: Answered) -> None:
+        """Look at the answers to the batch, and choose the next one."""
+        for case in self.batch:
+            self.pairs.add(case, *answers[case.digest])
+        self.asked += len(self.batch)
+        self.batch = self.order[self.asked : self.asked + BATCH]
+        if self.task.gate.test == "eprocess":
+            self.finding = look(self.task.gate, self.pairs)
+            if not self.exhaustive and decided(self.finding, self.pairs, self.asked):
+                self.batch = []
+        elif not self.batch:
+            self.finding = look(self.task.gate, self.pairs)
+
+    def comparison(self, answers: Answered) -> Comparison:
+        """``answers`` are those to the hard cases."""
+        harder = Pairs()
+        for case in self.task.hard:
+            harder.add(case, *answers[case.digest])
+        base, other = self.pairs.scores()
+        return Comparison(
+            gate=self.task.gate,
+            suite_digest=digest_of([case.digest for case in self.order]),
+            n=len(base),
+            asked=self.asked,
+            available=len(self.order),
+            unscored=tuple(self.pairs.unscored),
+            baseline_score=mean(base),
+            variant_score=mean(other),
+            finding=self.finding,
+            slices=tuple(slices_of(self.pairs.scored)),
+            flips=tuple(flips_of(self.pairs.scored)),
+            hard=tuple(slices_of(harder.scored)),
+        )
+
+
+def _answers(
+    cases: Sequence[Case], baseline: Side, variant: Side, tell: Callable[[int], None] = lambda _answered: None
+) -> Answered:
+    """What both sides answer, by the digest of the case; ``tell`` is told how many have been answered.
+
+    Pieces are cut before anyone looks at what the journals hold, so a run that goes on sees those of an unbroken one.
+    """
+    once = {case.digest: case for case in cases}.values()  # two capabilities may share one
+    by_length = sorted(once, key=lambda case: sum(len(message.content) for message in case.messages))
+    found = Answered()
+    for start in range(0, len(by_length), PIECE):
+        piece = by_length[start : start + PIECE]
+        first = baseline.answers.of(baseline.engine, piece)
+        second = variant.answers.of(variant.engine, piece)
+        found |= {case.digest: both for case, *both in zip(piece, first, second, strict=True)}
+        tell(start + len(piece))
+    return found
 
 
 def decided(finding: stats.Finding, pairs: Pairs, asked: int) -> bool:
@@ -133,13 +210,6 @@ def decided(finding: stats.Finding, pairs: Pairs, asked: int) -> bool:
     if finding.verdict == "pass":
         return not gaps(len(pairs.unscored), asked)
     return finding.verdict == "fail"
-
-
-def _answer(batch: Sequence[Case], baseline: Side, variant: Side, pairs: Pairs) -> None:
-    first = baseline.answers.of(baseline.engine, batch)
-    second = variant.answers.of(variant.engine, batch)
-    for case, base, other in zip(batch, first, second, strict=True):
-        pairs.add(case, base, other)
 
 
 def look(gate: Gate, pairs: Pairs) -> stats.Finding:

@@ -21,7 +21,7 @@ from quantgate.calibrate import Chosen
 from quantgate.engines import Engine
 from quantgate.errors import EngineError, RecordError, Stopped
 from quantgate.evaluate.answers import Answers
-from quantgate.evaluate.compare import Side, compare
+from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison, Drift, Evidence
 from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case
@@ -212,18 +212,14 @@ def _compare_all(
     this: Run, base: Side, side: Side, cases: Cases, variant: str, progress: tuple[int, int]
 ) -> list[Comparison]:
     """Every capability of one variant; cases that an early verdict saves count as done."""
-    done, total = progress
-    found = []
-    for gate in cases.gates:
-        group, what = cases.gate[gate.capability], f"{variant}: {gate.capability}"
+    before, total = progress
 
-        def tell(asked: int, _available: int, before: int = done, what: str = what) -> None:
-            this.progress("evaluate", before + asked, total, what)
+    def tell(done: int, _available: int, undecided: list[str]) -> None:
+        left = f"{len(undecided)} of {len(cases.gates)} undecided" if undecided else "decided"
+        this.progress("evaluate", before + done, total, f"{variant}: {left}")
 
-        found.append(compare(gate, group, base, side, hard=cases.hard[gate.capability], progress=tell))
-        done += len(group)
-        this.progress("evaluate", done, total, what)
-    return found
+    tasks = [Task(gate, cases.gate[gate.capability], cases.hard[gate.capability]) for gate in cases.gates]
+    return compare_all(tasks, base, side, progress=tell)
 
 
 def _drift(this: Run, base: Engine, engine: Engine, cases: Sequence[Case]) -> tuple[Drift | None, str]:

@@ -19,7 +19,7 @@ from quantgate.engines import Engine
 from quantgate.errors import DataError, FormatError, Stopped, UsageError, hint
 from quantgate.evaluate import suites
 from quantgate.evaluate.answers import Answers
-from quantgate.evaluate.compare import Pairs, Side, compare, mean, visiting_order
+from quantgate.evaluate.compare import Pairs, Side, Task, compare_all, mean, visiting_order
 from quantgate.evaluate.evidence import Evidence, Gate
 from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case
@@ -264,15 +264,10 @@ def _kept(bench: Bench, name: str, before: float, after: float) -> bool:
 def _gate(
     bench: Bench, rules: Sequence[Gate], fresh: dict[str, list[Case]], base: Side, side: Side, made: Artifact
 ) -> Evidence:
-    rows, total, done = [], sum(map(len, fresh.values())), 0
-    for gate in rules:
+    def tell(done: int, available: int, undecided: list[str]) -> None:
+        bench.progress("evaluate", done, available, ", ".join(undecided))
 
-        def tell(asked: int, _available: int, before: int = done, what: str = gate.capability) -> None:
-            bench.progress("evaluate", before + asked, total, what)
-
-        rows.append(compare(gate, fresh[gate.capability], base, side, progress=tell))
-        done += len(fresh[gate.capability])
-        bench.progress("evaluate", done, total, gate.capability)
+    rows = compare_all([Task(gate, fresh[gate.capability]) for gate in rules], base, side, progress=tell)
     return Evidence(
         variant=made.name,
         artifact=made.manifest.digest,

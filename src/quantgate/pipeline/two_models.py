@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from quantgate import decide
 from quantgate.errors import Stopped, UsageError
 from quantgate.evaluate.answers import Answers
-from quantgate.evaluate.compare import Side, compare
+from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison
 from quantgate.models import OpenedModel, open_model
 from quantgate.models.locate import locate
@@ -99,15 +99,12 @@ def _compare(
     for opened, what, (name, runtime) in ((model, as_baseline(model), (TORCH, None)), (other_model, artifact, engine)):
         opened_engine, _ = engine_for(opened, what, name, out, runtime)
         sides.append(Side(opened_engine, Answers(out / "answers", opened_engine.identity)))
-    comparisons = []
-    for gate in found.gates:
 
-        def tell(asked: int, available: int, name: str = gate.capability) -> None:
-            if progress:
-                progress(f"comparing on {name}", asked, available, "")
+    def tell(done: int, available: int, undecided: list[str]) -> None:
+        if progress:
+            progress("comparing", done, available, ", ".join(undecided))
 
-        comparisons.append(compare(gate, found.gate[gate.capability], *sides, progress=tell))
-    return comparisons
+    return compare_all([Task(gate, found.gate[gate.capability]) for gate in found.gates], *sides, progress=tell)
 
 
 def _open_variant(ref: str, model: OpenedModel) -> tuple[OpenedModel, Artifact]:
