@@ -104,7 +104,7 @@ def test_chance_is_fixed_by_the_seed(opened: Any, files: dict[str, Path]) -> Non
     one, again, other = (opened(seed=seed, **hot) for seed in (1, 1, 2))
     first = texts(one.generate(PROMPTS))
     assert first == texts(again.generate(PROMPTS)) and first != texts(other.generate(PROMPTS))
-    assert 0.1 < one.speed().accepted_share < 1
+    assert 0.1 < one.speed().accepted_share <= 1
 
 
 def test_first_tokens_are_distributed_as_without_a_draft(opened: Any, files: dict[str, Path]) -> None:

@@ -18,7 +18,7 @@ from quantgate.evaluate.gguf_cache import CacheRounding, held, odd, turned, turn
 from quantgate.evaluate.proof import Proof, prove
 from quantgate.models import open_model
 from quantgate.quantize.foreign.gguf import open_gguf_artifact
-from quantgate.quantize.gguf import TYPES, decode, encode, layout_of, make_gguf
+from quantgate.quantize.gguf import TYPES, decode, encode_at_once, layout_of, make_gguf
 from quantgate.quantize.gguf.activations import round_inputs
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (quantgate[gguf])")
@@ -84,12 +84,12 @@ def test_a_cache_that_is_not_turned_is_told_apart(tmp_path: Path, monkeypatch: p
 
 def test_numbers_that_were_rounded_otherwise_are_told_apart() -> None:
     numbers = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
-    right = encode(numbers, TYPES["Q4_0"])
+    right = encode_at_once(numbers, TYPES["Q4_0"])
     assert odd(Kept("cache_k_l0", "Q4_0", 0, numbers.numpy(), right), "Q4_0") == 0
     swapped = right.copy().reshape(-1, 18)
     swapped[:, 2:] = swapped[:, 2:] >> 4 | swapped[:, 2:] << 4
     assert odd(Kept("cache_k_l0", "Q4_0", 0, numbers.numpy(), swapped.reshape(right.shape)), "Q4_0") > 0.5
-    assert odd(Kept("cache_k_l0", "Q8_0", 0, numbers.numpy(), encode(numbers, TYPES["Q8_0"])), "Q4_0") > 0.5
+    assert odd(Kept("cache_k_l0", "Q8_0", 0, numbers.numpy(), encode_at_once(numbers, TYPES["Q8_0"])), "Q4_0") > 0.5
 
 
 def test_turning_twice_is_nothing_and_keeps_products() -> None:

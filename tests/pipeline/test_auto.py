@@ -70,7 +70,10 @@ def test_auto_alone_stands_for_a_choice(release: Release, place: Path) -> None:
         ({"scheme": "auto"}, "both or neither, such as"),
         ({"scheme": "W4A16", "bits": 4}, "both or neither, such as"),
         ({"scheme": "auto", "bits": 4, "method": "rtn"}, "chooses by itself; leave 'method' out"),
-        ({"scheme": "auto", "bits": 4, "container": "gptq"}, "chooses by itself; leave 'container' out"),
+        (
+            {"scheme": "auto", "bits": 4, "container": "gptq"},
+            "scheme auto mixes layers in compressed_tensors and in gguf",
+        ),
         ({"scheme": "auto", "bits": 20}, "20"),
     ],
 )

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from quantgate.engines import Kept
 from quantgate.formats.ggml import IQ4_LEVELS
-from quantgate.quantize.gguf import TYPES, decode, encode
+from quantgate.quantize.gguf import TYPES, decode, encode_at_once
 from quantgate.quantize.gguf.activations import round_inputs
 from quantgate.quantize.hadamard import hadamard
 from quantgate.quantize.kv_cache import Rounding
@@ -87,7 +87,7 @@ def held(x: Tensor, kind: str) -> Tensor:
         return round_inputs(x.float(), kind)
     if kind == "IQ4_NL":
         return _nearest_level(numbers).reshape(x.shape)
-    return decode(encode(numbers, TYPES[kind]), TYPES[kind]).reshape(x.shape)
+    return decode(encode_at_once(numbers, TYPES[kind]), TYPES[kind]).reshape(x.shape)
 
 
 def _nearest_level(x: Tensor) -> Tensor:

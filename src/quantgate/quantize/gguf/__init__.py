@@ -13,7 +13,7 @@ vocabulary.py     a tokenizer as pieces, scores and merges; pretokenizers.py: ho
 read.py, write.py
 """
 
-from quantgate.quantize.gguf.blocks import Encode, decode, encode
+from quantgate.quantize.gguf.blocks import Encode, decode, encode, encode_at_once
 from quantgate.quantize.gguf.presets import FILE_TYPES, types_of
 from quantgate.quantize.gguf.read import GgufFile, Stored, open_gguf
 from quantgate.quantize.gguf.types import TYPES, BlockType
@@ -29,6 +29,7 @@ __all__ = [
     "Stored",
     "decode",
     "encode",
+    "encode_at_once",
     "layout_of",
     "make_gguf",
     "open_gguf",

@@ -46,11 +46,9 @@ def encode(weights: Tensor, kind: BlockType, importance: Tensor | None = None) -
     columns = weights.shape[-1]
     if columns % kind.block:
         raise FormatError(f"rows of {columns} do not divide into {kind.name}'s blocks of {kind.block}; choose Q8_0")
-    numbers = weights.detach().float().reshape(-1, columns)
     if kind.name in PLAIN:
-        gguf = package()
-        made = gguf.quants.quantize(numbers.contiguous().numpy(), gguf.GGMLQuantizationType(kind.id))
-        return np.ascontiguousarray(made).view(np.uint8)
+        return encode_at_once(weights, kind)
+    numbers = weights.detach().float().reshape(-1, columns)
     layout = next((one for name, one in FORMATS.items() if name == kind.name), None)
     if layout is None:
         raise FormatError(f"{kind.name} is read and not written; choose one of {', '.join(FORMATS)}")
@@ -59,6 +57,15 @@ def encode(weights: Tensor, kind: BlockType, importance: Tensor | None = None) -
         header = choose_blocks(some, layout, importance)
         parts.append(pack(ggml.encode(some, header, layout), header, layout))
     return torch.cat(parts).numpy()
+
+
+def encode_at_once(numbers: Tensor, kind: BlockType) -> Bytes:
+    """The bytes of ``numbers`` [rows, columns] as a runtime rounds them while it runs: no search, from the largest."""
+    gguf = package()
+    made = gguf.quants.quantize(
+        numbers.detach().float().reshape(-1, numbers.shape[-1]).contiguous().numpy(), gguf.GGMLQuantizationType(kind.id)
+    )
+    return np.ascontiguousarray(made).view(np.uint8)
 
 
 def decode(rows: Bytes, kind: BlockType, where: str = "") -> Tensor:
