@@ -3,8 +3,9 @@
     python -m benchmarks llamacpp [--quick] [--write]
 
 One sequence is decoded token by token, so every matrix is read once a token: tokens a second are at most bandwidth over
-bytes, and a smaller file is as many times as fast as it has fewer bytes. The three take turns, round by round, so that
-other work on the machine slows all of them; ratios are taken within a round.
+bytes, and a smaller file is as many times as fast as it has fewer bytes. The three take turns, and ratios are taken
+within a turn. Other programs would slow what computes most, so turns are taken until enough of them had the processor
+to themselves; which those are, the process's share of its threads' time decides, and no speed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ CACHE = Path(__file__).parents[1] / ".bench" / "llamacpp"
 PLAIN, FOUR_BIT = "BF16", "Q4_K_M"
 TYPES = (PLAIN, "Q8_0", FOUR_BIT)
 LEAST, SHARE = 2.5, 0.8  # goals: times as fast as BF16, and fraction of the ratio of bytes
+QUIET, PATIENCE = 0.9, 6  # the share of its threads' time that a turn must get, and how many turns are tried for one
 MADE = "made.txt"  # beside the files, once all are whole
 COLUMNS = (
     "type", "MB a token", "decode, tokens/s", "of what bandwidth allows", "over BF16", "bytes allow", "share of it",
@@ -45,7 +47,7 @@ class Sizes:
     shape: Shape
     prompt: int  # tokens read at once
     answer: int  # tokens decoded one by one
-    rounds: int
+    turns: int
     buffer: int  # bytes whose reading is timed
 
     @property
@@ -60,11 +62,15 @@ QUICK = Sizes(Shape(hidden=256, layers=2, feed_forward=512, heads=4, kv_heads=2,
 
 
 @dataclass(frozen=True)
-class Round:
-    """One type's turn, in tokens a second."""
+class Pace:
+    """One type in one turn, in tokens a second."""
 
     prefill: float
     decode: float
+    share: float = 1.0  # of its threads' time that the process got; other programs lower it
+
+
+Turn = dict[str, Pace]  # by type
 
 
 def run(
@@ -81,12 +87,13 @@ def run(
     sizes = QUICK if quick else FULL
     files = files_of(sizes.shape, cache, threads, say)
     before = bandwidth(sizes.buffer)
-    found = measure({name: file.path for name, file in files.items()}, sizes, threads, say)
+    taken = measure({name: file.path for name, file in files.items()}, sizes, threads, say)
     after = bandwidth(sizes.buffer)
     reached = Bandwidth(max(before.read, after.read), max(before.copy, after.copy))
     moved = {name: moved_bytes(file, sizes) for name, file in files.items()}
-    notes = (about(sizes, reached, files), kernels(system()), machine(threads))
-    return [Table(COLUMNS, rows_of(found, moved, reached.read), "Speed in llama.cpp, random weights", notes)]
+    turns = quietest(taken, sizes.turns)
+    notes = (about(sizes, reached, files), disturbed(turns, taken), kernels(system()), machine(threads))
+    return [Table(COLUMNS, rows_of(turns, moved, reached.read), "Speed in llama.cpp, random weights", notes)]
 
 
 def files_of(shape: Shape, cache: Path, threads: int, say: Callable[[str], None]) -> dict[str, GgufFile]:
@@ -106,35 +113,55 @@ def files_of(shape: Shape, cache: Path, threads: int, say: Callable[[str], None]
     return {name: open_gguf(path) for name, path in paths.items()}
 
 
-def measure(
-    paths: Mapping[str, Path], sizes: Sizes, threads: int, say: Callable[[str], None] = print
-) -> dict[str, list[Round]]:
-    """Every type's rounds, taken in turns behind one that warms up."""
+def measure(paths: Mapping[str, Path], sizes: Sizes, threads: int, say: Callable[[str], None] = print) -> list[Turn]:
+    """Turns of all types, behind one that warms up, until enough were quiet or PATIENCE ends."""
     from quantgate.engines._llama import LlamaContext, LlamaModel
 
     contexts = {
         name: LlamaContext(LlamaModel(path), 1, sizes.length, "f16", "f16", threads) for name, path in paths.items()
     }
     ids = torch.randint(0, 256, (sizes.length,), generator=torch.Generator().manual_seed(0)).tolist()
-    found: dict[str, list[Round]] = {name: [] for name in paths}
-    for at in range(sizes.rounds + 1):
-        for name, context in contexts.items():
-            one = _round(context, ids, sizes.prompt)
-            if at:
-                found[name].append(one)
-        say(f"  round {at} of {sizes.rounds}")
-    return found
+    taken: list[Turn] = []
+    for at in range(PATIENCE * sizes.turns + 1):
+        turn = {name: _pace(context, ids, sizes.prompt, threads) for name, context in contexts.items()}
+        if at:
+            taken.append(turn)
+            say(f"  turn {at}: {least_share(turn):.0%} of the threads' time")
+        if sum(least_share(one) >= QUIET for one in taken) == sizes.turns:
+            break
+    return taken
 
 
-def _round(context: LlamaContext, ids: Sequence[int], prompt: int) -> Round:
+def _pace(context: LlamaContext, ids: Sequence[int], prompt: int, threads: int) -> Pace:
     context.clear()
-    began = time.perf_counter()
+    spent, began = time.process_time(), time.perf_counter()
     context.decode([(token, at, 0, at == prompt - 1) for at, token in enumerate(ids[:prompt])])
     read = time.perf_counter()
     for at, token in enumerate(ids[prompt:], start=prompt):
         context.decode([(token, at, 0, True)])
     done = time.perf_counter()
-    return Round(prompt / (read - began), (len(ids) - prompt) / (done - read))
+    share = (time.process_time() - spent) / (done - began) / threads
+    return Pace(prompt / (read - began), (len(ids) - prompt) / (done - read), share)
+
+
+def least_share(turn: Turn) -> float:
+    return min(one.share for one in turn.values())
+
+
+def quietest(taken: Sequence[Turn], count: int) -> list[Turn]:
+    """The ``count`` turns that other programs disturbed least, in the order they were taken."""
+    order = sorted(range(len(taken)), key=lambda at: -least_share(taken[at]))
+    return [taken[at] for at in sorted(order[:count])]
+
+
+def disturbed(turns: Sequence[Turn], taken: Sequence[Turn]) -> str:
+    least = min(map(least_share, turns))
+    quiet = (
+        "" if least >= QUIET else "; other programs ran beside it, so 4 bits, which compute more, do worse than alone"
+    )
+    return (
+        f"{len(turns)} of {len(taken)} turns, in which the process got {least:.0%} of its threads' time or more{quiet}."
+    )
 
 
 def moved_bytes(file: GgufFile, sizes: Sizes) -> float:
@@ -149,19 +176,17 @@ def moved_bytes(file: GgufFile, sizes: Sizes) -> float:
     return whole + 2 * 2 * shape.layers * width * (sizes.prompt + sizes.answer / 2)
 
 
-def rows_of(
-    found: Mapping[str, Sequence[Round]], moved: Mapping[str, float], read: float
-) -> tuple[tuple[str, ...], ...]:
-    """``read``: bytes a second that the memory gives. Ratios are medians of those within a round."""
+def rows_of(turns: Sequence[Turn], moved: Mapping[str, float], read: float) -> tuple[tuple[str, ...], ...]:
+    """``read``: bytes a second that the memory gives. Ratios are medians of those within a turn."""
     rows = []
-    for name, rounds in found.items():
-        decode, prefill = [one.decode for one in rounds], [one.prefill for one in rounds]
+    for name in turns[0]:
+        decode, prefill = [one[name].decode for one in turns], [one[name].prefill for one in turns]
         cells = [name, f"{moved[name] / 1e6:.1f}", _spread(decode), f"{median(decode) * moved[name] / read:.0%}"]
         if name == PLAIN:
             rows.append((*cells, "", "", "", "", "", _spread(prefill), ""))
             continue
-        faster = [one / base.decode for one, base in zip(decode, found[PLAIN], strict=True)]
-        sooner = [one / base.prefill for one, base in zip(prefill, found[PLAIN], strict=True)]
+        faster = [one[name].decode / one[PLAIN].decode for one in turns]
+        sooner = [one[name].prefill / one[PLAIN].prefill for one in turns]
         allowed = moved[PLAIN] / moved[name]
         share = median(faster) / allowed
         goal = f"at least {LEAST:g}x and {SHARE:.0%}" if name == FOUR_BIT else ""
@@ -185,7 +210,7 @@ def about(sizes: Sizes, reached: Bandwidth, files: Mapping[str, GgufFile]) -> st
     return (
         f"{weights / 1e6:.0f} M parameters ({shape.layers} blocks, hidden {shape.hidden}, {shape.vocabulary} tokens, "
         f"tied), one sequence: {sizes.prompt} tokens read at once, {sizes.answer} one by one; medians of "
-        f"{sizes.rounds} rounds in turns, in brackets the least and the greatest. A token reads every tensor once, and "
+        f"{sizes.turns} turns, in brackets the least and the greatest. A token reads every tensor once, and "
         f"keys and values in float16. Memory gives {reached.read / 1e9:.1f} GB/s read (a sum of {gib:.2g} GiB in "
         f"float32) and {reached.copy / 1e9:.1f} GB/s copied, bytes counted both ways."
     )

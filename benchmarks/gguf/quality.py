@@ -47,7 +47,10 @@ BLOCKS_OF_256: dict[str, Goal | None] = {  # scheme -> goal
 BLOCKS_OF_32: dict[str, Goal | None] = dict.fromkeys(("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL"))
 QUICK = ("Q4_K_M", "Q2_K", "Q4_0")
 IN_LLAMA_CPP = ("Q4_K_M", "Q3_K_M")  # judged by llama.cpp's own logits as well
-OURS = {"gptq": {"method": "gptq"}, "rtn": {"method": "rtn", "options": {"clip": "hessian"}}}
+OURS: dict[str, dict[str, object]] = {
+    "gptq": {"method": "gptq"},
+    "rtn": {"method": "rtn", "options": {"clip": "hessian"}},
+}
 LIKE = 0.001  # by how much files of equal size may differ
 THOUSAND = 1000  # nats are told in thousandths
 
@@ -115,8 +118,8 @@ def compare(subject: Subject, folder: Path, *, quick: bool, threads: int, say: S
     rows = []
     for name, goal in wanted.items():
         own, peer, plain = ours[f"{name}-gptq"], theirs[f"{name}-importance"], theirs[f"{name}-plain"]
-        found = [judged(one) for one in (own, ours[f"{name}-rtn"], peer, plain)]
-        rows.append(Row(name, goal, *found, *(_size(one) for one in (own, peer))))
+        mine, rounded = judged(own), judged(ours[f"{name}-rtn"])
+        rows.append(Row(name, goal, mine, rounded, judged(peer), judged(plain), _size(own), _size(peer)))
         say(f"  {name}: {rows[-1].cells()[6]}")
     about = notes(subject, judge, rows, next(iter(ours.values())))
     tables = [Table(COLUMNS, tuple(row.cells() for row in rows), f"GGUF, {subject.name}", about)]

@@ -1,8 +1,9 @@
-"""Speed in llama.cpp: what a token reads is counted by hand, ratios are those within a round, and it runs."""
+"""Speed in llama.cpp: what a token reads is counted by hand, ratios are those within a turn, and it runs."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,23 +11,28 @@ import pytest
 
 from benchmarks import gguf, llamacpp
 from benchmarks.bandwidth import bandwidth
-from benchmarks.llamacpp import QUICK, Round, kernels, moved_bytes, rows_of
+from benchmarks.llamacpp import QUICK, Pace, Turn, disturbed, kernels, moved_bytes, quietest, rows_of
+from benchmarks.tables import Table
 
 HAS_LLAMA_CPP = importlib.util.find_spec("llama_cpp") is not None
 MOVED = {"BF16": 300e6, "Q8_0": 150e6, "Q4_K_M": 100e6}
 
 
-def cells(found: dict[str, list[Round]]) -> dict[str, dict[str, str]]:
+def turns(found: dict[str, list[Pace]]) -> list[Turn]:
+    return [dict(zip(found, paces, strict=True)) for paces in zip(*found.values(), strict=True)]
+
+
+def cells(found: dict[str, list[Pace]]) -> dict[str, dict[str, str]]:
     names = ("type", "MB", "decode", "possible", "ratio", "allowed", "share", "goal", "verdict", "prefill", "sooner")
-    return {row[0]: dict(zip(names, row, strict=True)) for row in rows_of(found, MOVED, read=10e9)}
+    return {row[0]: dict(zip(names, row, strict=True)) for row in rows_of(turns(found), MOVED, read=10e9)}
 
 
-def test_ratios_are_medians_of_those_within_a_round() -> None:
-    """The machine was half as fast in the second round: ratios stay."""
+def test_ratios_are_medians_of_those_within_a_turn() -> None:
+    """The machine was half as fast in the second turn: ratios stay."""
     found = {
-        "BF16": [Round(100, 20), Round(50, 10), Round(100, 20)],
-        "Q8_0": [Round(120, 36), Round(60, 18), Round(120, 36)],
-        "Q4_K_M": [Round(90, 56), Round(45, 28), Round(90, 50)],
+        "BF16": [Pace(100, 20), Pace(50, 10), Pace(100, 20)],
+        "Q8_0": [Pace(120, 36), Pace(60, 18), Pace(120, 36)],
+        "Q4_K_M": [Pace(90, 56), Pace(45, 28), Pace(90, 50)],
     }
     rows = cells(found)
     assert rows["BF16"]["decode"] == "20.0 (10.0 to 20.0)" and rows["BF16"]["possible"] == "60%"
@@ -38,12 +44,21 @@ def test_ratios_are_medians_of_those_within_a_round() -> None:
 
 
 def test_both_parts_of_the_goal_must_be_met() -> None:
-    slow = {"BF16": [Round(1, 20)], "Q8_0": [Round(1, 30)], "Q4_K_M": [Round(1, 48)]}
+    slow = {"BF16": [Pace(1, 20)], "Q8_0": [Pace(1, 30)], "Q4_K_M": [Pace(1, 48)]}
     assert cells(slow)["Q4_K_M"]["verdict"] == "missed"  # 80 % of what bandwidth allows, but 2.4 times as fast
     MOVED_LESS = {**MOVED, "Q4_K_M": 80e6}
-    fast = {**slow, "Q4_K_M": [Round(1, 52)]}
-    assert rows_of(fast, MOVED_LESS, 10e9)[2][8] == "missed"  # 2.6 times as fast, where 3.75 times is possible
-    assert rows_of(fast, MOVED, 10e9)[2][8] == "met"
+    fast = {**slow, "Q4_K_M": [Pace(1, 52)]}
+    assert rows_of(turns(fast), MOVED_LESS, 10e9)[2][8] == "missed"  # 2.6 times as fast, where 3.75 times is possible
+    assert rows_of(turns(fast), MOVED, 10e9)[2][8] == "met"
+
+
+def test_turns_are_chosen_by_the_time_they_got_and_keep_their_order() -> None:
+    taken = [
+        {"BF16": Pace(1, at, 0.99), "Q4_K_M": Pace(1, 1, share)} for at, share in enumerate((0.95, 0.5, 0.97, 0.8))
+    ]
+    assert [one["BF16"].decode for one in quietest(taken, 2)] == [0, 2]
+    assert disturbed(taken[::2], taken) == "2 of 4 turns, in which the process got 95% of its threads' time or more."
+    assert "got 50% of its threads' time or more; other programs ran" in disturbed(taken, taken)
 
 
 def test_bandwidth_is_positive_and_less_than_any_memory_gives() -> None:
@@ -59,10 +74,10 @@ def test_kernels_say_what_bfloat16_runs_on() -> None:
 
 
 @pytest.mark.skipif(HAS_LLAMA_CPP, reason="llama-cpp-python is installed")
-@pytest.mark.parametrize("benchmark", [gguf, llamacpp])
-def test_without_llama_cpp_a_line_says_what_is_missing(benchmark: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", [gguf.run, llamacpp.run])
+def test_without_llama_cpp_a_line_says_what_is_missing(run: Callable[..., list[Table]], tmp_path: Path) -> None:
     said: list[str] = []
-    assert benchmark.run(quick=True, cache=tmp_path, say=said.append) == []
+    assert run(quick=True, cache=tmp_path, say=said.append) == []
     assert len(said) == 1 and "llama_cpp is not installed" in said[0]
 
 
@@ -73,7 +88,7 @@ def test_three_types_of_a_small_model_take_turns(tmp_path: Path) -> None:
     rows = {row[0]: row for row in table.rows}
     assert list(rows) == ["BF16", "Q8_0", "Q4_K_M"]
     assert rows["Q4_K_M"][8] in ("met", "missed") and float(rows["BF16"][2].split()[0]) > 0
-    assert said[-1] == f"  round {QUICK.rounds} of {QUICK.rounds}"
+    assert said[-1].startswith("  turn ") and table.notes[1].startswith(f"{QUICK.turns} of ")
     said.clear()
     files = llamacpp.files_of(QUICK.shape, tmp_path, 1, said.append)
     assert said == []  # written once
