@@ -41,7 +41,7 @@ bench: $(VENV)/.ready-dev
 	@$(BIN)/python -m benchmarks
 
 bench-peers: $(VENV)/.ready-dev
-	@$(BIN)/python -m benchmarks peers
+	@$(BIN)/python -m benchmarks peers gguf
 
 docs: $(VENV)/.ready-docs
 	@$(BIN)/python docs/generate.py

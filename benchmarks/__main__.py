@@ -1,6 +1,6 @@
 """Run all benchmarks of speed, or those named: ``python -m benchmarks sweep``; ``--write`` appends to the page.
 
-``kquants`` compares with llama.cpp and needs llama-cpp-python: it runs when it is named.
+``kquants``, ``gguf`` and ``llamacpp`` compare with llama.cpp and need llama-cpp-python: they run when they are named.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from benchmarks.tables import Table, of_results, section
 
 NAMES = ("engine", "sweep", "forecast", "demo")  # what runs unless something is named
 NAMED = ("kquants",)  # need another program
+TABLED = ("gguf", "llamacpp")  # likewise, with tables of their own
 PEERS = "peers"
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 
 
 def main() -> None:
-    known = (*NAMES, *NAMED, PEERS)
+    known = (*NAMES, *NAMED, *TABLED, PEERS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", default=NAMES, help=f"which: {', '.join(known)}")
     parser.add_argument("--write", action="store_true", help="append the tables to docs/BENCHMARKS.md")
     parser.add_argument("--only", action="append", choices=peers.PARTS, help="peers: this part alone (repeatable)")
-    parser.add_argument("--quick", action="store_true", help="peers: tiny sizes, to try the way; not for the page")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="peers: threads of every tool (2)")
+    parser.add_argument(
+        "--quick", action="store_true", help="peers, gguf, llamacpp: tiny sizes, to try the way; not for the page"
+    )
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="the same: threads of every tool (2)")
     parser.add_argument("--fresh", action="store_true", help="peers: make again what is there")
     wanted = parser.parse_args()
     for name in wanted.names:
@@ -44,6 +47,9 @@ def main() -> None:
         if name == PEERS:
             parts = wanted.only or peers.PARTS
             tables += peers.run(only=parts, quick=wanted.quick, fresh=wanted.fresh, threads=wanted.threads)
+        elif name in TABLED:
+            module = importlib.import_module(f"benchmarks.{name}")
+            tables += module.run(quick=wanted.quick, threads=wanted.threads)
         else:
             results += importlib.import_module(f"benchmarks.{name}").run()
     if results:
@@ -52,7 +58,7 @@ def main() -> None:
         console.print(table.shown())
         for note in table.notes:
             console.print(note, style="dim")
-    if wanted.write:
+    if wanted.write and tables:
         day = datetime.datetime.now(datetime.UTC).date().isoformat()
         with PAGE.open("a", encoding="utf-8") as file:
             file.write(section(day, " ".join(["python -m benchmarks", *sys.argv[1:]]), tables))
