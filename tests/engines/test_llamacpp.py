@@ -11,6 +11,7 @@ import torch
 
 from quantgate.engines import Completion, Failure, Prompt
 from quantgate.errors import EngineError, UnknownName
+from quantgate.evaluate.gguf_reference import GgufReference
 from quantgate.models import open_model
 from quantgate.models.random import save_random
 from quantgate.quantize import baseline
@@ -74,6 +75,17 @@ def test_it_answers_as_the_torch_engine_does_on_the_same_numbers(opened: Any, mo
 def test_rows_of_a_batch_do_not_see_each_other(opened: Any) -> None:
     alone, together = opened(rows=1), opened(rows=4)
     assert texts(alone.generate(PROMPTS)) == texts(together.generate(PROMPTS))
+
+
+def test_a_file_that_memory_cannot_hold_is_not_run(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor proven, which takes every number in float32."""
+    artifact = opened().artifact
+    monkeypatch.setattr("quantgate.quantize.machine.free", lambda: 7_000_000)
+    with pytest.raises(EngineError, match=r"its proof decodes every number, which needs \d+\.\d MB of memory"):
+        GgufReference(opened().source, artifact)
+    monkeypatch.setattr("quantgate.quantize.machine.free", lambda: 1_000_000)
+    with pytest.raises(EngineError, match=r"gguf: llama.cpp needs 5\.5 MB of memory, and 1\.0 MB are free; free some"):
+        opened()
 
 
 def test_kernels_and_identity_name_what_runs(opened: Any) -> None:

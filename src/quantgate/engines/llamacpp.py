@@ -33,6 +33,7 @@ from quantgate.models import OpenedModel
 from quantgate.quantize import Artifact
 from quantgate.quantize.gguf.activations import PARTNER
 from quantgate.quantize.gguf.artifact import GgufArtifact
+from quantgate.quantize.machine import refuse_beyond
 from quantgate.records import digest_of
 
 BATCH_ROWS = 16
@@ -76,7 +77,11 @@ class LlamaCppEngine:
             )
         self.source, self.artifact, self.rows, self.kv_cache = model, artifact, rows, kv_cache
         self.threads = threads or torch.get_num_threads()
-        self.loaded = LlamaModel(artifact.tensors.file.path)
+        file = artifact.tensors.file.path
+        refuse_beyond(
+            file.stat().st_size, f"{file}: llama.cpp", "free some, or choose a smaller type: it would read from disk"
+        )
+        self.loaded = LlamaModel(file)
         self.prefix = bool(artifact.tensors.file.metadata.get("tokenizer.ggml.add_space_prefix", False))
         self.stops = stop_ids(model) | self.loaded.ends()
         self.sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}

@@ -24,6 +24,7 @@ from quantgate.models import OpenedModel
 from quantgate.quantize.gguf import decode
 from quantgate.quantize.gguf.activations import PARTNER, round_inputs
 from quantgate.quantize.gguf.artifact import GgufArtifact
+from quantgate.quantize.machine import refuse_beyond
 
 EXACT = 1e-4  # of a product's scale: measured 2e-6 where activations have codes alone, a wrong nibble 2e-3 and more
 SUMMED = 5e-3  # Q8_1 keeps a block's sum in float16 as well
@@ -43,6 +44,10 @@ class GgufReference:
 
     def __init__(self, model: OpenedModel, artifact: GgufArtifact, kv_cache: str = "f16") -> None:
         self.model, self.artifact, self.kind = model, artifact, kv_cache.upper()
+        whole = 4 * sum(fate.weights for fate in artifact.manifest.fates)
+        refuse_beyond(
+            whole, f"{artifact.path}: its proof decodes every number, which", "free some, or use engine torch"
+        )
         self.engine = TorchEngine(model, artifact, dtype="float32", kernels="dequantize", device="cpu")
         width = int(
             getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads

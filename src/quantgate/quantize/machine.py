@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantgate.errors import EngineError
+
 SECONDS = 0.2  # that each measurement may take, after a first run that warms up
 
 
@@ -71,6 +73,17 @@ def free() -> int | None:
         used = Path("/sys/fs/cgroup/memory.current")
         found = min(found, max(0, int(text) - int(used.read_text())))
     return found
+
+
+def refuse_beyond(needed: int, what: str, do: str) -> None:
+    """Raises EngineError when ``needed`` bytes are more than are free: ``what`` needs them, and ``do`` is a way out."""
+    left = free()
+    if left is not None and needed > left:
+        raise EngineError(f"{what} needs {_told(needed)} of memory, and {_told(left)} are free; {do}")
+
+
+def _told(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _status(field: str) -> int:
