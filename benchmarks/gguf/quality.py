@@ -144,7 +144,7 @@ def of_llama_cpp(
     """
     folder.mkdir(parents=True, exist_ok=True)
     source, importance = make_gguf(model, folder / "F32.gguf", "F32").path, importance_of(model, rows)
-    found = {}
+    found = dict[str, GgufArtifact]()
     for name, own in ours.items():
         types = {tensor: one.type for tensor, one in own.tensors.file.tensors.items()}
         for way, told in (("importance", importance), ("plain", None)):
