@@ -11,7 +11,8 @@ import yaml
 
 from quantgate.errors import UsageError
 from quantgate.pipeline.variants import runtimes_of
-from quantgate.release_config import RuntimeConfig, VariantConfig, load_config
+from quantgate.release_config import load_config
+from quantgate.variant_config import RuntimeConfig, VariantConfig
 
 
 def write(folder: Path, **variant: Any) -> Path:

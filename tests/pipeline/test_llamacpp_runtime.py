@@ -16,7 +16,8 @@ from quantgate.models import open_model
 from quantgate.models.random import save_random
 from quantgate.pipeline import compare_models
 from quantgate.quantize.gguf import make_gguf
-from quantgate.release_config import RuntimeConfig, load_config
+from quantgate.release_config import load_config
+from quantgate.variant_config import RuntimeConfig
 
 pytest.importorskip("gguf", reason="the package 'gguf' is not installed (quantgate[gguf])")
 llama_cpp = pytest.mark.skipif(

@@ -33,8 +33,8 @@ def compare(
     """Ask two models the same cases and say, per suite, whether the second is proven no worse."""
     from quantgate import pipeline
     from quantgate.records import parse
-    from quantgate.release_config import RuntimeConfig
     from quantgate.report.terminal import show_comparisons
+    from quantgate.variant_config import RuntimeConfig
 
     runtime = parse(
         RuntimeConfig, {"kv_cache": kv_cache, "draft": draft, "draft_tokens": draft_tokens}, where="compare"

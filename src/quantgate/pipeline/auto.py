@@ -25,7 +25,8 @@ from quantgate.pipeline.variants import Mixture, recipe_of
 from quantgate.quantize.manifest import BASELINE, GGUF, Recipe
 from quantgate.quantize.mix import linears
 from quantgate.records import Record
-from quantgate.release_config import ReleaseConfig, VariantConfig
+from quantgate.release_config import ReleaseConfig
+from quantgate.variant_config import VariantConfig
 
 if TYPE_CHECKING:
     import numpy as np

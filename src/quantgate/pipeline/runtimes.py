@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quantgate import plugins
 from quantgate.errors import EngineError, RecordError, UnknownName, UsageError
 from quantgate.models import OpenedModel
-from quantgate.release_config import RuntimeConfig
+from quantgate.variant_config import RuntimeConfig
 
 if TYPE_CHECKING:
     from quantgate.engines import Engine

@@ -18,7 +18,8 @@ from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for
 from quantgate.pipeline.variants import open_variant
 from quantgate.records import Record, parse
-from quantgate.release_config import ReleaseConfig, RuntimeConfig
+from quantgate.release_config import ReleaseConfig
+from quantgate.variant_config import RuntimeConfig
 
 if TYPE_CHECKING:
     from quantgate.quantize import Artifact

@@ -24,8 +24,8 @@ from quantgate.quantize.manifest import (
     outside_in_words,
 )
 from quantgate.records import parse
-from quantgate.release_config import AUTO, RuntimeConfig, VariantConfig
 from quantgate.report import VariantSummary
+from quantgate.variant_config import AUTO, RuntimeConfig, VariantConfig
 
 if TYPE_CHECKING:
     from quantgate.engines import KernelPath
