@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 
 from quantgate import pipeline
 from quantgate.cli import app
+from quantgate.engines import KernelPath
 from quantgate.errors import EngineError, UsageError
 from quantgate.evaluate.proof import Proof
 from quantgate.models import open_model
 from quantgate.pipeline import compare_models
+from quantgate.pipeline.variants import sentences_of
 from quantgate.quantize import open_artifact
 from quantgate.quantize.gguf import make_gguf, open_gguf
 from quantgate.quantize.mix import linears
@@ -135,6 +137,17 @@ def test_engines_and_artifacts_must_fit(release: Any, place: Path, tmp_path: Pat
     with pytest.raises(UsageError, match=r"unknown engine 'lamacpp'; did you mean 'llamacpp'"):
         compare_models(str(place / "model"), str(place / "model"), [str(place / "echo.jsonl")], margin=0.2,
                        engine="lamacpp", out=tmp_path / "o")  # fmt: skip
+
+
+def test_layers_of_one_shape_that_run_alike_are_told_together() -> None:
+    def path(scheme: str, linears: int, got: str = "dequantized matmul", because: str = "") -> KernelPath:
+        return KernelPath(scheme=scheme, shape=(8, 4), asked="int4", got=got, because=because, linears=linears)
+
+    paths = [path("Q4_K", 3), path("Q6_K", 2), path("Q6_K", 1, "matmul", "no such group")]
+    assert sentences_of(paths) == (
+        "5 linears of 8 x 4: dequantized matmul",
+        "1 linears of 8 x 4: matmul instead of int4 (no such group)",
+    )
 
 
 def test_export_writes_a_whole_file_and_tells_its_types(place: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from quantgate.pipeline.variants import (
     engines_of,
     open_variant,
     runtimes_of,
-    sentence_of,
+    sentences_of,
     summary_of,
     variants_of,
 )
@@ -195,7 +195,7 @@ def _evaluate(this: Run, model: OpenedModel, artifacts: Sequence[Artifact], case
                 baseline=model.weights_digest,
                 engine=side.engine.identity.key,
                 baseline_engine=base.engine.identity.key,
-                kernels=(*(sentence_of(path) for path in side.engine.kernels), *([proof] if proof else [])),
+                kernels=(*sentences_of(side.engine.kernels), *([proof] if proof else [])),
                 comparisons=tuple(comparisons),
                 drift=drift,
                 no_drift=no_drift,

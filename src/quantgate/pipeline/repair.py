@@ -28,7 +28,7 @@ from quantgate.pipeline import auto, probing
 from quantgate.pipeline.cases import calibration_of, gate_cases
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.two_models import Progress
-from quantgate.pipeline.variants import candidate_of, sentence_of, summary_of
+from quantgate.pipeline.variants import candidate_of, sentences_of, summary_of
 from quantgate.quantize.manifest import BASELINE, SAFE_NAME
 from quantgate.records import digest_of, folder_aside
 from quantgate.release_config import ReleaseConfig, load_config
@@ -274,7 +274,7 @@ def _gate(
         baseline=bench.model.weights_digest,
         engine=side.engine.identity.key,
         baseline_engine=base.engine.identity.key,
-        kernels=tuple(sentence_of(path) for path in side.engine.kernels),
+        kernels=sentences_of(side.engine.kernels),
         comparisons=tuple(rows),
         drift=None,
         no_drift="a repair is not screened, it is judged",

@@ -221,7 +221,10 @@ def summary_of(artifact: Artifact, out: Path, model: OpenedModel, budgets: Seque
     )
 
 
-def sentence_of(path: KernelPath) -> str:
-    """A kernel path in words."""
-    what = f"{path.linears} linears of {path.shape[0]} x {path.shape[1]}: {path.got}"
-    return what if not path.because else f"{what} instead of {path.asked} ({path.because})"
+def sentences_of(paths: Sequence[KernelPath]) -> tuple[str, ...]:
+    """Kernel paths in words; layers of one shape that run alike are counted together, whatever they are stored in."""
+    counts = Counter[tuple[tuple[int, int], str]]()
+    for path in paths:
+        instead = f" instead of {path.asked} ({path.because})" if path.because else ""
+        counts[path.shape, path.got + instead] += path.linears
+    return tuple(f"{count} linears of {out} x {columns}: {how}" for ((out, columns), how), count in counts.items())
