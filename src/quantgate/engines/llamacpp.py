@@ -27,8 +27,9 @@ from quantgate.engines._llama_answers import Answerer, Made, Row, Speed, grammar
 from quantgate.engines._llama_choose import Chooser, Held, Likeliest, Rejection
 from quantgate.engines._llama_drafts import Draft, Speculator, Tally
 from quantgate.engines._llama_trace import Tracer
+from quantgate.engines._prompts import ids_of
 from quantgate.engines.torch import stop_ids
-from quantgate.errors import DataError, EngineError, UnknownName
+from quantgate.errors import EngineError, UnknownName
 from quantgate.models import OpenedModel
 from quantgate.quantize import Artifact
 from quantgate.quantize.gguf.activations import PARTNER
@@ -203,7 +204,7 @@ class LlamaCppEngine:
         answers: dict[int, Completion | Failure] = {}
         rows: list[Row] = []
         for index, prompt in enumerate(prompts):
-            ids = self._prompt_ids(prompt)
+            ids = ids_of(self.encode, prompt, self.source.context)
             if isinstance(ids, Failure):
                 answers[index] = ids
             else:
@@ -212,17 +213,6 @@ class LlamaCppEngine:
         for batch in _cut(rows, self.rows):
             answers |= self._batch(batch)
         return [answers[index] for index in range(len(prompts))]
-
-    def _prompt_ids(self, prompt: Prompt) -> list[int] | Failure:
-        try:
-            ids = self.encode(prompt.turns)
-        except DataError as refused:  # a template may refuse roles, or their order
-            return Failure(reason=str(refused))
-        room = self.source.context
-        if not ids or len(ids) + prompt.max_tokens > room:
-            asked = f"prompt of {len(ids)} tokens and answer of {prompt.max_tokens}"
-            return Failure(reason=f"{asked} exceed the context of {room}" if ids else "the prompt has no tokens")
-        return ids
 
     def _batch(self, batch: Sequence[Row]) -> dict[int, Completion]:
         longest = max(len(row.prompt) + row.budget for row in batch)

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
 from quantgate.engines._greedy import Decoder
 from quantgate.engines._linears import Rounded, build
+from quantgate.engines._prompts import ids_of
 from quantgate.engines._tables import build_table, coded_paths
-from quantgate.errors import DataError, EngineError, UnknownName
+from quantgate.errors import EngineError, UnknownName
 from quantgate.models import OpenedModel
 from quantgate.quantize import Artifact
 from quantgate.quantize.load import load_with_paths
@@ -128,7 +129,7 @@ class TorchEngine:
         answers: dict[int, Completion | Failure] = {}
         rows: list[Row] = []
         for index, prompt in enumerate(prompts):
-            ids = self._prompt_ids(prompt)
+            ids = ids_of(self.encode, prompt, self.source.context)
             if isinstance(ids, Failure):
                 answers[index] = ids
             else:
@@ -137,17 +138,6 @@ class TorchEngine:
         for batch in _cut(rows, prompts):
             answers |= self._batch(batch, prompts)
         return [answers[index] for index in range(len(prompts))]
-
-    def _prompt_ids(self, prompt: Prompt) -> list[int] | Failure:
-        try:
-            ids = self.encode(prompt.turns)
-        except DataError as refused:  # a template may refuse roles, or their order
-            return Failure(reason=str(refused))
-        room = self.source.context
-        if not ids or len(ids) + prompt.max_tokens > room:
-            asked = f"prompt of {len(ids)} tokens and answer of {prompt.max_tokens}"
-            return Failure(reason=f"{asked} exceed the context of {room}" if ids else "the prompt has no tokens")
-        return ids
 
     def _batch(self, batch: Sequence[Row], prompts: Sequence[Prompt]) -> dict[int, Completion]:
         budgets = [prompts[index].max_tokens for index, _ in batch]
