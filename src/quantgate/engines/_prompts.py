@@ -1,4 +1,4 @@
-"""A prompt as token ids, or why it cannot be asked: the same for every engine that reads chats."""
+"""Prompts as token ids, or why they cannot be asked: the same for every engine that reads chats."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from collections.abc import Callable, Sequence
 from quantgate.engines import Failure, Prompt
 from quantgate.errors import DataError
 
+Encode = Callable[[Sequence[tuple[str, str]]], list[int]]
 
-def ids_of(encode: Callable[[Sequence[tuple[str, str]]], list[int]], prompt: Prompt, room: int) -> list[int] | Failure:
-    """The ids of ``prompt``, which leave its answer space in a context of ``room`` tokens."""
+
+def read(encode: Encode, prompts: Sequence[Prompt], room: int) -> tuple[dict[int, list[int]], dict[int, Failure]]:
+    """Ids of the prompts that, with their answers, fit a context of ``room`` tokens, by place; why others do not."""
+    found = {index: _ids(encode, prompt, room) for index, prompt in enumerate(prompts)}
+    return (
+        {index: ids for index, ids in found.items() if not isinstance(ids, Failure)},
+        {index: why for index, why in found.items() if isinstance(why, Failure)},
+    )
+
+
+def _ids(encode: Encode, prompt: Prompt, room: int) -> list[int] | Failure:
     try:
         ids = encode(prompt.turns)
     except DataError as refused:  # a template may refuse roles, or their order

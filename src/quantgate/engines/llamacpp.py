@@ -27,7 +27,7 @@ from quantgate.engines._llama_answers import Answerer, Made, Row, Speed, grammar
 from quantgate.engines._llama_choose import Chooser, Held, Likeliest, Rejection
 from quantgate.engines._llama_drafts import Draft, Speculator, Tally
 from quantgate.engines._llama_trace import Tracer
-from quantgate.engines._prompts import ids_of
+from quantgate.engines._prompts import read
 from quantgate.engines.torch import stop_ids
 from quantgate.errors import EngineError, UnknownName
 from quantgate.models import OpenedModel
@@ -201,14 +201,9 @@ class LlamaCppEngine:
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Failure]:
         """Answers in the order asked. A prompt that does not fit the context is a Failure."""
-        answers: dict[int, Completion | Failure] = {}
-        rows: list[Row] = []
-        for index, prompt in enumerate(prompts):
-            ids = ids_of(self.encode, prompt, self.source.context)
-            if isinstance(ids, Failure):
-                answers[index] = ids
-            else:
-                rows.append(Row(index, ids, prompt.max_tokens))
+        ids, refused = read(self.encode, prompts, self.source.context)
+        answers: dict[int, Completion | Failure] = dict(refused)
+        rows = [Row(index, prompt, prompts[index].max_tokens) for index, prompt in ids.items()]
         rows.sort(key=lambda row: (len(row.prompt), row.prompt, row.budget))
         for batch in _cut(rows, self.rows):
             answers |= self._batch(batch)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
 from quantgate.engines._greedy import Decoder
 from quantgate.engines._linears import Rounded, build
-from quantgate.engines._prompts import ids_of
+from quantgate.engines._prompts import read
 from quantgate.engines._tables import build_table, coded_paths
 from quantgate.errors import EngineError, UnknownName
 from quantgate.models import OpenedModel
@@ -126,15 +126,9 @@ class TorchEngine:
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Failure]:
         """Greedy answers, in the order asked. A prompt that does not fit the context is a Failure."""
-        answers: dict[int, Completion | Failure] = {}
-        rows: list[Row] = []
-        for index, prompt in enumerate(prompts):
-            ids = ids_of(self.encode, prompt, self.source.context)
-            if isinstance(ids, Failure):
-                answers[index] = ids
-            else:
-                rows.append((index, ids))
-        rows.sort(key=lambda row: (len(row[1]), row[0]))
+        ids, refused = read(self.encode, prompts, self.source.context)
+        answers: dict[int, Completion | Failure] = dict(refused)
+        rows: list[Row] = sorted(ids.items(), key=lambda row: (len(row[1]), row[0]))
         for batch in _cut(rows, prompts):
             answers |= self._batch(batch, prompts)
         return [answers[index] for index in range(len(prompts))]

@@ -26,12 +26,9 @@ HEADER_LIMIT = 100_000_000  # bytes; the limit that the safetensors format itsel
 PIECE = 1 << 22  # bytes of a file that are held together where a whole tensor is not needed
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Where one tensor lies: ``file[start:end]`` holds its bytes, row-major, little endian."""
+class Extent:
+    """What lies in a file from ``start`` to ``end``, and has a ``shape``."""
 
-    file: Path
-    dtype: str  # safetensors' word: F32, F16, BF16, I32, F8_E4M3 ...
     shape: tuple[int, ...]
     start: int
     end: int
@@ -45,6 +42,17 @@ class Entry:
     def weights(self) -> int:
         """How many numbers."""
         return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Entry(Extent):
+    """Where one tensor lies: ``file[start:end]`` holds its bytes, row-major, little endian."""
+
+    file: Path
+    dtype: str  # safetensors' word: F32, F16, BF16, I32, F8_E4M3 ...
+    shape: tuple[int, ...]
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)

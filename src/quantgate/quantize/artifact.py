@@ -13,7 +13,7 @@ from quantgate.errors import ArtifactError, QuantgateError
 from quantgate.formats import Scheme, scheme
 from quantgate.models import OpenedModel
 from quantgate.models.tensors import TensorFiles, open_tensors
-from quantgate.quantize.manifest import BASELINE, MIXED, Fate, Manifest, ModelIdentity, Recipe, tool_version
+from quantgate.quantize.manifest import BASELINE, GGUF, MIXED, Fate, Manifest, ModelIdentity, Recipe, tool_version
 from quantgate.records import digest_file
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def open_artifact(path: Path | str, *, verify: bool = True) -> Artifact:
     manifest = Manifest.load(file)
     _check_files(folder, manifest, verify)
     artifact = Artifact(folder, manifest)
-    if manifest.checkpoint == "gguf":
+    if manifest.checkpoint == GGUF:
         from quantgate.quantize.gguf.artifact import open_made
 
         artifact = open_made(folder, manifest)

@@ -21,8 +21,8 @@ from quantgate.quantize.artifact import check_fates, identity
 from quantgate.quantize.foreign import UNKNOWN_CALIBRATION, UNLIKE, ForeignManifest
 from quantgate.quantize.foreign.gguf_belongs import check_settings, check_tensors, check_words, made_by
 from quantgate.quantize.gguf import FILE_TYPES, GgufFile, layout_of, open_gguf
-from quantgate.quantize.gguf.artifact import CONTAINER, GgufArtifact, GgufTensors
-from quantgate.quantize.manifest import SAFE_NAME, Fate, Note, Recipe, StoredFile, tool_version
+from quantgate.quantize.gguf.artifact import GgufArtifact, GgufTensors
+from quantgate.quantize.manifest import GGUF, SAFE_NAME, Fate, Note, Recipe, StoredFile, tool_version
 from quantgate.records import digest_file, digest_of
 
 
@@ -106,7 +106,7 @@ def _manifest(
     kept = {key: value for key, value in file.metadata.items() if isinstance(value, str | int | float | bool)}
     kept.pop("tokenizer.chat_template", None)
     return ForeignManifest(
-        name=name, recipe=Recipe(scheme=told, container=CONTAINER, label=name), method="", checkpoint=CONTAINER,
+        name=name, recipe=Recipe(scheme=told, container=GGUF, label=name), method="", checkpoint=GGUF,
         model=identity(model).model_copy(update={"ref": ""}), calibration=None,
         inputs=digest_of({file.path.name: stored.sha256}), tool=tool_version(), torch="", device="", seed=0,
         fates=tuple(fates), ledger=(known, unknown, *notes),

@@ -30,8 +30,6 @@ from quantgate.quantize.gguf.plan import of_blocks
 from quantgate.quantize.gguf.read import GgufFile, Stored, open_gguf
 from quantgate.quantize.manifest import Manifest
 
-CONTAINER = "gguf"
-
 
 @dataclass(frozen=True)
 class GgufTensors(TensorFiles):

@@ -11,10 +11,9 @@ from quantgate.errors import FormatError
 from quantgate.models import OpenedModel
 from quantgate.quantize.gguf.artifact import GgufArtifact
 from quantgate.quantize.gguf.blocks import Bytes, encode
-from quantgate.quantize.gguf.names import stored
 from quantgate.quantize.gguf.plan import plain_type, tensor_bytes
 from quantgate.quantize.gguf.publish import vouch_for_file
-from quantgate.quantize.gguf.write import layout_of, write_gguf
+from quantgate.quantize.gguf.write import layout_of, numbers_of, write_gguf
 from quantgate.quantize.manifest import BASELINE, Fate, Note
 
 
@@ -36,27 +35,27 @@ def write_mixture(
     """
     layout = layout_of(model)
     lending = sources[Counter(one for one in choice.values() if one != BASELINE).most_common(1)[0][0]]
-    of = {place.name: (lending if tensor.removesuffix(".weight") not in choice else
-                       sources.get(choice[tensor.removesuffix(".weight")]))
-          for tensor, place in layout.places.items()}  # fmt: skip
-    origin = {place.name: (tensor, place) for tensor, place in layout.places.items()}
+    origin = layout.sources
+
+    def lender(file_name: str) -> GgufArtifact | None:
+        layer = origin.get(file_name, "").removesuffix(".weight")
+        return sources.get(choice[layer]) if layer in choice else lending
+
     types = {}
     for file_name in layout.shapes:
-        source = of.get(file_name, lending)
+        source = lender(file_name)
         if source is None:
-            types[file_name] = plain_type(model, origin[file_name][0])
+            types[file_name] = plain_type(model, origin[file_name])
             continue
         if file_name not in source.tensors.file.tensors:
             raise FormatError(f"mix: {source.name} has no tensor '{file_name}', which {model.ref} has; leave it out")
         types[file_name] = source.tensors.file.tensors[file_name].type
 
     def blocks(file_name: str) -> Bytes:
-        source = of.get(file_name, lending)
+        source = lender(file_name)
         if source is not None:
             return source.tensors.file.rows(file_name)
-        tensor, place = origin[file_name]
-        numbers = stored(place, lambda: model.files.read(tensor))
-        return encode(numbers.reshape(-1, numbers.shape[-1]), types[file_name])
+        return encode(numbers_of(model, layout, file_name), types[file_name])
 
     write_gguf(folder / f"{name}.gguf", layout, types, blocks)
     others = {fate.name: fate for fate in lending.manifest.fates}

@@ -18,28 +18,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from quantgate.errors import UnknownName
+from quantgate.formats.ggml import PRESETS
 from quantgate.quantize.gguf.types import TYPES, BlockType
 
-FILE_TYPES = {  # name -> general.file_type, the usual block type
-    "F32": (0, "F32"),
-    "F16": (1, "F16"),
-    "BF16": (32, "BF16"),
-    "Q4_0": (2, "Q4_0"),
-    "Q4_1": (3, "Q4_1"),
-    "Q5_0": (8, "Q5_0"),
-    "Q5_1": (9, "Q5_1"),
-    "Q8_0": (7, "Q8_0"),
-    "Q2_K": (10, "Q2_K"),
-    "Q3_K_S": (11, "Q3_K"),
-    "Q3_K_M": (12, "Q3_K"),
-    "Q3_K_L": (13, "Q3_K"),
-    "Q4_K_S": (14, "Q4_K"),
-    "Q4_K_M": (15, "Q4_K"),
-    "Q5_K_S": (16, "Q5_K"),
-    "Q5_K_M": (17, "Q5_K"),
-    "Q6_K": (18, "Q6_K"),
-    "IQ4_NL": (25, "IQ4_NL"),
-}
+NUMBERS = {  # general.file_type
+    "F32": 0, "F16": 1, "BF16": 32, "Q4_0": 2, "Q4_1": 3, "Q5_0": 8, "Q5_1": 9, "Q8_0": 7, "Q2_K": 10, "Q3_K_S": 11,
+    "Q3_K_M": 12, "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16, "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25,
+}  # fmt: skip
+FILE_TYPES = {name: (number, PRESETS.get(name, name)) for name, number in NUMBERS.items()}  # and the usual block type
 NARROWER = {  # of blocks of 32, where a row does not divide into blocks of 256
     "Q2_K": "Q4_0",
     "Q3_K": "Q4_0",

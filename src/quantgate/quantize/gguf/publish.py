@@ -13,10 +13,9 @@ from typing import Any
 from quantgate.models import OpenedModel
 from quantgate.models.tensors import Entry, TensorFiles
 from quantgate.quantize.gguf.blocks import Bytes, encode
-from quantgate.quantize.gguf.names import stored
 from quantgate.quantize.gguf.plan import FilePlan
 from quantgate.quantize.gguf.presets import FILE_TYPES
-from quantgate.quantize.gguf.write import Layout, config_json, write_gguf
+from quantgate.quantize.gguf.write import Layout, config_json, numbers_of, write_gguf
 from quantgate.quantize.manifest import LEFT_OUT, Fate, Note
 from quantgate.quantize.publish import vouch
 from quantgate.records import disk_errors
@@ -39,18 +38,13 @@ def write_gguf_artifact(
     ``solved``: U8 rows of blocks by the checkpoint's names; ``fates`` are those of all tensors. Raises DiskFull, and
     ArtifactError when the fates do not cover the tensors.
     """
-    blocks, places = TensorFiles(folder, dict(solved)), plan.layout.places
-    origin = {place.name: tensor for tensor, place in places.items()}
+    blocks, sources = TensorFiles(folder, dict(solved)), plan.layout.sources
 
     def rows(name: str) -> Bytes:
-        if name in plan.layout.extra:
-            return encode(plan.layout.extra[name].reshape(1, -1), plan.types[name])
-        tensor = origin[name]
-        place = places[tensor]
+        tensor = sources.get(name, "")
         if tensor in solved:
-            return place.rows_in_file(blocks.read(tensor)).contiguous().numpy()
-        numbers = stored(place, lambda: model.files.read(tensor))
-        return encode(numbers.reshape(-1, numbers.shape[-1]), plan.types[name])
+            return plan.layout.places[tensor].rows_in_file(blocks.read(tensor)).contiguous().numpy()
+        return encode(numbers_of(model, plan.layout, name), plan.types[name])
 
     number = FILE_TYPES[plan.preset][0] if plan.preset else None
     write_gguf(folder / f"{name}.gguf", plan.layout, plan.types, rows, file_type=number)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from quantgate.errors import ArtifactError
+from quantgate.models.tensors import Extent
 from quantgate.quantize.gguf.types import BY_ID, BlockType
 
 MAGIC = b"GGUF"
@@ -32,7 +33,7 @@ MOST_DIMENSIONS = 4
 
 
 @dataclass(frozen=True)
-class Stored:
+class Stored(Extent):
     """Where one tensor lies: ``file[start:end]``, row-major."""
 
     name: str
@@ -40,16 +41,6 @@ class Stored:
     shape: tuple[int, ...]  # as torch writes it: [out, in]
     start: int
     end: int
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.end - self.start
-
-    @property
-    def weights(self) -> int:
-        """How many numbers."""
-        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)

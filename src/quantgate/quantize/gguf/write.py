@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from quantgate.errors import ArtifactError, FormatError
 from quantgate.models import OpenedModel
@@ -42,6 +43,11 @@ class Layout:
     extra: dict[str, Any]  # tensors that no checkpoint holds, float32, by the file's name
     shape: presets.Shape
     notes: tuple[str, ...]  # what the file cannot say
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The checkpoint's name of every tensor, by the file's."""
+        return {place.name: tensor for tensor, place in self.places.items()}
 
 
 def layout_of(model: OpenedModel, name: str = "") -> Layout:
@@ -88,17 +94,21 @@ def make_gguf(
     layout = layout_of(model)
     chosen = dict(types) if types is not None else presets.types_of(preset, layout.shapes, layout.shape)
     number = presets.FILE_TYPES[preset][0] if types is None else None
-    origin = {place.name: (one, place) for one, place in layout.places.items()}
 
     def blocks(name: str) -> Bytes:
-        if name in layout.extra:
-            return quantize(layout.extra[name].reshape(1, -1), chosen[name], None)
-        source, place = origin[name]
-        numbers = stored(place, lambda: model.files.read(source))
-        weights = (importance or {}).get(source.removesuffix(".weight"))
-        return quantize(numbers.reshape(-1, numbers.shape[-1]), chosen[name], weights)
+        weights = (importance or {}).get(layout.sources.get(name, "").removesuffix(".weight"))
+        return quantize(numbers_of(model, layout, name), chosen[name], weights)
 
     return write_gguf(Path(path), layout, chosen, blocks, file_type=number, progress=progress)
+
+
+def numbers_of(model: OpenedModel, layout: Layout, name: str) -> Tensor:
+    """The model's numbers of the tensor that a file calls ``name``, float32 [rows, columns] as the file has them."""
+    if name in layout.extra:
+        return layout.extra[name].reshape(1, -1)  # type: ignore[no-any-return]
+    tensor = layout.sources[name]
+    numbers = stored(layout.places[tensor], lambda: model.files.read(tensor))
+    return numbers.reshape(-1, numbers.shape[-1])
 
 
 def write_gguf(
