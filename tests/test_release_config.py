@@ -63,7 +63,7 @@ WRONG = {
     SMALL + "calibration: {trafic: x}\n": "unknown key 'trafic' in 'calibration'; did you mean 'traffic'? "
     "Known: max_tokens, samples, seed, traffic",
     "capabilities: {math: {margn: 3%}}\nvariants: [W4A16]\n": "unknown key 'margn' in 'capabilities.math'; "
-    "did you mean 'margin'? Known: cases, hard, margin, relative, suite",
+    "did you mean 'margin'? Known: cases, hard, margin, options, path, relative, suite",
     "capabilities: [math]\nvariants: [W8A8, {scheme: W4A16, groupsize: 64}]\n": "unknown key 'groupsize' in "
     "'variants.1'; did you mean 'group_size'? Known: artifact, bits, bytes, container, embeddings, engine, "
     "group_size, keep, kv_cache, latency, lm_head, method, name, options, rotation, runtime, scheme, symmetric, untie",

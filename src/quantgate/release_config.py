@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator
 
 from quantgate.decide import Order
 from quantgate.errors import UsageError, hint
@@ -60,7 +61,19 @@ class CapabilityConfig(Record):
     )
     cases: int = Field(default=400, ge=1, description="cases at most; the test usually stops earlier")
     suite: str | None = Field(
-        default=None, description="your own suite, a JSONL file; left out, the built-in suite of that name"
+        default=None,
+        description="your own suite, a JSONL file; or a published one such as gsm8k; left out, the built-in suite of "
+        "that name",
+    )
+    path: str | None = Field(
+        default=None,
+        exclude_if=lambda path: path is None,  # a configuration without one keeps its digest
+        description="where the files of a published suite lie, as published; left out, the Hugging Face hub",
+    )
+    options: dict[str, JsonValue] = Field(
+        default={},
+        exclude_if=lambda options: not options,
+        description="options of a suite, such as {lengths: [1024, 4096]}",
     )
     hard: int = Field(default=0, ge=0, description="extra hard cases, reported but never judged")
 
@@ -181,9 +194,14 @@ def _relative_to(config: ReleaseConfig, folder: Path) -> ReleaseConfig:
     def seen(name: str | None) -> str | None:
         return str(folder / name) if name and not Path(name).is_absolute() else name
 
+    def suite_seen(name: str | None) -> str | None:
+        """A bare word such as gsm8k or lm_eval:arc_easy names a suite, everything else a file."""
+        return seen(name) if name and not re.fullmatch(r"[\w:,-]+", name) else name
+
     calibration = config.calibration.model_copy(update={"traffic": seen(config.calibration.traffic)})
     capabilities = {
-        name: one.model_copy(update={"suite": seen(one.suite)}) for name, one in config.capabilities.items()
+        name: one.model_copy(update={"suite": suite_seen(one.suite), "path": seen(one.path)})
+        for name, one in config.capabilities.items()
     }
 
     def model_seen(ref: str) -> str:

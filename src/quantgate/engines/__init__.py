@@ -9,17 +9,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pydantic import Field, JsonValue
+
 from quantgate.records import Record, digest_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Prompt(Record):
-    """One conversation to be answered: (role, content) turns, and the answer budget in tokens."""
+def _nothing(value: object) -> bool:
+    return not value
+
+
+class Ask(Record):
+    """What is asked of an answer. What is not asked leaves no trace in a digest."""
+
+    max_tokens: int = 64  # answer budget in tokens
+    tools: tuple[dict[str, JsonValue], ...] = Field(default=(), exclude_if=_nothing)
+    """Functions that may be called, each {"name", "description", "parameters"}: offered in the model's own way."""
+    answer_schema: dict[str, JsonValue] = Field(default={}, exclude_if=_nothing)
+    """JSON Schema of the answer: an engine that holds answers to one (``response_format``) is told."""
+    stop: tuple[str, ...] = Field(default=(), exclude_if=_nothing)
+    """Texts that end the answer; they are not part of it."""
+    plain: bool = Field(default=False, exclude_if=_nothing)
+    """The turns are one text to be continued: no chat template."""
+    choices: tuple[str, ...] = Field(default=(), exclude_if=_nothing)
+    """Continuations to be weighed instead of generated: the answer is JSON, [[log likelihood, greedy], ...]."""
+
+
+class Prompt(Ask):
+    """One conversation to be answered: (role, content) turns, and what is asked of the answer."""
 
     turns: tuple[tuple[str, str], ...]
-    max_tokens: int
 
 
 class Completion(Record):
@@ -31,6 +52,14 @@ class Completion(Record):
     finish: Literal["stop", "length"]
     prefill_s: float = 0.0
     decode_s: float = 0.0
+
+
+class TokenLogprobs(Record):
+    """One token of a known answer as a model saw it coming; natural logarithms."""
+
+    token: str
+    logprob: float
+    top: dict[str, float]  # the most likely tokens in its place; what is left of the mass lies outside them
 
 
 class Failure(Record):
@@ -107,4 +136,12 @@ class Engine(Protocol):
 
     def encode(self, turns: Sequence[tuple[str, str]]) -> list[int]:
         """Token ids of a conversation that may end with an answer."""
+        ...
+
+
+class Remote(Protocol):
+    """What is known of a model behind an interface that gives neither ids nor logits."""
+
+    def answer_logprobs(self, turns: Sequence[tuple[str, str]], top: int) -> list[TokenLogprobs] | Failure:
+        """Every token of the known answer that ``turns`` end with, and the ``top`` likeliest tokens in its place."""
         ...

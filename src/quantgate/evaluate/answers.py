@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from quantgate.engines import Completion, Engine, Failure, Identity, Prompt
+from quantgate.engines import Ask, Completion, Engine, Failure, Identity, Prompt
 from quantgate.errors import EngineError, RecordError
 from quantgate.evaluate.suites import Case
 from quantgate.records import canonical, disk_errors, parse
@@ -112,4 +112,4 @@ class Answers:
 
 def prompt_of(case: Case) -> Prompt:
     turns = tuple((message.role, message.content) for message in case.messages)
-    return Prompt(turns=turns, max_tokens=case.max_tokens)
+    return Prompt(turns=turns, **{name: getattr(case, name) for name in Ask.model_fields})

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from quantgate import plugins
+from quantgate.engines import Ask
 from quantgate.errors import DataError
 from quantgate.records import Record, digest_of
 
@@ -34,7 +35,7 @@ class Message(Record):
     content: str
 
 
-class Case(Record):
+class Case(Ask):
     """One prompt with its reference. ``digest`` (inherited) names its content."""
 
     suite: str
@@ -43,7 +44,6 @@ class Case(Record):
     scorer: str  # plug-in name: exact, numeric, contains ...
     reference: JsonValue  # what that scorer needs to judge an answer
     slices: tuple[str, ...] = ()  # "name=value", e.g. "depth=0.5"
-    max_tokens: int = 64  # answer budget in tokens
     answer: str | None = None  # one right answer, where the suite knows it; calibration and training use it
 
 
