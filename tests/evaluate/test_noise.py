@@ -65,7 +65,7 @@ def test_the_second_asking_comes_from_the_back_a_few_at_a_time(sums, tmp_path):
     prompts = [Prompt(turns=(("user", f"say {at}"),), max_tokens=8) for at in range(20)]
     answers = Again(engine).generate(prompts)
     assert [one.text for one in answers if isinstance(one, Completion)] == [f"SAY {at}" for at in range(20)]
-    assert [len(one) for one in batches] == [TOGETHER, TOGETHER, 20 - 2 * TOGETHER] and batches[0][0] == "say 19"
+    assert [len(one) for one in batches] == [TOGETHER, 20 - TOGETHER] and batches[0][0] == "say 19"
 
 
 def test_a_run_that_goes_on_asks_nothing_twice(sums, tmp_path):

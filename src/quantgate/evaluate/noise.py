@@ -20,7 +20,7 @@ from quantgate.stats.intervals import clopper_pearson
 if TYPE_CHECKING:
     from torch import Tensor
 
-TOGETHER = 7  # prompts of the second asking that go to the engine at a time
+TOGETHER = 17  # prompts of the second asking that go to the engine at a time
 HOW = f"asked from the back, {TOGETHER} at a time"
 CONFIDENCE = 0.95
 
