@@ -33,6 +33,7 @@ __all__ = [
     "Kept",
     "Rules",
     "Selection",
+    "Tell",
     "Turns",
     "choose",
     "chosen_of",

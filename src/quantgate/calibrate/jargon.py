@@ -38,10 +38,12 @@ class Jargon:
         self._pieces: dict[str, int] = {}
         self._running: Counter[int] = Counter()  # pieces -> running words
         self.conversations = 0
+        self._least: int | None = None  # of ``least_pieces``, until more is learned
 
     def learn(self, text: str) -> None:
         """Count one conversation."""
         self.conversations += 1
+        self._least = None
         words = Counter(word.casefold() for word in WORD.findall(text[:READ]))
         slots = [zlib.crc32(word.encode()) % SLOTS for word in words]
         self._held[np.unique(np.array(slots, dtype=np.int64))] += 1
@@ -60,7 +62,9 @@ class Jargon:
 
     def words(self, text: str) -> list[str]:
         """The different words of a domain in ``text``, in order."""
-        least, most = self.least_pieces, max(FEWEST, MOST * self.conversations)
+        if self._least is None:
+            self._least = self.least_pieces
+        least, most = self._least, max(FEWEST, MOST * self.conversations)
         different = list(dict.fromkeys(word.casefold() for word in WORD.findall(text[:READ])))
         held = [int(self._held[zlib.crc32(word.encode()) % SLOTS]) for word in different]
         likely = [word for word, count in zip(different, held, strict=True) if FEWEST <= count <= most]

@@ -22,6 +22,8 @@ from typing import Any
 
 MARK = "MASKED"  # begins what stands for the secret part of a key
 ALNUM = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+NO_START = "1789"  # digits that no card and no national phone number begins with
+SHORTEST = len("1.2.3.4")  # of all that is found
 EXAMPLES = ("example.com", "example.org", "example.net")
 AGAIN = 8  # times that a text is looked through: a mask may join what stood beside it to a new find
 
@@ -54,7 +56,8 @@ VENDORS = {
 
 @dataclass(frozen=True)
 class Kind:
-    """How one kind is found: ``hint`` is in every text that may hold it; groups ``kept`` and ``secret`` of the pattern
+    """How one kind is found: ``hint`` is in every text that may hold it (none: keys begin with a known prefix, the
+    others have eight digits close together); groups ``kept`` and ``secret`` of the pattern
     (the whole match, where it has none), and what its check digits say."""
 
     name: str
@@ -118,7 +121,7 @@ def _is_ip(text: str) -> bool:
 
 def _is_email(text: str) -> bool:
     domain = text.rpartition("@")[2].lower()
-    return not any(domain == one or domain.endswith(f".{one}") for one in EXAMPLES)
+    return _unmarked(text) and not any(domain == one or domain.endswith(f".{one}") for one in EXAMPLES)
 
 
 def _unmarked(text: str) -> bool:
@@ -166,15 +169,15 @@ def _mask_phone(text: str, rng: random.Random) -> str:
 def _mask_card(text: str, rng: random.Random) -> str:
     """Its first digit and its layout, and a check digit that is wrong."""
     places = [at for at, one in enumerate(text) if one.isdigit()]
-    signs = [rng.choice("0123456789") if at in places[1:] else one for at, one in enumerate(text)]
+    signs = [rng.choice(NO_START) if at in places[1:] else one for at, one in enumerate(text)]
     if luhn(re.sub(r"\D", "", "".join(signs))):
-        signs[places[-1]] = str((int(signs[places[-1]]) + 1) % 10)
+        signs[places[-1]] = NO_START[(NO_START.index(signs[places[-1]]) + 1) % len(NO_START)]
     return "".join(signs)
 
 
 def _mask_iban(text: str, rng: random.Random) -> str:
     """Its country and layout; check digits 00, which no IBAN has."""
-    rest = _signs(text[4:], rng)
+    rest = "".join(rng.choice(NO_START) if one.isdigit() else one for one in _signs(text[4:], rng))
     return f"{text[:2]}00{rest}"
 
 
@@ -196,7 +199,7 @@ def _kinds() -> tuple[Kind, ...]:
     phone = (
         r"(?<![\w.+/=*-])(?:\+\d{1,3}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){2,4}"  # +49 30 1234 5678
         r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[.-]\d{3}[.-]\d{4}"  # (212) 555-7890
-        r"|0\d{1,4}[ /-]\d{2,4}(?:[ -]?\d{2,4}){1,3})(?![\w-]|[.,]\d)"  # 030 1234 5678
+        r"|0[1-9](?:[ .-]\d\d){4}|0[1-9]\d{0,3}[ /-]\d{2,4}(?:[ -]?\d{2,4}){1,2})(?![\w-]|[.,]\d)"  # 030 1234 5678
     )
     v4 = r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)"
     v6 = r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){3,7}[0-9a-fA-F]{1,4}(?![\w:])"
@@ -234,9 +237,8 @@ DIGITS = re.compile(
 @dataclass(frozen=True)
 class Find:
     kind: Kind
-    start: int
+    start: int  # of the secret itself, behind the prefix that is kept
     end: int
-    kept: int  # signs in front that are no secret
 
 
 def find(text: str) -> list[Find]:
@@ -249,26 +251,44 @@ def find(text: str) -> list[Find]:
     """
     found: list[Find] = []
     for one in _possible(text):
-        for match in one.pattern.finditer(text):
-            secret = "secret" in one.pattern.groupindex
-            start, end = match.span("secret") if secret else match.span()
-            if one.valid(text[start:end]) and not any(start < other.end and other.start < end for other in found):
-                found.append(Find(one, start, end, start - match.start()))
+        for start, end in _spans(one, text):
+            if not any(start < other.end and other.start < end for other in found):
+                found.append(Find(one, start, end))
     return sorted(found, key=lambda one: one.start)
+
+
+def _spans(kind: Kind, text: str) -> Iterator[tuple[int, int]]:
+    """Where the secrets of a kind stand. A number is tried without the groups of digits that follow it, too: the
+    pattern takes as many as it can, and "4111 1111 1111 1111 12" is a card and a twelve."""
+    group = "secret" if "secret" in kind.pattern.groupindex else 0
+    at = 0
+    while match := kind.pattern.search(text, at):
+        start, end = match.span(group)
+        while not (kind.pattern.fullmatch(text, match.start(), end) or group) or not kind.valid(text[start:end]):
+            shorter = max(text.rfind(" ", start, end), text.rfind("-", start, end))
+            end = shorter if group == 0 and kind.hint == "" else -1
+            if end <= start:
+                break
+        if end > start:
+            yield start, end
+        at = max(end, match.start() + 1)
 
 
 def _possible(text: str) -> Iterator[Kind]:
     """The kinds whose pattern is worth a look: most texts hold no sign of any."""
-    keys, digits = ANY_KEY.search(text), DIGITS.search(text)
-    for one in KINDS:
-        if one.name.endswith(" key") and not one.hint:
+    keys = digits = None
+    for one in KINDS if len(text) >= SHORTEST else ():
+        if one.hint:
+            if one.hint in text:
+                yield one
+        elif one.name.endswith(" key"):
+            keys = bool(ANY_KEY.search(text)) if keys is None else keys
             if keys:
                 yield one
-        elif one.name in ("IBAN", "card number", "phone number"):
+        else:
+            digits = bool(DIGITS.search(text)) if digits is None else digits
             if digits:
                 yield one
-        elif one.hint in text:
-            yield one
 
 
 class Masker:

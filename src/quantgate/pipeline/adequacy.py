@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -105,8 +106,8 @@ def _ranges(
     file = folder / f"ranges-{digest_of([LAYOUT, tool_version(), model.weights_digest, samples, others])[7:39]}.json"
     known = _load(Ranges, file)
     if known is None:
-        cut = [batches(one, vocabulary, model.context, BATCH_TOKENS) for one in (samples, others)]
-        rates = clip_rates(model, *cut, lambda done, total: told("measuring ranges", done, total, ""))
+        seen, held = (batches(one, vocabulary, model.context, BATCH_TOKENS) for one in (samples, others))
+        rates = clip_rates(model, seen, held, lambda done, total: told("measuring ranges", done, total, ""))
         known = Ranges(rates=tuple(rates))
         known.save(file)
     return known.rates
@@ -199,10 +200,12 @@ def summary(
     """``moved`` holds the whole set first, then ``half ...`` and ``redrawn ...``; the sentence follows from them."""
     rows = tuple(Resampled(name=name, samples=count, kl=_mean(one)) for name, count, one in moved)
     whole = moved[0][2]
-    halves = [one for name, _, one in moved if name.startswith("half")]
-    gains = [gain(whole, half) for half in halves]
-    rise = sum(one[0] for one in gains) / len(gains)
-    error = math.sqrt(sum(one[1] ** 2 for one in gains)) / len(gains)
+    gains = [gain(whole, one) for name, _, one in moved if name.startswith("half")]
+    redrawn = [_mean(one) for name, _, one in moved if name.startswith("redrawn")]
+    rise = sum(one for one, _ in gains) / len(gains)
+    # halves share no sample: their noise by draw is independent, that by conversation is not
+    drawn = (statistics.variance(one for one, _ in gains) + statistics.variance(redrawn)) / 2
+    error = math.sqrt(drawn / len(gains) + max(one for _, one in gains) ** 2)
     return Adequacy(
         variant=variant,
         held_out=held_out,
@@ -242,7 +245,9 @@ def _sentence(rows: Sequence[Resampled], rise: float, error: float) -> str:
         return f"More samples would help: {seen}, {redrawn}; ask for {2 * rows[0].samples}."
     if share + sure <= max(GAIN, spread):
         return f"More samples would not help: {seen}, {redrawn}."
-    return f"Whether more samples would help is not decided: {seen}, {redrawn}; bring more held-out traffic."
+    return (
+        f"Whether more samples would help is not decided: {seen}, {redrawn}; bring more traffic, or try another seed."
+    )
 
 
 def _load(kind: type[R], file: Path) -> R | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 from rich.console import Console
 
 from quantgate.calibrate import Audit, CalibrationSet
+from quantgate.calibrate.audit import SliceRow
 from quantgate.calibrate.slices import CATALOGUE
 from quantgate.quantize.ranges import ClipRate
 from quantgate.records import Record
@@ -38,7 +38,7 @@ class Adequacy(Record):
     rates: tuple[ClipRate, ...]
     drift: tuple[Resampled, ...]  # the whole set first
     rise: float  # mean of the halves' drift over that of the whole set, nats per token
-    rise_se: float  # its standard error, conversations as units
+    rise_se: float  # its standard error, over held-out conversations and over which samples were drawn
     sentence: str  # whether more samples would help
 
 
@@ -150,7 +150,7 @@ def calibration_page(found: CalibrationReport) -> str:
     )
 
 
-def _row(row: Any, audit: Audit) -> tuple[str, str, int, str, int, str]:
+def _row(row: SliceRow, audit: Audit) -> tuple[str, str, int, str, int, int | str]:
     about = CATALOGUE[row.name].about if row.name in CATALOGUE else ""
     return row.name, about, row.traffic, share(row.traffic, audit), row.samples, audit.required.get(row.name, "")
 
