@@ -72,8 +72,8 @@ def refuse_broken(broken: int, lines: int, allowed: float, first: list[BrokenLin
     shown = "; ".join(f"{one.file}, line {one.line}: {one.problem}" for one in first[:SHOWN])
     more = f" and {broken - SHOWN} more" if broken > SHOWN else ""
     raise DataError(
-        f"{broken} of {lines} lines of the traffic are broken, {100 * allowed:.3g} % of them may be: {shown}{more}; mend them, "
-        "or allow more under calibration: broken"
+        f"{broken} of {lines} lines of the traffic are broken, {100 * allowed:.3g} % of them may be: {shown}{more}; "
+        "mend them, or allow more under calibration: broken"
     )
 
 
