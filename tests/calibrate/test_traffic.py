@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quantgate.calibrate import Rules, select
 from quantgate.calibrate.conversation import conversation
 from quantgate.calibrate.traffic import LONGEST_LINE, Place, fetch, lines
 from quantgate.errors import DataError
@@ -178,6 +181,17 @@ def test_a_line_of_any_length_is_never_whole_in_memory(tmp_path: Path, monkeypat
     assert "longer than" in read[0].problem
     assert peak < 1 << 20
     assert LONGEST_LINE == 64 << 20
+
+
+def test_a_pipe_is_read_like_a_file(small: Any, write: Any, tmp_path: Path) -> None:
+    path, pipe = write([CHAT, "second question"]), tmp_path / "pipe" / "traffic.jsonl"
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    feeding = threading.Thread(target=lambda: pipe.write_bytes(path.read_bytes()))
+    feeding.start()
+    found = select(small, [pipe], Rules(2))
+    feeding.join()
+    assert found == select(small, [path], Rules(2))
 
 
 def test_a_file_that_changed_in_between_is_refused(write: Any) -> None:

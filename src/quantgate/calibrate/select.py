@@ -24,7 +24,7 @@ from quantgate.calibrate.near import Near, Shingles, shingles
 from quantgate.calibrate.render import lengths_of
 from quantgate.calibrate.secrets import Masker
 from quantgate.calibrate.slices import AT_LEAST, check_requirement, slices_of
-from quantgate.calibrate.traffic import Place, fetch, lines
+from quantgate.calibrate.traffic import Place, fetch, lines, readable_twice
 from quantgate.errors import DataError
 from quantgate.models import OpenedModel
 
@@ -97,7 +97,11 @@ def select(model: OpenedModel, paths: Sequence[Path], rules: Rules, tell: Tell |
     """
     for name in rules.require:
         check_requirement(name)
-    tell = tell or (lambda _what, _done, _total: None)
+    with readable_twice(paths) as files:
+        return _select(model, files, rules, tell or (lambda _what, _done, _total: None))
+
+
+def _select(model: OpenedModel, paths: Sequence[Path], rules: Rules, tell: Tell) -> Selection:
     survey = _Survey(model, paths, rules, tell)
     scan = _Scan(survey, rules, tell)
     refuse_unmet(rules.require, scan.counts, scan.lengths, "the traffic holds")

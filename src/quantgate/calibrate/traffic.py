@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from quantgate.calibrate.conversation import MEND, Conversation, Turns, conversation
 from quantgate.errors import DataError
+from quantgate.records import disk_errors
 
 LONGEST_LINE = 64 << 20  # bytes; one that is longer is broken, and is never whole in memory
 KEY = "calibration: traffic"  # where a release.yaml names the files
@@ -109,6 +112,22 @@ def fetch(paths: Sequence[Path], places: Iterable[Place]) -> Iterator[tuple[Plac
                     ) from None
 
 
+@contextmanager
+def readable_twice(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """The same files; a pipe is copied into a temporary folder that nobody else may read, and that goes afterwards."""
+    with TemporaryDirectory(prefix="quantgate-") as folder:
+        found = []
+        for at, path in enumerate(paths):
+            if path.exists() and not path.is_file() and not path.is_dir():
+                copy = Path(folder) / str(at) / path.name
+                copy.parent.mkdir()
+                with disk_errors(copy), path.open("rb") as pipe, copy.open("wb") as file:
+                    shutil.copyfileobj(pipe, file)
+                path = copy
+            found.append(path)
+        yield found
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -118,17 +137,13 @@ def _size(path: Path) -> int:
 
 def _raw_lines(path: Path, key: str, tell: Callable[[int], None] | None = None) -> Iterator[tuple[int, int, bytes]]:
     """Number, offset and bytes of each line that is not blank; of one that is too long, its beginning."""
-    number = 0
+    number = begin = 0
     with _opened(path, key) as (file, on_disk):
-        while True:
-            offset = file.tell()
-            raw = file.readline(LONGEST_LINE + 1)
-            if not raw:
-                break
-            number += 1
-            longer = raw
+        while raw := file.readline(LONGEST_LINE + 1):
+            number, offset, begin, longer = number + 1, begin, begin + len(raw), raw
             while len(longer) > LONGEST_LINE and not longer.endswith(b"\n"):
                 longer = file.readline(LONGEST_LINE + 1)
+                begin += len(longer)
             if number == 1:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")  # some editors put a byte order mark in front
             if tell is not None and number % 256 == 0:

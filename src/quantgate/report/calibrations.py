@@ -112,6 +112,10 @@ def left_out(found: CalibrationSet) -> list[str]:
         f"{len(found.samples):,} samples of {found.asked:,} asked for, {found.tokens:,} tokens, {found.cut:,} cut; "
         f"from {audit.lines:,} lines of {', '.join(audit.files)}, the longest of {audit.longest:,} tokens"
     ]
+    if found.cut:
+        told.append(
+            f"{found.cut:,} samples end before their conversation does; raise the token limit to calibrate on the rest"
+        )
     if audit.broken:
         told.append(f"{audit.broken:,} lines are broken and were left out:")
     if audit.unfit:
