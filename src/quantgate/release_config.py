@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, JsonValue, field_validator
 
-from quantgate.calibrate.select import Rule
+from quantgate.calibrate.scan import Rule
 from quantgate.calibrate.slices import CATALOGUE, check_requirement
 from quantgate.decide import Order
 from quantgate.errors import UsageError, hint

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantgate.calibrate.secrets import KINDS, VENDORS, Masker, find, luhn, mod97
+from quantgate.calibrate.kinds import KINDS, VENDORS, luhn, mod97
+from quantgate.calibrate.secrets import Masker, find
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 RAN = "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY3zA5bC7dE9fG1hJ3kL5mN7pQ9rS1tU3vW5xY7z"

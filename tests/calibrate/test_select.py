@@ -259,14 +259,14 @@ def test_missing_slices_are_named_with_what_to_add(small: Any, write: Any) -> No
 
 def test_memory_holds_candidates_and_not_the_traffic(small: Any, tmp_path: Path) -> None:
     """Four times the lines, within a tenth the same candidates in memory."""
-    from quantgate.calibrate.select import HELD_OUT, SPARE, _Scan, _Survey
+    from quantgate.calibrate.scan import HELD_OUT, SPARE, Scan, Survey
 
     sizes = []
     for count in (1500, 6000):
         path = tmp_path / f"{count}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in plain(count)))
         rules = Rules(16)
-        scan = _Scan(_Survey(small, [path], rules, lambda *_: None), rules, lambda *_: None)
+        scan = Scan(Survey(small, [path], rules, lambda *_: None), rules, lambda *_: None)
         sizes.append(len(scan.overall.kept) + sum(len(heap.kept) for heap in scan.by_name.values()))
         assert len(scan.overall.kept) == SPARE * 16 + HELD_OUT
     assert sizes[1] <= 1.1 * sizes[0]

@@ -2,8 +2,9 @@
 
     traffic.jsonl -> lines -> conversations without secrets -> slices -> a choice that covers them -> token ids
 
-``traffic`` reads files line by line, ``conversation`` reads one line, ``secrets`` masks, ``slices`` says what a
-conversation is a sample of, ``select`` chooses, ``audit`` tells what became of the traffic, ``render`` makes token ids.
+``traffic`` reads files line by line, ``conversation`` reads one line, ``secrets`` masks (``kinds`` says what),
+``slices`` says what a conversation is a sample of, ``scan`` goes through the files, ``select`` chooses, ``audit`` tells
+what became of the traffic, ``render`` makes token ids, ``folder`` keeps a set on disk.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from quantgate.calibrate.audit import Audit
 from quantgate.calibrate.conversation import ROLES, Conversation, Turns
 from quantgate.calibrate.folder import Kept, is_folder, read_folder
 from quantgate.calibrate.render import ids_of
-from quantgate.calibrate.select import Rules, Selection, Tell, select
+from quantgate.calibrate.scan import Rules, Tell
+from quantgate.calibrate.select import Selection, select
 from quantgate.calibrate.traffic import json_lines, read_traffic
 from quantgate.models import OpenedModel
 from quantgate.records import Record
