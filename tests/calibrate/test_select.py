@@ -257,6 +257,16 @@ def test_missing_slices_are_named_with_what_to_add(small: Any, write: Any) -> No
     assert any("add whole exchanges in which the answer refuses" in sentence for sentence in missing)
 
 
+def test_functions_that_no_sample_is_of_are_told_in_one_sentence(small: Any, write: Any) -> None:
+    rows = [
+        {**conversation(row["prompt"]).body(), "tools": [{"function": {"name": f"f{at}"}}]}
+        for at, row in enumerate(plain(60))
+    ]
+    found = select(small, [write(rows)], Rules(12))
+    told = [sentence for sentence in found.audit.missing if "functions" in sentence]
+    assert told == ["no sample is of 48 of the functions in the traffic: take more samples, or require them"]
+
+
 def test_memory_holds_candidates_and_not_the_traffic(small: Any, tmp_path: Path) -> None:
     """Four times the lines, within a tenth the same candidates in memory."""
     from quantgate.calibrate.scan import HELD_OUT, SPARE, Scan, Survey

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from quantgate.calibrate.conversation import MEND
 from quantgate.calibrate.slices import CATALOGUE, check_requirement, count_of, lower_end
 from quantgate.errors import DataError
 from quantgate.records import Record
@@ -61,7 +62,13 @@ class Audit(Record):
         told += [
             f"no sample is of '{row.name}', {row.traffic} of the traffic are: take more samples, or require it"
             for row in bare
+            if not row.name.startswith("tool=")
         ]
+        functions = sum(row.name.startswith("tool=") for row in bare)
+        if functions:
+            told.append(
+                f"no sample is of {functions} of the functions in the traffic: take more samples, or require them"
+            )
         return tuple(told)
 
 
@@ -69,7 +76,8 @@ def refuse_broken(broken: int, lines: int, allowed: float, first: list[BrokenLin
     """Raises DataError when more than the allowed share of the lines is broken; names the first ones."""
     if broken <= allowed * lines:
         return
-    shown = "; ".join(f"{one.file}, line {one.line}: {one.problem}" for one in first[:SHOWN])
+    told = [f"{one.file}, line {one.line}: {one.problem.removesuffix(f'; {MEND}')}" for one in first[:SHOWN]]
+    shown = "; ".join(told)
     more = f" and {broken - SHOWN} more" if broken > SHOWN else ""
     raise DataError(
         f"{broken} of {lines} lines of the traffic are broken, {100 * allowed:.3g} % of them may be: {shown}{more}; "
@@ -87,7 +95,8 @@ def refuse_unmet(required: Mapping[str, int], counts: Mapping[str, int], lengths
     if unmet:
         name = next(iter(unmet)).partition(":")[0]
         add = CATALOGUE[name].add if name in CATALOGUE else f"conversations of '{name}'"
-        raise DataError(f"calibration: require: {'; '.join(unmet)}; add {add}, take more samples, or require less")
+        do = "take more samples" if "room" in held else f"add {add}"
+        raise DataError(f"calibration: require: {'; '.join(unmet)}; {do}, or require less")
 
 
 def order(row: SliceRow) -> tuple[int, int, str]:
