@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, JsonValue, field_validator
 
+from quantgate.calibrate.scan import Rule
+from quantgate.calibrate.slices import CATALOGUE, check_requirement
 from quantgate.decide import Order
 from quantgate.errors import UsageError, hint
 from quantgate.quantize.manifest import EVENTS
@@ -42,12 +44,40 @@ class CalibrationConfig(Record):
 
     traffic: str | None = Field(
         default=None,
-        description="JSONL file of real traffic, one {'messages': [...]} or {'prompt': ...} per line; "
+        description="JSONL file of real traffic (.jsonl or .jsonl.gz), one {'messages': [...]}, {'request': ..., "
+        "'response': ...} or {'prompt': ...} per line, or a folder of quantgate calibrate, which is taken whole; "
         "left out, samples come from the suites' calibrate split",
     )
     samples: int = Field(default=256, ge=1, description="how many samples")
     max_tokens: int = Field(default=512, ge=8, description="longer samples are cut here, in tokens")
     seed: int = Field(default=0, description="fixes which samples are taken")
+    secrets: Rule = Field(
+        default="mask",
+        exclude_if=lambda rule: rule == "mask",
+        description="keys, e-mail addresses, phone, card and account numbers and the like in the traffic: mask them, "
+        "drop the conversation, or refuse the file",
+    )
+    broken: Fraction = Field(
+        default=0.01, ge=0, lt=1, exclude_if=lambda share: share == 0.01, description="lines of it that may be broken"
+    )
+    require: dict[str, int] = Field(
+        default={},
+        exclude_if=lambda required: not required,
+        description="samples of a slice that there must be, such as {tools: 20, language=de: 10, length>=2048: 5}; "
+        f"slices: {', '.join(CATALOGUE)}, tool=..., json=..., language=..., length>=...",
+    )
+
+    @field_validator("require")
+    @classmethod
+    def _slices(cls, value: dict[str, int]) -> dict[str, int]:
+        for name, least in value.items():
+            try:
+                check_requirement(name)
+            except UsageError as problem:
+                raise ValueError(str(problem)) from None
+            if least < 1:
+                raise ValueError(f"{name}: {least} samples require nothing; expected 1 or more")
+        return value
 
 
 class CapabilityConfig(Record):

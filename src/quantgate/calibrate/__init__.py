@@ -1,20 +1,49 @@
-"""Calibration: the samples that quantization may see, from the user's traffic or from conversations of a caller."""
+"""Calibration: the samples that quantization may see, from the user's traffic or from conversations of a caller.
+
+    traffic.jsonl -> lines -> conversations without secrets -> slices -> a choice that covers them -> token ids
+
+``traffic`` reads files line by line, ``conversation`` reads one line, ``secrets`` masks (``kinds`` says what),
+``slices`` says what a conversation is a sample of, ``scan`` goes through the files, ``select`` chooses, ``audit`` tells
+what became of the traffic, ``render`` makes token ids, ``folder`` keeps a set on disk.
+"""
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from quantgate.errors import DataError
+from pydantic import Field
+
+from quantgate.calibrate.audit import Audit
+from quantgate.calibrate.conversation import ROLES, Conversation, Turns
+from quantgate.calibrate.folder import Kept, is_folder, read_folder
+from quantgate.calibrate.render import ids_of
+from quantgate.calibrate.scan import Rules, Tell
+from quantgate.calibrate.select import Selection, select
+from quantgate.calibrate.traffic import json_lines, read_traffic
 from quantgate.models import OpenedModel
-from quantgate.records import Record, digest_of
+from quantgate.records import Record
 
-Turns = tuple[tuple[str, str], ...]  # (role, content), may end with an assistant turn
-ROLES = ("system", "user", "assistant", "tool")
+__all__ = [
+    "ROLES",
+    "Audit",
+    "CalibrationSet",
+    "Chosen",
+    "Conversation",
+    "Kept",
+    "Rules",
+    "Selection",
+    "Tell",
+    "Turns",
+    "choose",
+    "chosen_of",
+    "from_traffic",
+    "json_lines",
+    "read_traffic",
+    "select",
+]
 
 
 class CalibrationSet(Record):
@@ -25,6 +54,8 @@ class CalibrationSet(Record):
     tokens: int
     cut: int  # samples shortened to the token limit
     asked: int  # samples asked for
+    audit: Audit | None = Field(default=None, exclude_if=lambda audit: audit is None)
+    """How it came out of traffic; sets of a caller's conversations have none."""
 
 
 @dataclass(frozen=True)
@@ -32,73 +63,6 @@ class Chosen:
     record: CalibrationSet
     turns: list[Turns]
     ids: list[list[int]]
-
-
-def json_lines(path: Path, key: str) -> Iterator[tuple[str, Any]]:
-    """``("traffic.jsonl, line 3", value)`` for every line of a JSONL file that is not blank.
-
-    ``key`` is where the user named the file. Raises DataError for a file that cannot be read, and for the first line
-    that is not JSON; NaN and Infinity are not JSON.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark in front
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; name an existing one under {key}") from None
-    except UnicodeDecodeError as broken:
-        raise DataError(f"{path}: not UTF-8 text near byte {broken.start}; save it as UTF-8") from None
-    except OSError as problem:
-        raise DataError(f"{path}: cannot be read ({problem.strerror}); name a JSONL file under {key}") from None
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON text may hold other line separators
-        if line.strip():
-            where = f"{path}, line {number}"
-            yield where, _json(line, where)
-
-
-def _json(line: str, where: str) -> Any:
-    def refuse(name: str) -> None:
-        raise DataError(f"{where}: {name} is not JSON; mend or remove the line")
-
-    try:
-        value = json.loads(line, parse_constant=refuse)
-        json.dumps(value, ensure_ascii=False).encode()
-    except json.JSONDecodeError as broken:
-        what = f"not valid JSON ({broken.msg}, column {broken.colno})"
-        raise DataError(f"{where}: {what}; mend or remove the line") from None
-    except UnicodeEncodeError:
-        raise DataError(f"{where}: holds half of a character (a lone surrogate); mend or remove the line") from None
-    return value
-
-
-def read_traffic(path: Path) -> list[Turns]:
-    """Conversations of a JSONL file: ``{"messages": [{"role", "content"}, ...]}`` or ``{"prompt", "completion"?}``.
-
-    Raises DataError naming the first broken line by its number.
-    """
-    found = [_turns(row, where) for where, row in json_lines(path, "calibration: traffic")]
-    if not found:
-        raise DataError(f"{path}: holds no conversation; expected one JSON object per line")
-    return found
-
-
-def _turns(row: Any, where: str) -> Turns:
-    if isinstance(row, dict) and isinstance(row.get("prompt"), str):
-        answer = row.get("completion")
-        if answer is not None and not isinstance(answer, str):
-            raise DataError(f"{where}: 'completion' is not text; mend or remove the line")
-        return (("user", row["prompt"]), *([] if answer is None else [("assistant", answer)]))
-    messages = row.get("messages") if isinstance(row, dict) else None
-    if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: expected 'messages' (a list) or 'prompt' (text); mend or remove the line")
-    turns = []
-    for message in messages:
-        role = message.get("role") if isinstance(message, dict) else None
-        content = message.get("content") if isinstance(message, dict) else None
-        if role not in ROLES or not isinstance(content, str):
-            raise DataError(f"{where}: every message needs a role ({', '.join(ROLES)}) and text as content")
-        turns.append((role, content))
-    if turns[0][0] == "assistant":
-        raise DataError(f"{where}: begins with an answer, so nothing was asked; mend or remove the line")
-    return tuple(turns)
 
 
 def choose(
@@ -110,23 +74,46 @@ def choose(
     Fewer conversations than asked for are all used; the record says how many were asked.
     """
     drawn = random.Random(f"calibrate/{seed}").sample(range(len(conversations)), min(samples, len(conversations)))
-    turns = [conversations[index] for index in sorted(drawn)]
-    ids = [_ids(model, one) for one in turns]
+    some = [_of_turns(conversations[index]) for index in sorted(drawn)]
+    return chosen_of(model, some, source=source, asked=samples, max_tokens=max_tokens)
+
+
+def from_traffic(model: OpenedModel, path: Path, rules: Rules, *, max_tokens: int, tell: Tell | None = None) -> Chosen:
+    """The calibration set of raw traffic, chosen by ``rules``, or of a folder that was chosen before, taken whole.
+
+    Raises what ``select`` and ``read_folder`` raise.
+    """
+    if is_folder(path):
+        kept, samples = read_folder(path)
+        source, asked, audit = kept.source, kept.asked, kept.audit
+    else:
+        found = select(model, [path], rules, tell)
+        source, asked, audit, samples = path.name, rules.samples, found.audit, found.samples
+    return chosen_of(model, samples, source=source, asked=asked, max_tokens=max_tokens, audit=audit)
+
+
+def chosen_of(
+    model: OpenedModel,
+    samples: Sequence[Conversation],
+    *,
+    source: str,
+    asked: int,
+    max_tokens: int,
+    audit: Audit | None = None,
+) -> Chosen:
+    """These conversations as token ids, each cut to ``max_tokens`` or to what the model's context holds."""
+    ids = [ids_of(model, one) for one in samples]
     limit = min(max_tokens, model.context)
     record = CalibrationSet(
         source=source,
-        samples=tuple(digest_of(one) for one in turns),
+        samples=tuple(one.digest for one in samples),
         tokens=sum(min(len(one), limit) for one in ids),
         cut=sum(len(one) > limit for one in ids),
-        asked=samples,
+        asked=asked,
+        audit=audit,
     )
-    return Chosen(record, turns, [one[:limit] for one in ids])
+    return Chosen(record, [one.turns for one in samples], [one[:limit] for one in ids])
 
 
-def _ids(model: OpenedModel, turns: Turns) -> list[int]:
-    """The whole conversation, answers included: quantization must see activations of answers too."""
-    asked = turns[:-1] if turns[-1][0] == "assistant" else turns
-    ids = model.encode([{"role": role, "content": content} for role, content in asked])
-    if len(asked) < len(turns):
-        ids += model.tokenizer.encode(turns[-1][1], add_special_tokens=False)
-    return ids
+def _of_turns(turns: Turns) -> Conversation:
+    return Conversation(tuple({"role": role, "content": content} for role, content in turns))

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from quantgate.cli import compare, demo, export, init, inspect, quantize, repair, report, run, train
+from quantgate.cli import calibrate, compare, demo, export, init, inspect, quantize, repair, report, run, train
 from quantgate.cli.screen import errors
 from quantgate.errors import QuantgateError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
+app.command("calibrate")(calibrate.calibrate)
 app.command("compare")(compare.compare)
 app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)

@@ -9,7 +9,10 @@ import typer
 
 Model = Annotated[str, typer.Argument(help="A folder, a Hugging Face id, or quantgate/reference.")]
 Traffic = Annotated[
-    Path | None, typer.Option(help="Your traffic as JSONL; left out, the built-in suites' calibrate split.")
+    Path | None,
+    typer.Option(
+        help="Traffic as JSONL, or a folder of quantgate calibrate; left out, the built-in suites' calibrate split."
+    ),
 ]
 Samples = Annotated[int, typer.Option(min=1, help="Conversations to calibrate with.")]
 MaxTokens = Annotated[int, typer.Option(min=8, help="Tokens of each, at most.")]

@@ -110,7 +110,7 @@ def _run(this: Run) -> RunReport:
     chosen = None
     if recipes or mixed:
         with this.stage("choose the calibration set"):
-            chosen = calibration_of(config, model)
+            chosen = calibration_of(config, model, lambda what, done, total: this.progress(what, done, total, ""))
             check_overlap(chosen.turns, [case for group in cases.gate.values() for case in group])
     with alone_in(this.out):
         if chosen is not None:

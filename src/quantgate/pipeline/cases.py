@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantgate import calibrate, decide
-from quantgate.calibrate import Chosen, Turns
+from quantgate.calibrate import Chosen, Rules, Tell, Turns
 from quantgate.errors import UnknownName, UsageError
 from quantgate.evaluate import suites
 from quantgate.evaluate.compare import visiting_order
@@ -14,7 +14,7 @@ from quantgate.evaluate.evidence import Gate
 from quantgate.evaluate.files import check_cases, read_suite
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel
-from quantgate.release_config import CapabilityConfig, ReleaseConfig
+from quantgate.release_config import CalibrationConfig, CapabilityConfig, ReleaseConfig
 
 
 @dataclass
@@ -70,16 +70,26 @@ def gate_cases(name: str, wanted: CapabilityConfig, seed: int) -> tuple[list[Cas
     return cases, hard
 
 
-def calibration_of(config: ReleaseConfig, model: OpenedModel) -> Chosen:
+def calibration_of(config: ReleaseConfig, model: OpenedModel, tell: Tell | None = None) -> Chosen:
     """The calibration set: the user's traffic, or the calibrate split of the built-in suites."""
     wanted = config.calibration
     if wanted.traffic is not None:
-        conversations, source = calibrate.read_traffic(Path(wanted.traffic)), Path(wanted.traffic).name
-    else:
-        conversations, source = suite_conversations(wanted.samples, wanted.seed), "suites' calibrate split"
+        return calibrate.from_traffic(
+            model, Path(wanted.traffic), rules_of(wanted), max_tokens=wanted.max_tokens, tell=tell
+        )
+    conversations = suite_conversations(wanted.samples, wanted.seed)
     return calibrate.choose(
-        model, conversations, source=source, samples=wanted.samples, max_tokens=wanted.max_tokens, seed=wanted.seed
+        model,
+        conversations,
+        source="suites' calibrate split",
+        samples=wanted.samples,
+        max_tokens=wanted.max_tokens,
+        seed=wanted.seed,
     )
+
+
+def rules_of(wanted: CalibrationConfig) -> Rules:
+    return Rules(wanted.samples, wanted.seed, wanted.secrets, wanted.broken, wanted.require)
 
 
 def suite_conversations(count: int, seed: int) -> list[Turns]:

@@ -171,3 +171,24 @@ def _ticks(low: float, high: float) -> list[float]:
         if (high - low) / step <= 8:
             break
     return [step * index for index in range(int(low / step), int(high / step) + 1)]
+
+
+def strip(points: Sequence[tuple[str, float]], what: str) -> Markup:
+    """Values on one line each from zero on; the first is the one that the others are held against."""
+    left, width, row, top = 130, 430, 24, 12
+    right_edge = 1.15 * max((value for _, value in points), default=0.0) or 1.0
+    height = top + row * len(points)
+
+    def x(value: float) -> float:
+        return left + width * value / right_edge
+
+    parts = [_open(left + width + 90, height + 44, what)]
+    for step in range(5):
+        at = right_edge * step / 4
+        parts += [_rule(x(at), top, x(at), height, "grid"), _text(x(at), height + 18, f"{at:.3g}")]
+    for index, (name, value) in enumerate(points):
+        y, ink = top + row * index + row / 2, INKS[0] if index == 0 else INKS[3]
+        parts += [_text(left - 12, y + 4, name, "label", "end"), _rule(left, y, x(value), y, "span", ink)]
+        parts += [_dot(x(value), y, 5, ink), _text(x(value) + 10, y + 4, f"{value:.3g}", "tick", "start")]
+    parts += [_text(left + width / 2, height + 38, what), "</svg>"]
+    return Markup("".join(parts))

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantgate.evaluate.scorers import Score, Unscored
-from quantgate.evaluate.scorers.refusal import EXPECTED, classify, score
+from quantgate.evaluate.scorers.refusal import EXPECTED, score
+from quantgate.manner import classify
 
 XSTEST = Path(__file__).resolve().parents[4] / "shared" / "data" / "xstest"
 

@@ -10,9 +10,10 @@ import pytest
 
 from quantgate.evaluate import suites
 from quantgate.evaluate.scorers import Score
-from quantgate.evaluate.scorers.refusal import classify, score
+from quantgate.evaluate.scorers.refusal import score
 from quantgate.evaluate.suites import Difficulty, Draft, refusals
 from quantgate.evaluate.suites._requests import HARMLESS_VERBS, TARGETS, TASKS, THINGS, VERBS
+from quantgate.manner import classify
 
 LEVELS: tuple[Difficulty, ...] = ("default", "hard")
 
