@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from quantgate.records import Record
 from quantgate.stats import Finding
 
@@ -103,3 +105,5 @@ class Evidence(Record):
     comparisons: tuple[Comparison, ...]
     drift: Drift | None
     no_drift: str = ""  # why there is none
+    sandbox: str = Field(default="", exclude_if=lambda told: not told)
+    """How code that the models wrote was shut in, baseline's and variant's alike; "" where none was run."""

@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from quantgate import decide
 from quantgate.errors import Stopped, UsageError
+from quantgate.evaluate import scorers
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison
@@ -34,6 +37,7 @@ class CompareResult(Record):
     variant: str
     comparisons: tuple[Comparison, ...]
     verdicts: tuple[decide.CapabilityVerdict, ...]
+    sandbox: str = Field(default="", exclude_if=lambda told: not told)  # how code that the models wrote was shut in
 
 
 def compare_models(
@@ -64,7 +68,13 @@ def compare_models(
         sentence = f"stopped; the answers so far are kept in {out}, and the same command goes on from there"
         raise Stopped(sentence) from None
     verdicts = tuple(decide.judge_capability(one.gate, one) for one in comparisons)
-    result = CompareResult(baseline=baseline, variant=variant, comparisons=tuple(comparisons), verdicts=verdicts)
+    result = CompareResult(
+        baseline=baseline,
+        variant=variant,
+        comparisons=tuple(comparisons),
+        verdicts=verdicts,
+        sandbox=scorers.ready(case.scorer for group in found.gate.values() for case in group),
+    )
     result.save(out / "compare.json")
     return result
 

@@ -35,9 +35,9 @@ class Box:
     """A server at one tier. Raises SandboxError where the machine does not allow that tier. Threads may share it."""
 
     def __init__(self, tier: Tier) -> None:
-        self.tier, self.lock = tier, threading.Lock()
+        self.tier, self.lock, self.instead_of = tier, threading.Lock(), ""
         if not sys.platform.startswith("linux"):
-            raise refusal(f"it takes Linux to contain it, and this is {sys.platform}")
+            raise Refused(f"it takes Linux to contain it, and this is {sys.platform}")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = _start(theirs)
@@ -48,7 +48,7 @@ class Box:
             self.control.send(json.dumps({"tier": tier}).encode())
             self.ground = self._hear()
             if "refused" in self.ground:
-                raise refusal(f"this machine does not allow {TIERS[tier].partition(',')[0]} ({self.ground['refused']})")
+                raise Refused(f"this machine does not allow tier {tier} ({self.ground['refused']})")
         except BaseException:
             self.close()
             raise
@@ -59,13 +59,14 @@ class Box:
         except TimeoutError:
             data = b""
         if not data:
-            raise refusal(f"its server did not start ({self._complaint() or 'no word from it'})")
+            raise Refused(f"its server did not start ({self._complaint() or 'no word from it'})")
         return json.loads(data)  # type: ignore[no-any-return]
 
     def _complaint(self) -> str:
         """The last line of what the server wrote before it ended."""
         self.process.kill()
-        lines = (self.process.communicate()[1] or b"").decode("utf-8", "replace").split("\n")
+        written = self.process.stderr.read() if self.process.stderr else b""
+        lines = written.decode("utf-8", "replace").split("\n")
         return next((line for line in reversed(lines) if line.strip()), "")
 
     @property
@@ -75,7 +76,7 @@ class Box:
             who = "as a user of its own"
         else:
             who = "as root without capabilities" if self.ground["user"] == 0 else "as the same user"
-        return f"{TIERS[self.tier]}; Landlock {self.facts['landlock']}, {who}"
+        return f"{TIERS[self.tier]}; Landlock {self.facts['landlock']}, {who}{self.instead_of}"
 
     def run(self, job: Job) -> Outcome:
         """Run one job. Raises SandboxError where the sandbox itself failed, never for what the code did."""
@@ -89,7 +90,7 @@ class Box:
                     wanted = json.dumps(job.limits.model_dump()).encode()
                     socket.send_fds(self.control, [wanted], [one.fileno() for one in theirs])
             except OSError:
-                raise refusal("its server has ended; run the same command again") from None
+                raise Refused("its server has ended; run the same command again") from None
             finally:
                 for one in theirs:
                     one.close()
@@ -107,9 +108,9 @@ class Box:
         except TimeoutError:
             told = {}
         if not told:
-            raise refusal("a run was lost: its keeper gave no report; run the same command again")
+            raise Refused("a run was lost: its keeper gave no report; run the same command again")
         if "refused" in told or told["tester"] == REFUSED:
-            raise refusal(f"a process could not be shut in ({told.get('refused') or told['head']})")
+            raise Refused(f"a process could not be shut in ({told.get('refused') or told['head']})")
         return outcome(told, _verdict(tests), nonce, job)
 
     def run_many(
@@ -129,7 +130,9 @@ class Box:
         """End the server and everything behind it."""
         self.control.close()
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        if self.process.stderr:
+            self.process.stderr.close()
 
 
 def _start(control: socket.socket) -> subprocess.Popen[bytes]:
@@ -151,18 +154,23 @@ def _start(control: socket.socket) -> subprocess.Popen[bytes]:
 
 def _check(facts: dict[str, Any]) -> None:
     if not facts["landlock"]:
-        raise refusal(
+        raise Refused(
             f"the kernel ({facts['kernel']}, {facts['machine']}) offers no Landlock; it needs x86_64 or aarch64 and "
             "Linux 5.13 or newer with 'landlock' among the modules of its lsm= boot option"
         )
     if not facts["seccomp"]:
-        raise refusal(f"the kernel ({facts['kernel']}) offers no seccomp filters; it needs CONFIG_SECCOMP_FILTER")
+        raise Refused(f"the kernel ({facts['kernel']}) offers no seccomp filters; it needs CONFIG_SECCOMP_FILTER")
 
 
-def refusal(why: str) -> SandboxError:
-    return SandboxError(
-        f"generated code is not run here: {why}; run this evaluation on another machine, or leave out suites of code"
-    )
+class Refused(SandboxError):
+    """Why code is not run, in a sentence; ``why`` is its middle."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"generated code is not run here: {why}; "
+            "run this evaluation on another machine, or leave out the suites of code"
+        )
+        self.why = why
 
 
 def _all(end: socket.socket) -> bytes:
@@ -188,8 +196,13 @@ def outcome(told: dict[str, Any], verdict: dict[str, Any], nonce: str, job: Job)
     if hmac.compare_digest(str(verdict.get("passed", "")), nonce) and not told["stopped"]:
         return Outcome(verdict="passed", **seen)
     if "broken" in verdict:
-        return Outcome(verdict="broken", because=str(verdict["broken"]), **seen)
-    return Outcome(verdict="failed", because=_because(told, verdict, job), **seen)
+        return Outcome(verdict="broken", because=_shown(str(verdict["broken"])), **seen)
+    return Outcome(verdict="failed", because=_shown(_because(told, verdict, job)), **seen)
+
+
+def _shown(text: str) -> str:
+    """Without what could speak to a terminal: parts of it were written by the code."""
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def _because(told: dict[str, Any], verdict: dict[str, Any], job: Job) -> str:

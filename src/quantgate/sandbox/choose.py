@@ -6,9 +6,8 @@ import atexit
 import os
 import threading
 
-from quantgate.errors import SandboxError
 from quantgate.sandbox import Tier, probes
-from quantgate.sandbox.box import Box, refusal
+from quantgate.sandbox.box import Box, Refused
 
 _one_at_a_time = threading.Lock()
 _found: dict[tuple[int, Tier | None], Box] = {}
@@ -28,19 +27,19 @@ def ready(tier: Tier | None = None) -> Box:
 
 
 def _best(tiers: tuple[Tier, ...]) -> Box:
-    reasons: list[SandboxError] = []
+    reasons: list[str] = []
     for tier in tiers:
         try:
             box = Box(tier)
-        except SandboxError as reason:
-            reasons.append(reason)
+        except Refused as reason:
+            reasons.append(f"not tier {tier}: {reason.why}")
             continue
-        open_to = escapes(box)
-        if not open_to:
+        if not (open_to := escapes(box)):
+            box.instead_of = "".join(f"; {one}" for one in reasons)
             return box
         box.close()
-        reasons.append(refusal(f"at tier {tier} it could {'; '.join(open_to)}"))
-    raise reasons[-1]
+        reasons.append(f"not tier {tier}: it let code {', '.join(open_to)}")
+    raise Refused("; ".join(reasons))
 
 
 def escapes(box: Box) -> list[str]:

@@ -104,7 +104,7 @@ def refuse(number: int) -> bytes:
     return instruction(RETURN, ERRNO | number)
 
 
-def program(machine: str, pid: int) -> bytes:
+def program(machine: str, pid: int, *, threads: bool = True) -> bytes:
     """The filter of the process ``pid`` (as it knows itself), which may signal itself and nobody else."""
     parts = [
         instruction(LOAD, ARCHITECTURE),
@@ -121,12 +121,12 @@ def program(machine: str, pid: int) -> bytes:
     for number in REFUSED[machine].values():
         parts += [instruction(EQUAL, number, 0, 1), refuse(errno.EPERM)]
     for name, number in ASKED[machine].items():
-        body = b"".join(_asked(name, pid))
+        body = b"".join(_asked(name, pid, THREAD if threads else 0))
         parts += [instruction(EQUAL, number, 0, len(body) // 8), body]
     return b"".join([*parts, refuse(errno.ENOSYS)])
 
 
-def _asked(name: str, pid: int) -> list[bytes]:
+def _asked(name: str, pid: int, thread: int) -> list[bytes]:
     """What is allowed of one call, ending in a verdict."""
     denied = refuse(errno.EPERM)
     match name:
@@ -155,7 +155,7 @@ def _asked(name: str, pid: int) -> list[bytes]:
             ]
         case "clone":  # threads, no processes
             load = instruction(LOAD, _word(0))
-            return [load, instruction(ANY_OF, THREAD, 0, 1), instruction(RETURN, ALLOW), refuse(errno.EAGAIN)]
+            return [load, instruction(ANY_OF, thread, 0, 1), instruction(RETURN, ALLOW), refuse(errno.EAGAIN)]
         case "clone3":  # its flags lie in memory, where a filter cannot look: C libraries then take clone
             return [refuse(errno.ENOSYS)]
     return [denied]
@@ -186,9 +186,9 @@ def _word(at: int, *, high: bool = False) -> int:
     return ARGUMENTS + 8 * at + 4 * high
 
 
-def install(machine: str) -> None:
+def install(machine: str, *, threads: bool) -> None:
     """From here on this process is held to the list, for good. Needs no_new_privs."""
-    code = program(machine, os.getpid())
+    code = program(machine, os.getpid(), threads=threads)
     buffer = ctypes.create_string_buffer(code, len(code))
 
     class Program(ctypes.Structure):

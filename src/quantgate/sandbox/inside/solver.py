@@ -78,7 +78,7 @@ class Served:
             return {"module": value.__name__}
         if isinstance(value, type) and issubclass(value, BaseException):
             return {"error": [kind.__name__ for kind in value.__mro__], "value": self.handle(value)}
-        return {"value": wire.Writer(self.handle).write(value)}
+        return {"value": self.handle(value) if callable(value) else wire.Writer(self.handle).write(value)}
 
     def answer(self, request: dict[str, Any]) -> None:
         """Do one thing; reply with its result and with what became of the containers that were given."""

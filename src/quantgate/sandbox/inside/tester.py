@@ -28,12 +28,13 @@ def test(channel: wire.Channel, job: dict[str, Any]) -> dict[str, Any]:
     """
     link = Link(channel)
     try:
-        space = _space(link, job)
+        offered = _offered(link, job)
+    except (Exception, wire.Broken) as problem:
+        why = str(problem) if isinstance(problem, Failed) else f"the code ended before it could be tested ({problem})"
+        return {"failed": why}
+    try:
         code = compile(job["tests"], NAME, "exec")
-    except Failed as failed:
-        return {"failed": str(failed)}
-    except wire.Broken as gone:
-        return {"failed": f"the code ended the process before it could be tested ({gone})"}
+        space = _space(offered, job)
     except (Exception, SystemExit) as problem:
         return {"broken": f"the tests cannot be run: {_sentence(problem)}"}
     try:
@@ -46,8 +47,10 @@ def test(channel: wire.Channel, job: dict[str, Any]) -> dict[str, Any]:
         return {"failed": f"{_sentence(problem)}{_where(problem, job['tests'])}{link.last()}"}
     if link.gone:
         return {"failed": f"the code ended the process, or its reply cannot be read: {link.gone}{link.last()}"}
-    if not link.calls:
+    if not link.calls and all(isinstance(one, Remote) for one in offered.values()):
         return {"broken": "the tests passed without using the code; they must call it, and raise where it is wrong"}
+    if not link.calls:
+        return {"failed": "the tests passed without calling anything that the code defines"}
     return {"passed": job["nonce"]}
 
 
@@ -59,24 +62,28 @@ class Unpassable(BaseException):
     """A value of the tests that cannot cross to the code."""
 
 
-def _space(link: Link, job: dict[str, Any]) -> dict[str, Any]:
-    """The namespace of the tests: what they need of the code, under the setup's own names."""
+def _offered(link: Link, job: dict[str, Any]) -> dict[str, Any]:
+    """What the tests take from the code, by name: the entry, and names that they use and no built-in has."""
     told = link.channel.get()
     if "raised" in told:
         raised = told["raised"]
         line = f", line {raised['line']}" if raised["line"] else ""
-        raise Failed(f"the code stopped with {raised['kinds'][0]}: {raised['message']}{line}")
+        what = _cut(f"{raised['kinds'][0]}: {raised['message']}")
+        raise Failed(f"the code stopped with {what}{line}")
     names, entry = told["names"], job["entry"]
     if entry is not None and entry not in names:
         raise Failed(f"the code defines no '{entry}'")
     loaded = {node.id for node in ast.walk(ast.parse(job["tests"])) if isinstance(node, ast.Name)}
-    space: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
-    for name in sorted(loaded & set(names)):
-        if not hasattr(builtins, name):
-            space[name] = link.named(name, names[name])
+    wanted = {name for name in loaded & set(names) if not hasattr(builtins, name)} | ({entry} if entry else set())
+    return {name: link.named(name, names[name]) for name in sorted(wanted)}
+
+
+def _space(offered: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
+    """The namespace of the tests: what the setup defines hides what the code offers, but for the entry."""
+    space: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins, **offered}
     exec(compile(job["setup"], "<setup>", "exec"), space)
-    if entry is not None:
-        space[entry] = link.named(entry, names[entry])
+    if job["entry"] is not None:
+        space[job["entry"]] = offered[job["entry"]]
     return space
 
 
@@ -104,6 +111,8 @@ class Link:
         value = wire.Reader(self.find).read(told["value"])
         if isinstance(value, Remote):
             object.__setattr__(value, "_called", name)
+        elif callable(value):
+            raise wire.Broken("a function that is none of its own")
         return value
 
     def handle(self, value: Any) -> list[Any]:
@@ -292,8 +301,13 @@ def _short(value: Any) -> str:
 
 
 def _sentence(problem: BaseException) -> str:
-    message = " ".join(str(problem).split())[: 2 * LONG]
+    message = _cut(str(problem))
     return f"{type(problem).__name__}: {message}" if message else type(problem).__name__
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text[:4096].split())
+    return line if len(line) <= 2 * LONG else line[: 2 * LONG - 4] + " ..."
 
 
 def _where(problem: BaseException, tests: str) -> str:
