@@ -215,7 +215,7 @@ def _because(told: dict[str, Any], verdict: dict[str, Any], job: Job) -> str:
         case "scratch":
             return f"wrote more than {limits.scratch_bytes >> 20} MiB of files"
     ended = told["solver"]
-    if ended == -24 or (ended == -9 and told["cpu_s"] >= limits.cpu_s):
+    if ended == -24 or (verdict.get("gone") and ended == -9 and told["cpu_s"] >= limits.cpu_s):
         return f"used more than {limits.cpu_s} s of processor time"
     said = str(verdict.get("failed") or "the tests were not finished")
     if ended is not None and ended < 0 and ended != -9:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections.abc import Sequence
 
 from quantgate.sandbox import Tier, probes
 from quantgate.sandbox.box import Box, Refused
+from quantgate.sandbox.probes import Probe
 
 _one_at_a_time = threading.Lock()
 _found: dict[tuple[int, Tier | None], Box] = {}
@@ -21,12 +23,13 @@ def ready(tier: Tier | None = None) -> Box:
     key = (os.getpid(), tier)
     with _one_at_a_time:
         if key not in _found:
-            _found[key] = box = _best((1, 2) if tier is None else (tier,))
+            _found[key] = box = best((1, 2) if tier is None else (tier,), probes.PROBES)
             atexit.register(box.close)
         return _found[key]
 
 
-def _best(tiers: tuple[Tier, ...]) -> Box:
+def best(tiers: Sequence[Tier], attacks: Sequence[Probe]) -> Box:
+    """A box at the first of ``tiers`` that contains all ``attacks``. Raises SandboxError with what each tier lacks."""
     reasons: list[str] = []
     for tier in tiers:
         try:
@@ -34,7 +37,7 @@ def _best(tiers: tuple[Tier, ...]) -> Box:
         except Refused as reason:
             reasons.append(f"not tier {tier}: {reason.why}")
             continue
-        if not (open_to := escapes(box)):
+        if not (open_to := escapes(box, attacks)):
             box.instead_of = "".join(f"; {one}" for one in reasons)
             return box
         box.close()
@@ -42,11 +45,11 @@ def _best(tiers: tuple[Tier, ...]) -> Box:
     raise Refused("; ".join(reasons))
 
 
-def escapes(box: Box) -> list[str]:
-    """Run every probe; what was not contained, with what came of it."""
-    found = box.run_many([one.job for one in probes.PROBES], side_by_side=len(probes.PROBES))
+def escapes(box: Box, attacks: Sequence[Probe]) -> list[str]:
+    """Run them side by side; those that were not contained, with what came of them."""
+    found = box.run_many([one.job for one in attacks], side_by_side=len(attacks))
     return [
         f"{probe.name} ({outcome.because or outcome.verdict})"
-        for probe, outcome in zip(probes.PROBES, found, strict=True)
+        for probe, outcome in zip(attacks, found, strict=True)
         if not probe.contained(outcome)
     ]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
+import threading
+import warnings
 from collections.abc import Iterator
 
 FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+_one_at_a_time = threading.Lock()  # CPython 3.11 counts the depth of a tree for all threads together, and warnings too
 PYTHON = {"", "python", "python3", "py", "python2", "pycon"}
 MOST_LINES = 400  # an answer whose tail is cut off line by line until it parses
 
@@ -21,11 +24,11 @@ def source_of(answer: str, setup: str, entry: str | None) -> str | None:
     """
     texts = _blocks(answer) or [answer]
     for text in reversed(texts):
-        if _defines(_parsed(_joined(setup, text)), entry) and _adds(text, entry):
+        if _defines(parsed(_joined(setup, text)), entry) and _adds(text, entry):
             return _joined(setup, text)
     for shape in _shapes(texts[-1]):
         whole = _joined(setup, shape)
-        if _defines(_parsed(whole), entry):
+        if _defines(parsed(whole), entry):
             return whole
     return _cut(texts[-1], setup, entry)
 
@@ -39,20 +42,23 @@ def _joined(setup: str, text: str) -> str:
     return f"{setup.rstrip()}\n{text}" if setup.strip() else text
 
 
-def _parsed(source: str) -> ast.Module | None:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+def parsed(source: str) -> ast.Module | None:
+    """The tree of what is Python, whatever the compiler would warn about. Threads may call it."""
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
 
 
 def _adds(text: str, entry: str | None) -> bool:
     """Whether the text itself is a module that defines ``entry``, rather than the end of one."""
-    tree = _parsed(text)
+    tree = parsed(text)
     return tree is not None and bool(tree.body) and (entry is None or entry in _names(tree))
 
 
-def _names(tree: ast.Module) -> set[str]:
+def _names(tree: ast.AST) -> set[str]:
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -70,11 +76,12 @@ def _defines(tree: ast.Module | None, entry: str | None) -> bool:
         return False
     if entry is None:
         return bool(tree.body)
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == entry]
-    if not functions:
-        return entry in _names(tree)
-    body = functions[-1].body
-    return len(body) > 1 or not (isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant))
+    last = next((node for node in reversed(tree.body) if entry in _names(node)), None)
+    if not isinstance(last, ast.FunctionDef) or last.name != entry:
+        return last is not None
+    return len(last.body) > 1 or not (
+        isinstance(last.body[0], ast.Expr) and isinstance(last.body[0].value, ast.Constant)
+    )
 
 
 def _shapes(text: str) -> Iterator[str]:
@@ -89,6 +96,6 @@ def _cut(text: str, setup: str, entry: str | None) -> str | None:
     for shape in (lines, [f"    {text.lstrip()}".splitlines()[0], *lines[1:]] if lines else []):
         for count in range(len(shape) - 1, 0, -1):
             whole = _joined(setup, "\n".join(shape[:count]))
-            if _defines(_parsed(whole), entry) and (entry is not None or _adds("\n".join(shape[:count]), None)):
+            if _defines(parsed(whole), entry) and (entry is not None or _adds("\n".join(shape[:count]), None)):
                 return whole
     return None

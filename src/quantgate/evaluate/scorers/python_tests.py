@@ -18,7 +18,7 @@ import ast
 from typing import Any
 
 from quantgate.evaluate.scorers import Score, Unscored
-from quantgate.evaluate.scorers._python_code import source_of
+from quantgate.evaluate.scorers._python_code import parsed, source_of
 from quantgate.sandbox import Job
 from quantgate.sandbox.choose import ready
 
@@ -46,16 +46,13 @@ def _unreadable(reference: Any) -> str:
         return "the reference is no object with the source 'tests', and perhaps 'setup' and 'entry'"
     if not isinstance(reference.get("setup") or "", str) or not isinstance(reference.get("entry") or "", str):
         return "'setup' and 'entry' of the reference must be texts"
-    try:
-        ast.parse(reference["tests"])
-    except (SyntaxError, ValueError) as problem:
-        return f"the tests of the reference are no Python: {problem}"
-    return ""
+    return "" if parsed(reference["tests"]) else "the tests of the reference are no Python"
 
 
 def _called(tests: str, entry: str | None) -> str:
     """The tests, with the call of a ``check`` that they define and leave to the harness."""
-    tree = ast.parse(tests)
+    if (tree := parsed(tests)) is None:
+        return tests
     defined = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body)
     used = any(isinstance(node, ast.Name) and node.id == "check" for node in ast.walk(tree))
     return f"{tests}\ncheck({entry})\n" if entry and defined and not used else tests

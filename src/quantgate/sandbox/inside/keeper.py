@@ -119,7 +119,7 @@ def _solver(
     os.dup2(output, 1)
     os.dup2(output, 2)
     _shut_in(ground, limits, run, scratch, ends)
-    sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]  # what was printed before a kill is seen
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what was printed before a kill is seen
     source = wire.Channel(3, 3).get()
     os.close(3)
     channel = wire.Channel(4, 5)

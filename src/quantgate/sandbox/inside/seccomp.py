@@ -32,8 +32,7 @@ COMMON = {
         "times": 100, "getuid": 102, "getgid": 104, "geteuid": 107, "getegid": 108, "getppid": 110,
         "rt_sigpending": 127, "sigaltstack": 131, "gettid": 186, "futex": 202, "sched_getaffinity": 204,
         "getdents64": 217, "set_tid_address": 218, "restart_syscall": 219, "clock_gettime": 228, "clock_getres": 229,
-        "clock_nanosleep": 230, "exit_group": 231, "epoll_ctl": 233, "epoll_pwait": 281, "openat2": None,
-        "mkdirat": 258, "newfstatat": 262, "unlinkat": 263, "renameat2": 316, "readlinkat": 267, "faccessat": 269,
+        "clock_nanosleep": 230, "exit_group": 231, "epoll_ctl": 233, "epoll_pwait": 281, "mkdirat": 258, "newfstatat": 262, "unlinkat": 263, "renameat2": 316, "readlinkat": 267, "faccessat": 269,
         "faccessat2": 439, "pselect6": 270, "ppoll": 271, "set_robust_list": 273, "eventfd2": 290, "epoll_create1": 291,
         "dup3": 292, "pipe2": 293, "getrandom": 318, "statx": 332, "rseq": 334, "flock": 73, "membarrier": 324,
     },
@@ -48,7 +47,7 @@ COMMON = {
         "rt_sigpending": 136, "sigaltstack": 132, "gettid": 178, "futex": 98, "sched_getaffinity": 123,
         "getdents64": 61,
         "set_tid_address": 96, "restart_syscall": 128, "clock_gettime": 113, "clock_getres": 114,
-        "clock_nanosleep": 115, "exit_group": 94, "epoll_ctl": 21, "epoll_pwait": 22, "openat2": None, "mkdirat": 34,
+        "clock_nanosleep": 115, "exit_group": 94, "epoll_ctl": 21, "epoll_pwait": 22, "mkdirat": 34,
         "newfstatat": 79, "unlinkat": 35, "renameat2": 276, "readlinkat": 78, "faccessat": 48, "faccessat2": 439,
         "pselect6": 72, "ppoll": 73, "set_robust_list": 99, "eventfd2": 19, "epoll_create1": 20, "dup3": 24,
         "pipe2": 59, "getrandom": 278, "statx": 291, "rseq": 293, "flock": 32, "membarrier": 283, "renameat": 38,
@@ -116,8 +115,7 @@ def program(machine: str, pid: int, *, threads: bool = True) -> bytes:
         parts += [instruction(AT_LEAST, X32, 0, 1), instruction(RETURN, KILL)]
     plain = COMMON[machine] | (OLD if machine == "x86_64" else {})
     for number in plain.values():
-        if number is not None:
-            parts += [instruction(EQUAL, number, 0, 1), instruction(RETURN, ALLOW)]
+        parts += [instruction(EQUAL, number, 0, 1), instruction(RETURN, ALLOW)]
     for number in REFUSED[machine].values():
         parts += [instruction(EQUAL, number, 0, 1), refuse(errno.EPERM)]
     for name, number in ASKED[machine].items():
@@ -162,11 +160,12 @@ def _asked(name: str, pid: int, thread: int) -> list[bytes]:
 
 
 def _open(at: int) -> list[bytes]:
-    """Any flags but truncating what is opened for reading, which old Landlock lets pass."""
+    """Any flags but truncating what is not opened for writing, which Landlock lets pass before version 3."""
     return [
         instruction(LOAD, _word(at)),
         instruction(AND, ACCESS | TRUNC),
-        instruction(EQUAL, TRUNC, 0, 1),
+        instruction(EQUAL, TRUNC, 1, 0),
+        instruction(EQUAL, TRUNC | ACCESS, 0, 1),
         refuse(errno.EPERM),
         instruction(RETURN, ALLOW),
     ]

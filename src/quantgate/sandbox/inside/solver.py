@@ -8,6 +8,7 @@ call returned: nothing else.
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -87,6 +88,7 @@ class Served:
             args = [reader.read(one) for one in request["args"]]
             named = {name: reader.read(one) for name, one in request.get("named", {}).items()}
             result = DOES[request["do"]](*args, **named)
+            sys.stdout.flush()
             writer = wire.Writer(self.handle, reader.met)
             self.channel.put({"result": writer.write(result), "states": [writer.state(one) for one in reader.met]})
         except wire.Broken:

@@ -23,20 +23,22 @@ LONG = 160  # characters of a value or a line that a person is shown
 def test(channel: wire.Channel, job: dict[str, Any]) -> dict[str, Any]:
     """The verdict on the solver at the other end of ``channel``.
 
-    ``job``: tests, setup, entry (or None) and nonce. Gives {"passed": nonce}, {"failed": why}, or {"broken": why}
-    where the tests are at fault.
+    ``job``: tests, setup, entry (or None) and nonce. Gives {"passed": nonce}, {"failed": why} with {"gone": True} where
+    the solver did not live to the end, or {"broken": why} where the tests are at fault.
     """
     link = Link(channel)
+    space: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
+    try:
+        exec(compile(job["setup"], "<setup>", "exec"), space)
+        code = compile(job["tests"], NAME, "exec")
+    except (Exception, SystemExit) as problem:
+        return {"broken": f"the setup or the tests cannot be run: {_sentence(problem)}"}
     try:
         offered = _offered(link, job)
     except (Exception, wire.Broken) as problem:
         why = str(problem) if isinstance(problem, Failed) else f"the code ended before it could be tested ({problem})"
-        return {"failed": why}
-    try:
-        code = compile(job["tests"], NAME, "exec")
-        space = _space(offered, job)
-    except (Exception, SystemExit) as problem:
-        return {"broken": f"the tests cannot be run: {_sentence(problem)}"}
+        return {"failed": why, "gone": isinstance(problem, wire.Broken)}
+    space |= {name: one for name, one in offered.items() if name not in space or name == job["entry"]}
     try:
         exec(code, space)
     except Unpassable as problem:
@@ -46,7 +48,8 @@ def test(channel: wire.Channel, job: dict[str, Any]) -> dict[str, Any]:
     except BaseException as problem:
         return {"failed": f"{_sentence(problem)}{_where(problem, job['tests'])}{link.last()}"}
     if link.gone:
-        return {"failed": f"the code ended the process, or its reply cannot be read: {link.gone}{link.last()}"}
+        why = f"the code ended the process, or its reply cannot be read: {link.gone}{link.last()}"
+        return {"failed": why, "gone": True}
     if not link.calls and all(isinstance(one, Remote) for one in offered.values()):
         return {"broken": "the tests passed without using the code; they must call it, and raise where it is wrong"}
     if not link.calls:
@@ -76,15 +79,6 @@ def _offered(link: Link, job: dict[str, Any]) -> dict[str, Any]:
     loaded = {node.id for node in ast.walk(ast.parse(job["tests"])) if isinstance(node, ast.Name)}
     wanted = {name for name in loaded & set(names) if not hasattr(builtins, name)} | ({entry} if entry else set())
     return {name: link.named(name, names[name]) for name in sorted(wanted)}
-
-
-def _space(offered: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
-    """The namespace of the tests: what the setup defines hides what the code offers, but for the entry."""
-    space: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins, **offered}
-    exec(compile(job["setup"], "<setup>", "exec"), space)
-    if job["entry"] is not None:
-        space[job["entry"]] = offered[job["entry"]]
-    return space
 
 
 class Link:
@@ -119,9 +113,8 @@ class Link:
         if isinstance(value, Remote):
             return ["o", value._number]
         if (isinstance(value, type) and issubclass(value, BaseException)) or not callable(value):
-            raise Unpassable(
-                f"a {type(value).__name__} of the tests cannot be passed to the code; pass plain data or a function"
-            )
+            kind = type(value).__name__
+            raise Unpassable(f"the tests pass an object of type {kind} to the code; pass plain data or a function")
         self.functions.append(value)
         return ["f", len(self.functions) - 1]
 
