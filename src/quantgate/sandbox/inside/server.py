@@ -7,6 +7,7 @@ until they have been shut in. When the other end closes, it ends, and everything
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -41,6 +42,8 @@ def serve(control: socket.socket) -> None:
     _say(control, {"user": os.getuid(), "drops_user": ground.drops_user})
     for module in WARM:
         importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # no fork copies a page because its collector looked at it
     sys.path[:] = [one for one in sys.path if not one.endswith(os.path.join("quantgate", "sandbox"))]
     while True:
         data, sockets, _, _ = socket.recv_fds(control, LONGEST, 3)
