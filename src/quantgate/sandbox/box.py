@@ -40,7 +40,11 @@ class Box:
             raise Refused(f"it takes Linux to contain it, and this is {sys.platform}")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self.process = _start(theirs)
+            try:
+                self.process = _start(theirs)
+            except OSError as problem:
+                self.control.close()
+                raise Refused(f"its server cannot be started ({problem})") from None
         self.control.settimeout(STARTING_S)
         try:
             self.facts = self._hear()
