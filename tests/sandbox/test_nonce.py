@@ -205,3 +205,11 @@ def test_only_the_very_nonce_passes() -> None:
 def test_what_code_says_cannot_speak_to_a_terminal(any_box: Box) -> None:
     made = run(any_box, "def f():\n    raise ValueError('\\x1b[2J\\ud800 gone')", "f()")
     assert made.because.startswith("ValueError: ?[2J? gone at 'f()'")
+
+
+def test_many_runs_side_by_side_keep_their_order_and_their_own_verdicts(box: Box) -> None:
+    jobs = [Job(code=f"def f():\n    return {at}", tests=f"assert f() == {at - at % 3}") for at in range(24)]
+    done: list[int] = []
+    found = box.run_many(jobs, side_by_side=8, tell=done.append)
+    assert [one.verdict for one in found] == ["passed" if at % 3 == 0 else "failed" for at in range(24)]
+    assert done == list(range(1, 25)) and all(f"f() gave {at}" in found[at].because for at in range(24) if at % 3)
