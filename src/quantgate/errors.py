@@ -15,6 +15,7 @@ Each class with the exit code it stands for, where it is not its parent's:
     |-- RecordError                a saved record is broken, foreign, or of another version
     |-- ArtifactError              an artifact is incomplete, or its bytes do not match its manifest
     |-- EngineError                an engine could not answer
+    |-- SandboxError             generated code cannot be contained on this machine, so it is not run
     |-- DiskFull                   no room left; nothing half-written stays behind
     `-- Stopped                    exit 130  Ctrl-C; what was finished is kept
 """
@@ -89,6 +90,10 @@ class ArtifactError(QuantgateError):
 
 class EngineError(QuantgateError):
     """An engine could not answer."""
+
+
+class SandboxError(QuantgateError):
+    """Generated code cannot be contained on this machine, so it is not run."""
 
 
 class DiskFull(QuantgateError):

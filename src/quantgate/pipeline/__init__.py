@@ -20,6 +20,7 @@ from quantgate import decide
 from quantgate.calibrate import Chosen
 from quantgate.engines import Engine
 from quantgate.errors import EngineError, RecordError, Stopped
+from quantgate.evaluate import scorers
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison, Drift, Evidence, NoiseFloor, Pace
@@ -223,6 +224,7 @@ def _evaluate(this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Art
                 drift=drift,
                 no_drift=no_drift,
                 runtime=runtime_of(engines.get(named, TORCH), runtimes.get(named)),
+                sandbox=scorers.ready(case.scorer for group in cases.gate.values() for case in group),
             )
         )
     return found

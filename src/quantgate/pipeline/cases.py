@@ -8,7 +8,7 @@ from pathlib import Path
 from quantgate import calibrate, decide
 from quantgate.calibrate import Chosen, Rules, Tell, Turns
 from quantgate.errors import UnknownName, UsageError
-from quantgate.evaluate import suites
+from quantgate.evaluate import scorers, suites
 from quantgate.evaluate.compare import visiting_order
 from quantgate.evaluate.evidence import Gate
 from quantgate.evaluate.files import check_cases, read_suite
@@ -56,8 +56,15 @@ def cases_of(config: ReleaseConfig, variants: int) -> Cases:
 def gate_cases(name: str, wanted: CapabilityConfig, seed: int) -> tuple[list[Case], list[Case]]:
     """The cases that judge a capability, and the hard ones beside them. Raises DataError, UnknownName, UsageError.
 
-    Of a suite file with more cases than are wanted, a seeded choice is taken: the first ones may be alike.
+    Of a suite file with more cases than are wanted, a seeded choice is taken: the first ones may be alike. What their
+    scorers need of the machine is made sure of here, before anything is asked: SandboxError where it is not to be had.
     """
+    cases, hard = _drawn(name, wanted, seed)
+    scorers.ready(case.scorer for case in (*cases, *hard))
+    return cases, hard
+
+
+def _drawn(name: str, wanted: CapabilityConfig, seed: int) -> tuple[list[Case], list[Case]]:
     if wanted.suite is not None:
         if wanted.hard:
             raise UsageError(f"capabilities: {name}: 'hard' is for built-in suites; leave it out beside a suite file")

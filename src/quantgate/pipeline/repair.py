@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from quantgate import decide
 from quantgate.engines import Engine
 from quantgate.errors import DataError, FormatError, Stopped, UsageError, hint
-from quantgate.evaluate import suites
+from quantgate.evaluate import scorers, suites
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Pairs, Side, Task, compare_all, mean, visiting_order
 from quantgate.evaluate.evidence import Evidence, Gate
@@ -278,6 +278,7 @@ def _gate(
         comparisons=tuple(rows),
         drift=None,
         no_drift="a repair is not screened, it is judged",
+        sandbox=scorers.ready(case.scorer for gate in rules for case in fresh[gate.capability]),
     )
 
 

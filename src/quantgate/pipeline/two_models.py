@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from quantgate import decide
 from quantgate.errors import Stopped, UsageError
+from quantgate.evaluate import scorers
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison, NoiseFloor, Pace
@@ -42,6 +45,7 @@ class CompareResult(Record):
     noise: tuple[NoiseFloor, ...] = ()
     pace: Pace | None = None
     stacks: tuple[StackResult, ...] = ()  # each setting of the runtime alone, and all together
+    sandbox: str = Field(default="", exclude_if=lambda told: not told)  # how code that the models wrote was shut in
 
 
 def compare_models(
@@ -145,6 +149,7 @@ class _Asked:
             noise=tuple(noise_floor(tasks, base, pair.out / "answers", self.noise, self._tell_noise)),
             pace=pace,
             stacks=tuple(stacks),
+            sandbox=scorers.ready(case.scorer for group in self.cases.gate.values() for case in group),
         )
 
     def _tell(self, stage: str, done: int, total: int, undecided: list[str]) -> None:
