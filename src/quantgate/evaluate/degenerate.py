@@ -93,7 +93,7 @@ class Controls:
     """The degenerate models beside one comparison; what each scores on a case is found out once."""
 
     gate: Gate
-    scores: dict[tuple[str, str], float] = field(default_factory=dict)
+    scores: dict[tuple[str, str], float] = field(default_factory=dict)  # (model, case id)
 
     def blind(self, cases: Sequence[Case], baseline: Sequence[float]) -> tuple[str, ...]:
         """Names of those that the gate does not fail on these cases, given the baseline's scores."""
@@ -113,7 +113,7 @@ class Controls:
         return False
 
     def _score(self, name: str, model: Callable[[Case], str], case: Case) -> float:
-        key = name, case.digest
+        key = name, case.id
         if key not in self.scores:
             found = scorers.get(case.scorer)(model(case), case.reference)
             self.scores[key] = found.value if isinstance(found, Score) else 0.0

@@ -73,6 +73,9 @@ def gate_cases(name: str, wanted: CapabilityConfig, seed: int) -> tuple[list[Cas
     known = published_suites.suite_name(name, wanted)
     if known is not None:
         return published_suites.cases_for(name, known, wanted, seed), []
+    if wanted.suite is None and name not in suites.names():
+        known_names = (*suites.names(), *published.names())
+        raise UnknownName("capability", name, known_names, where="capabilities (or name a file under 'suite')")
     if wanted.path is not None or wanted.options:
         key = "path" if wanted.path is not None else "options"
         sentence = f"capabilities: {name}: '{key}' is for published suites ({', '.join(published.names())})"
@@ -81,9 +84,6 @@ def gate_cases(name: str, wanted: CapabilityConfig, seed: int) -> tuple[list[Cas
         if wanted.hard:
             raise UsageError(f"capabilities: {name}: 'hard' is for built-in suites; leave it out beside a suite file")
         return visiting_order(read_suite(Path(wanted.suite), name), seed)[: wanted.cases], []
-    if name not in suites.names():
-        known_names = (*suites.names(), *published.names())
-        raise UnknownName("capability", name, known_names, where="capabilities (or name a file under 'suite')")
     cases = suites.cases(name, "gate", wanted.cases, seed=seed)
     check_cases(cases, f"suite '{name}'")
     hard = suites.cases(name, "gate", wanted.hard, seed=seed, difficulty="hard") if wanted.hard else []
