@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tests.evaluate.published.conftest import engine_of, published_cases, side_of
+from tests.evaluate.published.ifeval_writer import write
 
 from quantgate import decide
 from quantgate.evaluate import degenerate, published, suites
@@ -15,8 +17,6 @@ from quantgate.evaluate.degenerate import ANSWERS, COMPLIANCE, REFUSAL
 from quantgate.evaluate.evidence import Comparison, Gate
 from quantgate.evaluate.suites import Case, Message
 from quantgate.plugins import names
-from tests.evaluate.published.conftest import engine_of, published_cases, side_of
-from tests.evaluate.published.ifeval_writer import write
 
 COUNT = 240  # cases of each suite: enough for a margin of 5 %, on either side of a suite with guards
 EVERY = [*suites.names(), *published.names()]

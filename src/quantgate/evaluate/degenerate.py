@@ -1,9 +1,9 @@
 """Degenerate models: what answers everything alike must never pass, and shows what a gate can see at all.
 
-A gate that would not fail one of them in the variant's place, on the very cases that it passed the variant on, is blind:
-its baseline does no better than a model that does nothing, so "as good as the baseline" proves nothing. That happens
-with a baseline of zero, at chance level, or weaker than the margin; and with cases that only ask to abstain, which a
-model that always says "abc" does perfectly. There is one measure for all of these: the gate's own test.
+A gate that would not fail one of them in the variant's place, on the very cases that it passed the variant on, is
+blind: its baseline does no better than a model that does nothing, so "as good as the baseline" proves nothing. That
+happens with a baseline of zero, at chance level, or weaker than the margin; and with cases that only ask to abstain,
+which a model that always refuses does perfectly. There is one measure for all of these: the gate's own test.
 """
 
 from __future__ import annotations
@@ -100,9 +100,7 @@ class Controls:
         models = ANSWERS | (CHOICES if any(case.choices for case in cases) else {})
         return tuple(name for name in models if not self._fails(name, models[name], cases, baseline))
 
-    def _fails(
-        self, name: str, model: Callable[[Case], str], cases: Sequence[Case], baseline: Sequence[float]
-    ) -> bool:
+    def _fails(self, name: str, model: Callable[[Case], str], cases: Sequence[Case], baseline: Sequence[float]) -> bool:
         """A sequential test may look before it has seen all: most degenerate models are told after one step."""
         step = STEP if self.gate.test == "eprocess" else max(1, len(cases))
         scores: list[float] = []

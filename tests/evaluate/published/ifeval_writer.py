@@ -39,7 +39,8 @@ BODY = {
 
 
 def write(case: Case) -> str:
-    asked = {one["id"].partition(":")[2]: one["kwargs"] for one in case.reference["instructions"]}  # type: ignore
+    instructions: Any = case.reference["instructions"]  # type: ignore
+    asked = {one["id"].partition(":")[2]: one["kwargs"] for one in instructions}
     first = _inside(asked)
     if "two_responses" in asked:
         return f"{_framed(first, asked)}\n******\n{_framed(first + ' Yes.', asked)}"

@@ -18,7 +18,7 @@ from pydantic import Field, JsonValue
 
 from quantgate import plugins
 from quantgate.calibrate import Turns
-from quantgate.errors import DataError
+from quantgate.errors import DataError, UnknownName
 from quantgate.evaluate.published._hub import Hub
 from quantgate.evaluate.published._tables import Rows, Table, rows_of
 from quantgate.evaluate.suites import Case, Message
@@ -71,6 +71,9 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> Published:
+    """Raises UnknownName with the nearest name."""
+    if name not in names():
+        raise UnknownName("published suite", name, names())
     return plugins.get("published", name)  # type: ignore[no-any-return]
 
 
@@ -108,7 +111,9 @@ def training(name: str, path: Path | None, side: Side, options: Mapping[str, Jso
 def side_of(case: Case) -> Side:
     """The half that a training case belongs to: a keyed hash of its question, whatever file it stands in."""
     text = f"{case.suite}\0{case.messages[-1].content}"
-    return "calibrate" if hashlib.blake2b(text.encode(), key=b"quantgate training halves 1").digest()[0] < 128 else "tune"
+    return (
+        "calibrate" if hashlib.blake2b(text.encode(), key=b"quantgate training halves 1").digest()[0] < 128 else "tune"
+    )
 
 
 def _shots(suite: Published, rows: Mapping[str, Rows], options: Options, count: int, seed: int) -> list[Turns]:

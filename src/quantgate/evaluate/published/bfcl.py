@@ -151,7 +151,7 @@ def read(rows: Mapping[str, Rows], options: Categories, seed: int) -> list[Case]
 
 
 def _tables() -> dict[str, Table]:
-    tables = {}
+    tables: dict[str, Table] = {}
     for category in CATEGORIES:
         hub = f"BFCL_v3_{category}.json"
         files = f"BFCL_v[0-9]_{'simple*' if category == 'simple' else category}.json"

@@ -21,7 +21,21 @@ ASK = (
 )
 TEST, TRAIN = range(11, 511), range(601, 975)
 CALLED = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
-WRAPPERS = {"assert", "set", "sorted", "list", "tuple", "str", "math", "isclose", "round", "len", "dict", "float", "not"}
+WRAPPERS = {
+    "assert",
+    "set",
+    "sorted",
+    "list",
+    "tuple",
+    "str",
+    "math",
+    "isclose",
+    "round",
+    "len",
+    "dict",
+    "float",
+    "not",
+}
 
 
 def case_of(where: str, row: Mapping[str, Any]) -> Case:
@@ -35,7 +49,11 @@ def case_of(where: str, row: Mapping[str, Any]) -> Case:
         id=f"mbpp-{row['task_id']}",
         messages=(Message(role="user", content=ASK.format(text=text.strip(), tests=_lines("\n".join(tests)))),),
         scorer="python_tests",
-        reference={"setup": "", "tests": f"{_lines(setup)}\n{_lines(chr(10).join(tests))}".strip(), "entry": _entry(tests)},
+        reference={
+            "setup": "",
+            "tests": f"{_lines(setup)}\n{_lines(chr(10).join(tests))}".strip(),
+            "entry": _entry(tests),
+        },
         slices=(f"tests={len(tests)}",),
         max_tokens=512,
         answer=f"```python\n{source}\n```",

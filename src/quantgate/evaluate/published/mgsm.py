@@ -35,7 +35,9 @@ ASK = {  # the last line is marked in English everywhere, so that one reader of 
 
 
 class Languages(Options):
-    languages: tuple[str, ...] = Field(default=(), description="languages to ask in; left out, those whose file lies there")
+    languages: tuple[str, ...] = Field(
+        default=(), description="languages to ask in; left out, those whose file lies there"
+    )
 
 
 def case_of(language: str, number: int, where: str, row: Mapping[str, Any]) -> Case:
@@ -72,7 +74,9 @@ def _wanted(rows: Mapping[str, Rows], options: Languages) -> list[str]:
         if language not in ASK:
             raise UnknownName("language", language, ASK, where="mgsm: options: languages")
         if language not in rows:
-            raise DataError(f"mgsm: options: languages: no mgsm_{language}.tsv there; add it, or leave '{language}' out")
+            raise DataError(
+                f"mgsm: options: languages: no mgsm_{language}.tsv there; add it, or leave '{language}' out"
+            )
     if len(set(options.languages)) < len(options.languages):
         raise DataError("mgsm: options: languages: one is named twice; name each once")
     return sorted(options.languages or rows)
@@ -97,7 +101,7 @@ PUBLISHED = Published(
             (f"mgsm_{language}.tsv",),
             ("question", "answer_number"),
             form="tsv",
-            hub=Hub("juletxu/mgsm", language, "test"),
+            hub=Hub("juletxara/mgsm", language, "test"),
             needed=False,
         )
         for language in ASK

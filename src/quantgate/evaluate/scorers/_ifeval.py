@@ -40,7 +40,9 @@ def highlights(text: str, given: dict[str, Any]) -> str:
     """``*one*`` and ``**two**`` are highlighted sections, if something stands in them."""
     single = re.findall(r"\*([^\n*]*)\*", text)
     double = re.findall(r"\*\*([^\n*]*)\*\*", text)
-    return _relation(sum(bool(one.strip()) for one in single + double), given["num_highlights"], "at least", "highlights")
+    return _relation(
+        sum(bool(one.strip()) for one in single + double), given["num_highlights"], "at least", "highlights"
+    )
 
 
 def number_words(text: str, given: dict[str, Any]) -> str:
@@ -56,7 +58,11 @@ def count_sentences(text: str) -> int:
     start, found = 0, 0
     for end in SENTENCE_END.finditer(text):
         piece = text[start : end.end()]
-        if end.group().startswith(".") and end.end() < len(text.rstrip()) and ABBREVIATION.search(piece.rstrip("\"')]*")):
+        if (
+            end.group().startswith(".")
+            and end.end() < len(text.rstrip())
+            and ABBREVIATION.search(piece.rstrip("\"')]*"))
+        ):
             continue
         found += bool(re.search(r"\w", piece))
         start = end.end()

@@ -44,8 +44,8 @@ WORDS: dict[str, dict[str, str]] = {  # commonest words of each language of a sc
         "delle gli ha questo su se o essere loro stato tutti molto quando ci cui degli perché nella",
         "fi": "ja on ei että se oli hän mutta ovat kun niin joka myös olla tai kuin voi sen ole sitä hänen mitä jos "
         "sekä minä sinä tämä vain jo kaikki nyt ne siitä jotka oman mukaan sitten hyvin vielä paljon eri",
-        "sw": "ya na wa kwa ni katika la za cha kuwa hii kama hiyo yake hilo kutoka huo au lakini pia sana watu yao vya "
-        "mtu moja hizo wake hao zaidi baada kila bila ambao ambayo hapa wakati huu yangu wetu siku",
+        "sw": "ya na wa kwa ni katika la za cha kuwa hii kama hiyo yake hilo kutoka huo au lakini pia sana watu yao "
+        "vya mtu moja hizo wake hao zaidi baada kila bila ambao ambayo hapa wakati huu yangu wetu siku",
         "pl": "w i na z się nie do jest że to o jak po co za od tak ale czy dla przez przy był może tylko są już jego "
         "jej tym które który która oraz być ich ten ta także pod gdy bardzo",
         "vi": "và của là có được không cho một trong các với này những người đã đến để từ khi về như nhiều cũng hay "
@@ -62,7 +62,8 @@ WORDS: dict[str, dict[str, str]] = {  # commonest words of each language of a sc
     "devanagari": {
         "hi": "है हैं का की के में को से और पर यह नहीं ने भी एक कर लिए था थे थी हो गया कि तो इस वह करने ही अपने जो साथ आप मैं",
         "mr": "आहे आहेत आणि हे या ते तो ती नाही होते होता होती केले एक त्या मध्ये साठी पण की काही आपण असे म्हणून तर मी आपल्या",
-        "ne": "छ छन् र हो थियो भने पनि गर्न गर्ने गरेको भएको यो लागि हुन्छ तपाईं मा को का गरी एक हुन् थिए यस त्यो म रहेको लाई बाट कृपया गर्नुहोस् अथवा गरिएको सक्छ",
+        "ne": "छ छन् र हो थियो भने पनि गर्न गर्ने गरेको भएको यो लागि हुन्छ तपाईं "
+        "मा को का गरी एक हुन् थिए यस त्यो म रहेको लाई बाट कृपया गर्नुहोस् अथवा गरिएको सक्छ",
     },
     "arabic": {
         "ar": "في من على إلى أن هذا هذه التي الذي مع عن كان لا ما أو كل بعد هو هي قد كما لم بين ذلك غير يمكن عند حيث",
@@ -71,7 +72,13 @@ WORDS: dict[str, dict[str, str]] = {  # commonest words of each language of a sc
     },
 }
 LETTERS: dict[str, dict[str, str]] = {  # letters that one language of a script has and its neighbours lack
-    "latin": {"vi": "ăđơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ", "pl": "łśźżćńęą", "de": "ß", "es": "ñ¿¡", "pt": "ãõ"},
+    "latin": {
+        "vi": "ăđơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ",
+        "pl": "łśźżćńęą",
+        "de": "ß",
+        "es": "ñ¿¡",
+        "pt": "ãõ",
+    },
     "cyrillic": {"ru": "ыэё", "uk": "іїєґ"},
     "devanagari": {"mr": "ळ"},
     "arabic": {"ar": "ةىإأؤ", "fa": "پچژگ", "ur": "ٹڈڑںےہھ"},
@@ -90,14 +97,14 @@ def language_of(text: str) -> str | None:
 
     >>> language_of("THE CAT IS ON THE TABLE."), language_of("Die Katze ist auf dem Tisch."), language_of("abc")
     ('en', 'de', None)
-    >>> language_of("猫在桌子上。"), language_of("ねこはつくえのうえです。"), language_of("Кошка сидит на столе, и это хорошо.")
+    >>> language_of("猫在桌子上。"), language_of("ねこはつくえのうえです。"), language_of("Это и есть стол.")
     ('zh', 'ja', 'ru')
     """
     text = text.casefold()
     scripts = Counter(script for letter in text if (script := _script(ord(letter))))
     if not scripts:
         return None
-    script, count = scripts.most_common(1)[0]
+    script = scripts.most_common(1)[0][0]
     if scripts["ja"] * 10 > scripts["zh"] + scripts["ja"] and script in ("zh", "ja"):
         return "ja"  # Japanese is written with Chinese characters, too
     if script not in WORDS:

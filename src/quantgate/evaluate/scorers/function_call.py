@@ -1,10 +1,10 @@
 """function_call: one call with acceptable arguments, or none where none fits, as the Berkeley leaderboard judges it.
 
-The reference is ``{"name": ..., "arguments": {"unit": ["km", ""], ...}}``: every argument has the list of its acceptable
-values, and ``""`` among them says that it may be left out. ``{"abstain": true, "functions": [...]}`` wants words and no
-call: an answer of fewer than two words abstains from nothing. A call is read as ``tool_call`` reads it, or written as
-Python does: ``[area(base=10)]``. Texts are compared without case, white space and the marks ``, . / - _ * ^``, numbers
-by value; true is not 1, and "5" is not 5 (Patil et al. 2025, AST evaluation).
+The reference is ``{"name": ..., "arguments": {"unit": ["km", ""], ...}}``: every argument has the list of its
+acceptable values, and ``""`` among them says that it may be left out. ``{"abstain": true, "functions": [...]}`` wants
+words and no call: an answer of fewer than two words abstains from nothing. A call is read as ``tool_call`` reads it, or
+written as Python does: ``[area(base=10)]``. Texts are compared without case, white space and the marks
+``, . / - _ * ^``, numbers by value; true is not 1, and "5" is not 5 (Patil et al. 2025, AST evaluation).
 """
 
 from __future__ import annotations
