@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.evaluate.published.conftest import DATA, published_cases, write_rows
 
 from quantgate.errors import Overlap, UnknownName, UsageError
 from quantgate.evaluate import published
@@ -16,7 +17,6 @@ from quantgate.pipeline.published_suites import training_conversations
 from quantgate.pipeline.two_models import named
 from quantgate.records import parse
 from quantgate.release_config import ReleaseConfig, load_config
-from tests.evaluate.published.conftest import DATA, published_cases, write_rows
 
 
 def release_of(capabilities: dict[str, Any], **more: Any) -> ReleaseConfig:

@@ -19,9 +19,9 @@ def capability_sentence(gate: Gate, comparison: Comparison | None, verdict: str)
         f"{gate.capability}: {percent(comparison.baseline_score)} -> {percent(comparison.variant_score)} "
         f"over {count(comparison.n, 'case')} ({finding.losses} lost, {finding.gains} gained)"
     )
-    if comparison.blind and finding.verdict == "pass" and verdict != "fail":
-        passes = listing([f"a model that {one}" for one in comparison.blind])
-        return f"{went}; proves nothing, as {passes} would pass too: the baseline is too weak here, or the cases are"
+    blind = blind_sentence(comparison.blind)
+    if blind and finding.verdict == "pass" and verdict == "inconclusive":
+        return f"{went}; proves nothing, as {blind}: the baseline is too weak here, or the cases ask for too little"
     allowed = f"the {margin_of(gate)} allowed"
     if comparison.guards and verdict != "pass":
         held = guard_sentence(gate, comparison, verdict)
@@ -38,7 +38,22 @@ def capability_sentence(gate: Gate, comparison: Comparison | None, verdict: str)
     if finding.low is None and finding.high is None:
         between = "nothing bounds the change"
     needed = f", about {finding.needed} cases would decide" if finding.needed else ""
+    needed = f"; {blind}" if blind else needed
     return f"{went}; {between}, not proven to stay within {allowed}{needed}{_unscored(comparison)}"
+
+
+def blind_sentence(blind: Sequence[str]) -> str:
+    """
+    >>> blind_sentence(["always refuses"])
+    'a model that always refuses would not have failed either'
+    >>> blind_sentence(["answers nothing", "always refuses", "always complies"])
+    'a model that answers nothing (and 2 more that answer everything alike) would not have failed either'
+    """
+    if not blind:
+        return ""
+    more = len(blind) - 1
+    others = f" (and {more} more that answer{'s' if more == 1 else ''} everything alike)" if more else ""
+    return f"a model that {blind[0]}{others} would not have failed either"
 
 
 def guard_sentence(gate: Gate, comparison: Comparison, verdict: str) -> str:

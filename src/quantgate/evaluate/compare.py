@@ -165,11 +165,10 @@ class _Course:
                 self.batch = []
 
     def _look(self) -> None:
-        """Judge what has been seen; a pass counts only where no degenerate model would have passed as well."""
-        self.judged = look(self.task.gate, self.pairs)
-        passes = self.judged.verdict == "pass"
-        seen = [pair.case for pair in self.pairs.scored]
-        self.blind = self.controls.blind(seen, self.pairs.scores()[0]) if passes else ()
+        """Judge what has been seen, and whether a degenerate model would have failed on it: without, no pass counts."""
+        self.judged, self.blind = look(self.task.gate, self.pairs), ()
+        if self.judged.verdict == "pass" or (self.judged.verdict == "inconclusive" and not self.batch):
+            self.blind = self.controls.blind([pair.case for pair in self.pairs.scored], self.pairs.scores()[0])
 
     def comparison(self, answers: Answered) -> Comparison:
         """``answers`` are those to the hard cases."""
