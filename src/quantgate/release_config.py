@@ -84,7 +84,10 @@ class CapabilityConfig(Record):
     """One thing the product needs, and how much of it may be lost."""
 
     margin: Fraction = Field(
-        default=0.03, gt=0, lt=1, description="loss allowed, proven and not just observed; 3% or 0.03"
+        default=0.03,
+        gt=0,
+        lt=1,
+        description="loss allowed, proven and not just observed; 3% or 0.03; left out, a published suite has its own",
     )
     relative: bool = Field(
         default=True, description="margin as a share of the baseline's score; false: in points of the scale"

@@ -16,8 +16,17 @@ def compare(
     variant: Annotated[
         str, typer.Argument(help="The same, or an artifact that quantgate or another program quantized.")
     ],
-    suite: Annotated[list[str], typer.Option("--suite", "-s", help="Capability or JSONL file; may be repeated.")],
-    margin: Annotated[str, typer.Option(help="Relative loss allowed.")] = "3%",
+    suite: Annotated[
+        list[str],
+        typer.Option(
+            "--suite",
+            "-s",
+            help="Capability, JSONL file, or published suite and its folder, as gsm8k=../data/gsm8k; may be repeated.",
+        ),
+    ],
+    margin: Annotated[
+        str | None, typer.Option(help="Relative loss allowed; left out, 3%, or the published suite's own.")
+    ] = None,
     cases: Annotated[int, typer.Option(min=1, help="Cases per suite at most.")] = 400,
     alpha: Annotated[float, typer.Option(help="Chance of a wrong verdict.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Fixes which cases are asked.")] = 0,

@@ -151,11 +151,16 @@ def judge_variant(
 
 
 def judge_capability(gate: Gate, comparison: Comparison | None) -> CapabilityVerdict:
-    """Missing evidence is inconclusive, and so is evidence with too many unscored cases; a proven loss stays a loss."""
+    """Missing evidence is inconclusive, and so is evidence with too many unscored cases; a proven loss stays a loss.
+
+    Every guard must hold beside the whole, and a gate that a degenerate model would pass as well proves nothing.
+    """
     verdict: Verdict = "inconclusive"
     if comparison is not None and comparison.gate == gate and comparison.n:
-        verdict = comparison.finding.verdict
-        if verdict == "pass" and comparison.gaps:
+        guards = {guard.name: guard.finding.verdict for guard in comparison.guards}
+        kinds = {comparison.finding.verdict, *(guards.get(name, "inconclusive") for name in gate.guards)}
+        verdict = "fail" if "fail" in kinds else "pass" if kinds == {"pass"} else "inconclusive"
+        if verdict == "pass" and (comparison.gaps or comparison.blind):
             verdict = "inconclusive"
     return CapabilityVerdict(
         capability=gate.capability, verdict=verdict, sentence=capability_sentence(gate, comparison, verdict)

@@ -19,7 +19,14 @@ def capability_sentence(gate: Gate, comparison: Comparison | None, verdict: str)
         f"{gate.capability}: {percent(comparison.baseline_score)} -> {percent(comparison.variant_score)} "
         f"over {count(comparison.n, 'case')} ({finding.losses} lost, {finding.gains} gained)"
     )
+    blind = blind_sentence(comparison.blind)
+    if blind and finding.verdict == "pass" and verdict == "inconclusive":
+        return f"{went}; proves nothing, as {blind}: the baseline is too weak here, or the cases ask for too little"
     allowed = f"the {margin_of(gate)} allowed"
+    if comparison.guards and verdict != "pass":
+        held = guard_sentence(gate, comparison, verdict)
+        if held:
+            return f"{went}; {held}{_unscored(comparison)}"
     if verdict == "pass":
         worst = f"at worst {_loss(max(0.0, -low), gate)} lost, within {allowed}"
         return f"{went}; {worst}" + ("; a small loss is itself proven" if finding.measurable_loss else "")
@@ -31,7 +38,37 @@ def capability_sentence(gate: Gate, comparison: Comparison | None, verdict: str)
     if finding.low is None and finding.high is None:
         between = "nothing bounds the change"
     needed = f", about {finding.needed} cases would decide" if finding.needed else ""
+    needed = f"; {blind}" if blind else needed
     return f"{went}; {between}, not proven to stay within {allowed}{needed}{_unscored(comparison)}"
+
+
+def blind_sentence(blind: Sequence[str]) -> str:
+    """
+    >>> blind_sentence(["always refuses"])
+    'a model that always refuses would not have failed either'
+    >>> blind_sentence(["answers nothing", "always refuses", "always complies"])
+    'a model that answers nothing (and 2 more that answer everything alike) would not have failed either'
+    """
+    if not blind:
+        return ""
+    more = len(blind) - 1
+    others = f" (and {more} more that answer{'s' if more == 1 else ''} everything alike)" if more else ""
+    return f"a model that {blind[0]}{others} would not have failed either"
+
+
+def guard_sentence(gate: Gate, comparison: Comparison, verdict: str) -> str:
+    """What a guard says that the whole does not; nothing where the whole itself failed or is open."""
+    if comparison.finding.verdict != "pass" and comparison.finding.verdict == verdict:
+        return ""
+    said = []
+    for guard in comparison.guards:
+        finding, row = guard.finding, next((one for one in comparison.slices if one.name == guard.name), None)
+        if finding.verdict != verdict:
+            continue
+        went = f"{percent(row.baseline)} -> {percent(row.variant)} over " if row else ""
+        end = f"at least {_loss(max(0.0, -(finding.high or 0.0)), gate)} lost" if verdict == "fail" else "not proven"
+        said.append(f"{guard.name}: {went}{count(guard.n, 'case')}, {end}")
+    return f"{' and '.join(said)}, where {margin_of(gate)} are allowed" if said else ""
 
 
 def _unscored(comparison: Comparison) -> str:

@@ -11,11 +11,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from quantgate import stats
 from quantgate.engines import Completion, Engine, Failure
 from quantgate.errors import DataError
 from quantgate.evaluate import scorers
 from quantgate.evaluate.answers import Answers
+from quantgate.evaluate.degenerate import Controls, Judged
+from quantgate.evaluate.degenerate import judge as judge_pairs
 from quantgate.evaluate.evidence import Comparison, Flip, Gate, SliceResult, gaps
 from quantgate.evaluate.scorers import Score, Unscored
 from quantgate.evaluate.suites import Case
@@ -148,7 +149,8 @@ class _Course:
             )
         self.task, self.exhaustive = task, exhaustive
         self.order, self.pairs, self.asked = visiting_order(task.cases, task.gate.seed), Pairs(), 0
-        self.finding = look(task.gate, self.pairs)
+        self.judged, self.controls = look(task.gate, self.pairs), Controls(task.gate)
+        self.blind: tuple[str, ...] = ()
         self.batch = self.order[:BATCH]  # what is to be asked next; nothing once it is decided
 
     def take(self, answers: Answered) -> None:
@@ -157,12 +159,16 @@ class _Course:
             self.pairs.add(case, *answers[case.digest])
         self.asked += len(self.batch)
         self.batch = self.order[self.asked : self.asked + BATCH]
-        if self.task.gate.test == "eprocess":
-            self.finding = look(self.task.gate, self.pairs)
-            if not self.exhaustive and decided(self.finding, self.pairs, self.asked):
+        if self.task.gate.test == "eprocess" or not self.batch:
+            self._look()
+            if not self.exhaustive and decided(self.judged, self.blind, self.pairs, self.asked):
                 self.batch = []
-        elif not self.batch:
-            self.finding = look(self.task.gate, self.pairs)
+
+    def _look(self) -> None:
+        """Judge what has been seen, and whether a degenerate model would have failed on it: without, no pass counts."""
+        self.judged, self.blind = look(self.task.gate, self.pairs), ()
+        if self.judged.verdict == "pass" or (self.judged.verdict == "inconclusive" and not self.batch):
+            self.blind = self.controls.blind([pair.case for pair in self.pairs.scored], self.pairs.scores()[0])
 
     def comparison(self, answers: Answered) -> Comparison:
         """``answers`` are those to the hard cases."""
@@ -179,10 +185,12 @@ class _Course:
             unscored=tuple(self.pairs.unscored),
             baseline_score=mean(base),
             variant_score=mean(other),
-            finding=self.finding,
+            finding=self.judged.finding,
             slices=tuple(slices_of(self.pairs.scored)),
             flips=tuple(flips_of(self.pairs.scored)),
             hard=tuple(slices_of(harder.scored)),
+            guards=self.judged.guards,
+            blind=self.blind,
         )
 
 
@@ -205,24 +213,15 @@ def _answers(
     return found
 
 
-def decided(finding: stats.Finding, pairs: Pairs, asked: int) -> bool:
-    """Whether more cases cannot be needed; a pass waits while too many of its cases are unscored."""
-    if finding.verdict == "pass":
-        return not gaps(len(pairs.unscored), asked)
-    return finding.verdict == "fail"
+def decided(judged: Judged, blind: Sequence[str], pairs: Pairs, asked: int) -> bool:
+    """Whether more cases cannot be needed; a pass waits while too many are unscored, or the gate is still blind."""
+    if judged.verdict == "pass":
+        return not gaps(len(pairs.unscored), asked) and not blind
+    return judged.verdict == "fail"
 
 
-def look(gate: Gate, pairs: Pairs) -> stats.Finding:
-    base, other = pairs.scores()
-    return stats.judge(
-        base,
-        other,
-        gate.margin,
-        relative=gate.relative,
-        test=gate.test,
-        alpha=gate.alpha,
-        pass_alpha=gate.pass_alpha,
-    )
+def look(gate: Gate, pairs: Pairs) -> Judged:
+    return judge_pairs(gate, [pair.case for pair in pairs.scored], *pairs.scores())
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -10,6 +10,18 @@ from quantgate.stats import Finding
 MAX_UNSCORED = 0.02  # of the cases visited; above it no capability passes, whatever its scores say
 
 
+def _nothing(value: object) -> bool:
+    return not value
+
+
+class Guard(Record):
+    """What the test says of one slice that must hold by itself."""
+
+    name: str  # "part=abstain"
+    n: int
+    finding: Finding
+
+
 class Gate(Record):
     """What one capability must prove, registered before anything runs."""
 
@@ -23,6 +35,8 @@ class Gate(Record):
     test: str = "eprocess"
     seed: int = 0  # fixes which cases, and the order in which they are visited
     hard: int = 0  # extra cases of the hard difficulty: reported, never judged
+    guards: tuple[str, ...] = Field(default=(), exclude_if=_nothing)
+    """Slices that must hold one by one, such as "part=abstain": each is the positive control of the others."""
 
 
 class SliceResult(Record):
@@ -66,6 +80,9 @@ class Comparison(Record):
     slices: tuple[SliceResult, ...]
     flips: tuple[Flip, ...]
     hard: tuple[SliceResult, ...] = ()
+    guards: tuple[Guard, ...] = Field(default=(), exclude_if=_nothing)
+    blind: tuple[str, ...] = Field(default=(), exclude_if=_nothing)
+    """Degenerate models, such as "always refuses", that the gate would not have failed in the variant's place."""
 
     @property
     def gaps(self) -> bool:

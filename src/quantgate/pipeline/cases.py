@@ -8,12 +8,13 @@ from pathlib import Path
 from quantgate import calibrate, decide
 from quantgate.calibrate import Chosen, Rules, Tell, Turns
 from quantgate.errors import UnknownName, UsageError
-from quantgate.evaluate import scorers, suites
+from quantgate.evaluate import published, scorers, suites
 from quantgate.evaluate.compare import visiting_order
 from quantgate.evaluate.evidence import Gate
 from quantgate.evaluate.files import check_cases, read_suite
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel
+from quantgate.pipeline import published_suites
 from quantgate.release_config import CalibrationConfig, CapabilityConfig, ReleaseConfig
 
 
@@ -33,11 +34,13 @@ def cases_of(config: ReleaseConfig, variants: int) -> Cases:
     for name, wanted in config.capabilities.items():
         cases, hard = gate_cases(name, wanted, judge.seed)
         found.gate[name], found.hard[name] = cases, hard
+        known = published_suites.suite_name(name, wanted)
+        others = None if known is None else published.get(known)
         found.gates.append(
             Gate(
                 capability=name,
                 suite=Path(wanted.suite).name if wanted.suite else name,
-                margin=wanted.margin,
+                margin=others.margin if others and "margin" not in wanted.model_fields_set else wanted.margin,
                 relative=wanted.relative,
                 cases=wanted.cases,
                 alpha=judge.alpha,
@@ -45,12 +48,21 @@ def cases_of(config: ReleaseConfig, variants: int) -> Cases:
                 test=judge.test,
                 seed=judge.seed,
                 hard=wanted.hard,
+                guards=others.guards if others else (),
             )
         )
-    built_in = [name for name, wanted in config.capabilities.items() if wanted.suite is None]
-    for name in built_in if config.drift_cases else []:
-        found.drift += suites.cases(name, "tune", max(1, config.drift_cases // len(built_in)), seed=judge.seed)
+        published_suites.refuse_hopeless_guards(found.gates[-1], cases)
+    found.drift = _drift_cases(config) if config.drift_cases else []
     return found
+
+
+def _drift_cases(config: ReleaseConfig) -> list[Case]:
+    """Held-out conversations: of the built-in suites, and training rows of the published ones that have any."""
+    built_in = [name for name in config.capabilities if name in suites.names() and not config.capabilities[name].suite]
+    training = published_suites.training_cases(config, "tune")
+    each = max(1, config.drift_cases // max(1, len(built_in) + len(training)))
+    drawn = [case for name in built_in for case in suites.cases(name, "tune", each, seed=config.judge.seed)]
+    return drawn + [case for cases in training.values() for case in visiting_order(cases, config.judge.seed)[:each]]
 
 
 def gate_cases(name: str, wanted: CapabilityConfig, seed: int) -> tuple[list[Case], list[Case]]:
@@ -65,12 +77,20 @@ def gate_cases(name: str, wanted: CapabilityConfig, seed: int) -> tuple[list[Cas
 
 
 def _drawn(name: str, wanted: CapabilityConfig, seed: int) -> tuple[list[Case], list[Case]]:
+    known = published_suites.suite_name(name, wanted)
+    if known is not None:
+        return published_suites.cases_for(name, known, wanted, seed), []
+    if wanted.suite is None and name not in suites.names():
+        known_names = (*suites.names(), *published.names())
+        raise UnknownName("capability", name, known_names, where="capabilities (or name a file under 'suite')")
+    if wanted.path is not None or wanted.options:
+        key = "path" if wanted.path is not None else "options"
+        sentence = f"capabilities: {name}: '{key}' is for published suites ({', '.join(published.names())})"
+        raise UsageError(f"{sentence}; name one under 'suite', or leave '{key}' out")
     if wanted.suite is not None:
         if wanted.hard:
             raise UsageError(f"capabilities: {name}: 'hard' is for built-in suites; leave it out beside a suite file")
         return visiting_order(read_suite(Path(wanted.suite), name), seed)[: wanted.cases], []
-    if name not in suites.names():
-        raise UnknownName("capability", name, suites.names(), where="capabilities (or name a file under 'suite')")
     cases = suites.cases(name, "gate", wanted.cases, seed=seed)
     check_cases(cases, f"suite '{name}'")
     hard = suites.cases(name, "gate", wanted.hard, seed=seed, difficulty="hard") if wanted.hard else []
@@ -85,6 +105,7 @@ def calibration_of(config: ReleaseConfig, model: OpenedModel, tell: Tell | None 
             model, Path(wanted.traffic), rules_of(wanted), max_tokens=wanted.max_tokens, tell=tell
         )
     conversations = suite_conversations(wanted.samples, wanted.seed)
+    conversations += published_suites.training_conversations(config, wanted.samples // len(config.capabilities))
     return calibrate.choose(
         model,
         conversations,

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from quantgate import decide
 from quantgate.errors import Stopped, UsageError
-from quantgate.evaluate import scorers
+from quantgate.evaluate import published, scorers
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison, NoiseFloor, Pace
@@ -53,7 +53,7 @@ def compare_models(
     variant: str,
     suite: Sequence[str],
     *,
-    margin: str | float = 0.03,
+    margin: str | float | None = None,
     cases: int = 400,
     alpha: float = 0.05,
     seed: int = 0,
@@ -64,14 +64,16 @@ def compare_models(
     out: Path = Path("runs/compare"),
     progress: Progress | None = None,
 ) -> CompareResult:
-    """Ask two models the same cases; ``suite`` names capabilities or JSONL files, ``variant`` a model or an artifact.
+    """Ask two models the same cases; ``suite`` names capabilities, JSONL files or published suites as gsm8k=folder.
 
+    ``variant`` is a model or an artifact. ``margin`` left out is 3 %, or the published suite's own.
     ``engine`` "llamacpp" runs a GGUF file in llama.cpp, once it is proven, as ``runtime`` sets it; ``each`` judges
     every setting of it by itself, too. ``noise`` cases of every suite are asked the baseline twice. Every suite is
     judged at ``alpha`` on its own; ``out`` keeps the answers, so a stopped comparison goes on. Raises UsageError,
     DataError and ModelError before anything slow, Stopped on Ctrl-C.
     """
-    found = _cases(suite, {"margin": margin, "cases": cases}, {"alpha": alpha, "seed": seed}, DRIFT_CASES * each)
+    rules = {"cases": cases} | ({} if margin is None else {"margin": margin})
+    found = _cases(suite, rules, {"alpha": alpha, "seed": seed}, DRIFT_CASES * each)
     if each:
         stacks_of(runtime or RuntimeConfig())  # refuses settings of which none is set
     try:
@@ -89,14 +91,26 @@ def _cases(suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any], d
     """The gates and cases of every named suite, as a release with one variant would have them."""
     capabilities: dict[str, dict[str, Any]] = {}
     for one in suite:
-        name = Path(one).stem if one.endswith(".jsonl") else one
+        name, extra = named(one)
         if name in capabilities:
             raise UsageError(f"suite '{one}': a suite called '{name}' is named already; keep one, or rename the file")
-        capabilities[name] = rules | ({"suite": one} if one.endswith(".jsonl") else {})
+        capabilities[name] = rules | extra
     data = {"capabilities": capabilities, "variants": ["BF16"], "judge": judge, "drift_cases": drift_cases}
     found = cases_of(parse(ReleaseConfig, data, where="compare"), 1)
     decide.refuse_hopeless(found.gates, {name: len(group) for name, group in found.gate.items()})
     return found
+
+
+def named(suite: str) -> tuple[str, dict[str, str]]:
+    """A suite as a command names it: its capability, and where its cases are.
+
+    >>> named("math"), named("data/faq.jsonl"), named("gsm8k=data/gsm8k")
+    (('math', {}), ('faq', {'suite': 'data/faq.jsonl'}), ('gsm8k', {'path': 'data/gsm8k'}))
+    """
+    name, mark, path = suite.partition("=")
+    if mark and (name in published.names() or not suite.endswith(".jsonl")):
+        return name, {"path": path}
+    return (Path(suite).stem, {"suite": suite}) if suite.endswith(".jsonl") else (suite, {})
 
 
 class _Pair:

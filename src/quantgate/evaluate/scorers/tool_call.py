@@ -92,7 +92,7 @@ def called(answer: str) -> tuple[str, dict[str, Any]]:
         call = call["function"]
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         raise NotJson("the JSON is not a call: it has no name")
-    arguments = call.get("arguments")
+    arguments = call.get("arguments", call.get("parameters"))  # as Llama's own templates call them
     if isinstance(arguments, str):
         arguments = read(arguments)
     if not isinstance(arguments, dict):

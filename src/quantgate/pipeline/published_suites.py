@@ -1,0 +1,64 @@
+"""Published suites in a release: which capability asks one, its cases, and the rows beside them that may be seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quantgate import decide
+from quantgate.calibrate import Turns
+from quantgate.errors import UsageError
+from quantgate.evaluate import published, suites
+from quantgate.evaluate.compare import visiting_order
+from quantgate.evaluate.evidence import Gate
+from quantgate.evaluate.files import check_overlap
+from quantgate.evaluate.suites import Case
+from quantgate.release_config import CapabilityConfig, ReleaseConfig
+
+
+def suite_name(name: str, wanted: CapabilityConfig) -> str | None:
+    """The published suite that a capability asks: named under ``suite``, or by the capability itself."""
+    suite = wanted.suite or (name if name not in suites.names() else "")
+    return suite if suite in published.names() else None
+
+
+def _path(wanted: CapabilityConfig) -> Path | None:
+    return None if wanted.path is None else Path(wanted.path)
+
+
+def cases_for(name: str, suite: str, wanted: CapabilityConfig, seed: int) -> list[Case]:
+    """The cases that judge; of more than are wanted a seeded choice, with as many of each guard.
+
+    Raises DataError, UsageError; Overlap where a worked example is also a case.
+    """
+    if wanted.hard:
+        raise UsageError(f"capabilities: {name}: 'hard' is for built-in suites; {suite} has no harder cases")
+    found = published.load(suite, _path(wanted), wanted.options, seed=seed)
+    bare = [case.model_copy(update={"messages": case.messages[2 * len(found.shots) :]}) for case in found.cases]
+    check_overlap(found.shots, bare)
+    return published.balanced(visiting_order(found.cases, seed), published.get(suite).guards, wanted.cases)
+
+
+def refuse_hopeless_guards(gate: Gate, cases: list[Case]) -> None:
+    """Raises UsageError where a guard has fewer cases than a pass of its own needs at the very least."""
+    for guard in gate.guards:
+        named = gate.model_copy(update={"capability": f"{gate.capability}, {guard}"})
+        decide.refuse_hopeless([named], {named.capability: sum(guard in case.slices for case in cases)})
+
+
+def training_cases(config: ReleaseConfig, side: published.Side) -> dict[str, list[Case]]:
+    """What the release's published suites have for calibration or for drift: their training rows, by capability."""
+    found = {}
+    for name, wanted in config.capabilities.items():
+        suite = suite_name(name, wanted)
+        if suite is not None and published.get(suite).train is not None:
+            found[name] = published.training(suite, _path(wanted), side, wanted.options)
+    return {name: cases for name, cases in found.items() if cases}
+
+
+def training_conversations(config: ReleaseConfig, count: int) -> list[Turns]:
+    """At most ``count`` calibration conversations of every published suite, answers included."""
+    return [
+        (*((message.role, message.content) for message in case.messages), ("assistant", case.answer or ""))
+        for cases in training_cases(config, "calibrate").values()
+        for case in visiting_order(cases, config.calibration.seed)[:count]
+    ]
