@@ -24,7 +24,7 @@ class StopTexts:
         return self._held(self.decode(made[-reach:])) and self._held(self.decode(made))
 
     def cut(self, made: Sequence[int]) -> tuple[str, int] | None:
-        """The text before the earliest stop, and how many tokens there are up to the stop's end; None without a stop."""
+        """The text before the earliest stop, and how many tokens reach to its end; None without a stop."""
         text = self.decode(made)
         if not self._held(text):
             return None
