@@ -21,6 +21,7 @@ ROOMS = {
     "checkpoints": ("quantgate.quantize.checkpoints", "CHECKPOINT"),
     "engines": ("quantgate.engines", "ENGINE"),
     "suites": ("quantgate.evaluate.suites", "SUITE"),
+    "tailored": ("quantgate.evaluate.tailored", "TAILORED"),
     "scorers": ("quantgate.evaluate.scorers", "SCORER"),
 }
 

@@ -212,7 +212,7 @@ def test_degenerate_answers_score_nothing(tasks: Any, task: dict[str, Any], answ
 @pytest.mark.parametrize(
     ("body", "options", "error", "sentence"),
     [
-        (ROLL, {}, UsageError, "none of its metrics .word_perplexity, bits_per_byte. is known"),
+        (ROLL, {}, UsageError, r"none of its metrics .word_perplexity, bits_per_byte. is known"),
         (GREEDY, {"metric": "perplexity"}, UsageError, "'perplexity' is no mean of scores"),
         (COMPLETE, {"metric": "exact_mach"}, UnknownName, "did you mean 'exact_match'"),
         (COMPLETE, {"filter": "nunber"}, UnknownName, "did you mean 'number'"),
@@ -231,7 +231,7 @@ def test_what_cannot_be_judged_is_refused_in_one_sentence(
 
 
 def test_a_folder_that_is_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="include_path: .*is no folder"):
+    with pytest.raises(UsageError, match=r"include_path: .*is no folder"):
         cases_of("nowhere")
 
 

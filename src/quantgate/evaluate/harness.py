@@ -2,10 +2,10 @@
 
     lm_eval:gsm8k        a task, a tag or a group of the installed harness, or of the yaml files in ``include_path``
 
-Documents become cases with the harness's own few-shot contexts, drawn as ``lm_eval`` draws them; what an engine answers
-goes back through the task's filters and its ``process_results``, see ``scorers/lm_eval.py``. What a gate cannot judge is
-refused here, before anything is asked: metrics that are no mean of scores in [0, 1], sampling, code that a task would run
-outside a sandbox, choices that stand in different contexts.
+Documents become cases with the harness's own few-shot contexts, drawn as ``lm_eval`` draws them; what an engine
+answers goes back through the task's filters and its ``process_results``, see ``scorers/lm_eval.py``. What a gate
+cannot judge is refused here, before anything is asked: metrics that are no mean of scores in [0, 1], sampling, code
+that a task would run outside a sandbox, choices that stand in different contexts.
 Source: lm-eval 0.4.13, ``api/task.py`` and ``evaluator.py``.
 """
 
@@ -131,8 +131,8 @@ def _load(name: str, include_path: str | None) -> dict[str, Any]:
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as problem:  # whatever its data set needs
         first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise DataError(
-            f"{PREFIX}{name}: the task cannot be opened ({first[:160]}); give it data that is here (dataset_path: json), "
-            "or run where its data set can be downloaded"
+            f"{PREFIX}{name}: the task cannot be opened ({first[:160]}); give it data that is here "
+            "(dataset_path: json), or run where its data set can be downloaded"
         ) from None
 
 

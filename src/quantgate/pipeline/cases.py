@@ -8,12 +8,13 @@ from pathlib import Path
 from quantgate import calibrate, decide
 from quantgate.calibrate import Chosen, Turns
 from quantgate.errors import UnknownName, UsageError
-from quantgate.evaluate import suites
+from quantgate.evaluate import suites, tailored
 from quantgate.evaluate.compare import visiting_order
 from quantgate.evaluate.evidence import Gate
 from quantgate.evaluate.files import check_cases, read_suite
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel
+from quantgate.pipeline import made_suites
 from quantgate.release_config import CapabilityConfig, ReleaseConfig
 
 
@@ -31,12 +32,13 @@ def cases_of(config: ReleaseConfig, variants: int) -> Cases:
     """Gate, hard and drift cases of every capability, and the rules they are judged by."""
     judge, found = config.judge, Cases([], {}, {}, [])
     for name, wanted in config.capabilities.items():
-        cases, hard = gate_cases(name, wanted, judge.seed)
+        made = made_suites.cases_for(config, name)
+        cases, hard = (made[0], []) if made else gate_cases(name, wanted, judge.seed)
         found.gate[name], found.hard[name] = cases, hard
         found.gates.append(
             Gate(
                 capability=name,
-                suite=Path(wanted.suite).name if wanted.suite else name,
+                suite=made[1] if made else Path(wanted.suite).name if wanted.suite else name,
                 margin=wanted.margin,
                 relative=wanted.relative,
                 cases=wanted.cases,
@@ -47,7 +49,7 @@ def cases_of(config: ReleaseConfig, variants: int) -> Cases:
                 hard=wanted.hard,
             )
         )
-    built_in = [name for name, wanted in config.capabilities.items() if wanted.suite is None]
+    built_in = [name for name, wanted in config.capabilities.items() if not wanted.suite and name in suites.names()]
     for name in built_in if config.drift_cases else []:
         found.drift += suites.cases(name, "tune", max(1, config.drift_cases // len(built_in)), seed=judge.seed)
     return found
@@ -63,7 +65,12 @@ def gate_cases(name: str, wanted: CapabilityConfig, seed: int) -> tuple[list[Cas
             raise UsageError(f"capabilities: {name}: 'hard' is for built-in suites; leave it out beside a suite file")
         return visiting_order(read_suite(Path(wanted.suite), name), seed)[: wanted.cases], []
     if name not in suites.names():
-        raise UnknownName("capability", name, suites.names(), where="capabilities (or name a file under 'suite')")
+        raise UnknownName(
+            "capability",
+            name,
+            (*suites.names(), *tailored.names()),
+            where="capabilities (or name a file under 'suite')",
+        )
     cases = suites.cases(name, "gate", wanted.cases, seed=seed)
     check_cases(cases, f"suite '{name}'")
     hard = suites.cases(name, "gate", wanted.hard, seed=seed, difficulty="hard") if wanted.hard else []
@@ -75,6 +82,7 @@ def calibration_of(config: ReleaseConfig, model: OpenedModel) -> Chosen:
     wanted = config.calibration
     if wanted.traffic is not None:
         conversations, source = calibrate.read_traffic(Path(wanted.traffic)), Path(wanted.traffic).name
+        conversations = made_suites.for_calibration(config, conversations)
     else:
         conversations, source = suite_conversations(wanted.samples, wanted.seed), "suites' calibrate split"
     return calibrate.choose(

@@ -56,7 +56,7 @@ def compare_models(
     judged at ``alpha`` on its own; ``out`` keeps the answers, so a stopped comparison goes on. Raises UsageError,
     DataError and ModelError before anything slow, Stopped on Ctrl-C.
     """
-    found = _cases(suite, {"margin": margin, "cases": cases}, {"alpha": alpha, "seed": seed})
+    found = _cases(baseline, suite, {"margin": margin, "cases": cases}, {"alpha": alpha, "seed": seed})
     try:
         with alone_in(out):
             comparisons = _compare(baseline, variant, found, (engine, runtime), out, progress)
@@ -69,7 +69,7 @@ def compare_models(
     return result
 
 
-def _cases(suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any]) -> Cases:
+def _cases(baseline: str, suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any]) -> Cases:
     """The gates and cases of every named suite, as a release with one variant would have them."""
     capabilities: dict[str, dict[str, Any]] = {}
     for one in suite:
@@ -77,7 +77,7 @@ def _cases(suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any]) -
         if name in capabilities:
             raise UsageError(f"suite '{one}': a suite called '{name}' is named already; keep one, or rename the file")
         capabilities[name] = rules | ({"suite": one} if one.endswith(".jsonl") else {})
-    data = {"capabilities": capabilities, "variants": ["BF16"], "judge": judge, "drift_cases": 0}
+    data = {"model": baseline, "capabilities": capabilities, "variants": ["BF16"], "judge": judge, "drift_cases": 0}
     found = cases_of(parse(ReleaseConfig, data, where="compare"), 1)
     decide.refuse_hopeless(found.gates, {name: len(group) for name, group in found.gate.items()})
     return found
