@@ -102,7 +102,7 @@ def tasks(tmp_path_factory: Any) -> Any:
 
 
 def cases_of(folder: str, **options: Any) -> list[Any]:
-    from quantgate.evaluate.harness import cases
+    from quantgate.evaluate.harness_cases import cases
 
     return cases("lm_eval:mine", {"include_path": folder, **options})[0]
 

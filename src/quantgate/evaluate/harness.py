@@ -2,7 +2,7 @@
 
     lm_eval:gsm8k        a task, a tag or a group of the installed harness, or of the yaml files in ``include_path``
 
-Documents become cases with the harness's own few-shot contexts, drawn as ``lm_eval`` draws them; what an engine
+Documents are asked with the harness's own few-shot contexts, drawn as ``lm_eval`` draws them; what an engine
 answers goes back through the task's filters and its ``process_results``, see ``scorers/lm_eval.py``. What a gate
 cannot judge is refused here, before anything is asked: metrics that are no mean of scores in [0, 1], sampling, code
 that a task would run outside a sandbox, choices that stand in different contexts.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,6 @@ from lm_eval.tasks import TaskManager
 from pydantic import Field, JsonValue
 
 from quantgate.errors import DataError, UnknownName, UsageError
-from quantgate.evaluate.suites import Case, Message
 from quantgate.records import Record, digest_of, parse
 
 PREFIX = "lm_eval:"
@@ -75,25 +74,20 @@ class Opened:
         return dict(found)
 
 
-OPENED: dict[str, Opened] = {}  # by ``config``; a scorer finds here what ``cases`` has opened
+OPENED: dict[str, Opened] = {}  # by ``config``; a scorer finds here what has been opened to be asked
 
 
-def cases(name: str, options: Mapping[str, JsonValue] = {}, *, capability: str = "") -> tuple[list[Case], str]:
-    """All cases of ``lm_eval:<task>``, and the versions that they come from.
+def open_tasks(name: str, wanted: Options) -> list[Opened]:
+    """The tasks that ``lm_eval:<task>`` stands for, each with what it asks of every document.
 
-    Of documents that ask the same, the first is taken. Raises UnknownName, UsageError for a task that cannot be judged,
-    DataError when its data cannot be read.
+    Raises UnknownName, UsageError for a task that cannot be judged, DataError when its data cannot be read.
     """
-    wanted = parse(Options, dict(options), where=f"{name}: options")
-    tasks = _load(name.removeprefix(PREFIX), wanted.include_path)
-    found: dict[str, Case] = {}
-    versions = []
-    for one in tasks.values():
-        opened = _opened(one, wanted)
-        for case in _cases(opened, wanted, capability or name, len(tasks) > 1):
-            found.setdefault(digest_of([[m.body() for m in case.messages], case.choices]), case)
-        versions.append(f"{one.task_name} version {opened.version}")
-    return list(found.values()), "; ".join(versions)
+    found = [_opened(one, wanted) for one in _load(name.removeprefix(PREFIX), wanted.include_path).values()]
+    for one in found:
+        one.requests = _requests(one.task, wanted)
+        before = OPENED.get(one.config)  # the same task on other documents
+        OPENED[one.config] = replace(one, requests=before.requests | one.requests) if before else one
+    return found
 
 
 def opened(reference: Mapping[str, Any]) -> Opened | None:
@@ -102,9 +96,7 @@ def opened(reference: Mapping[str, Any]) -> Opened | None:
     if config not in OPENED:
         told = parse(Options, reference["options"], where="lm_eval: options")
         try:
-            for one in _load(str(reference["task"]), told.include_path).values():
-                for _ in _cases(_opened(one, told), told, "", False):
-                    pass
+            open_tasks(str(reference["task"]), told)
         except (UsageError, DataError):
             return None
     return OPENED.get(config)
@@ -154,7 +146,7 @@ def _opened(task: Any, wanted: Options) -> Opened:
     if made.metric != "acc_mutual_info":
         task._metric_fn_list.pop("acc_mutual_info", None)  # would ask every choice once more, without its context
     made.config = digest_of([_settings(task), made.metric, made.filter, made.version, wanted.body()])
-    return OPENED.setdefault(made.config, made)
+    return made
 
 
 def _settings(task: Any) -> str:
@@ -197,9 +189,9 @@ def _filter(task: Any, asked: str | None, name: str) -> str:
     return asked or str(known[0])
 
 
-def _cases(made: Opened, wanted: Options, suite: str, grouped: bool) -> Iterator[Case]:
-    """In the order of the documents: worked examples are drawn one after the other."""
-    task = made.task
+def _requests(task: Any, wanted: Options) -> dict[str, list[Instance]]:
+    """By the document's digest, in the order of the documents: worked examples are drawn one after the other."""
+    found: dict[str, list[Instance]] = {}
     for number, document in enumerate(task.eval_docs):
         context = task.fewshot_context(
             document,
@@ -216,10 +208,9 @@ def _cases(made: Opened, wanted: Options, suite: str, grouped: bool) -> Iterator
             apply_chat_template=wanted.apply_chat_template,
             chat_template=None,
         )
-        requests = asked if isinstance(asked, list) else [asked]
         key = digest_of(json.dumps(document, sort_keys=True, default=str))
-        made.requests[key] = requests
-        yield _case(made, wanted, suite, key, (f"task={task.task_name}",) if grouped else ())
+        found.setdefault(key, asked if isinstance(asked, list) else [asked])
+    return found
 
 
 def _turns(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
@@ -227,37 +218,3 @@ def _turns(messages: list[dict[str, str]], add_generation_prompt: bool = True) -
     if not add_generation_prompt:
         raise UsageError("lm_eval: the task begins its answers (gen_prefix), which a chat cannot; ask it as plain text")
     return json.dumps(messages)
-
-
-def _case(made: Opened, wanted: Options, suite: str, key: str, slices: tuple[str, ...]) -> Case:
-    requests, task = made.requests[key], made.task
-    context = "" if task.OUTPUT_TYPE == "loglikelihood_rolling" else requests[0].args[0]
-    chat = wanted.apply_chat_template and context
-    messages = (
-        tuple(Message(role=one["role"], content=one["content"]) for one in json.loads(context))
-        if chat
-        else (Message(role="user", content=context),)
-    )
-    asked: dict[str, Any] = {"plain": not chat}
-    if task.OUTPUT_TYPE in CHOICES:
-        asked |= {"choices": tuple(one.args[-1] for one in requests)}
-    else:
-        told = normalize_gen_kwargs(dict(requests[0].args[1]))
-        asked |= {"stop": tuple(told["until"]), "max_tokens": told["max_gen_toks"]}
-    target = task.doc_to_target(requests[0].doc)
-    return Case(
-        suite=suite,
-        id=f"{task.task_name}-{key[7:19]}",
-        messages=messages,
-        scorer="lm_eval",
-        reference={
-            "task": task.task_name,
-            "version": made.version,
-            "config": made.config,
-            "document": key,
-            "options": wanted.model_dump(mode="json", exclude_defaults=True),
-        },
-        slices=slices,
-        answer=target if isinstance(target, str) and task.OUTPUT_TYPE == "generate_until" else None,
-        **asked,
-    )

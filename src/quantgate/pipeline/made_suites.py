@@ -45,12 +45,12 @@ def cases_for(config: ReleaseConfig, name: str) -> tuple[list[Case], str] | None
 
 def _harness(name: str, suite: str, wanted: CapabilityConfig, seed: int) -> tuple[list[Case], str]:
     plugins.get("scorers", "lm_eval")  # tells the extra to install where the harness is missing
-    from quantgate.evaluate import harness
+    from quantgate.evaluate import harness_cases
 
     options = dict(wanted.options)
     if wanted.path is not None:
         options["include_path"] = wanted.path
-    found, versions = harness.cases(suite, options, capability=name)
+    found, versions = harness_cases.cases(suite, options, capability=name)
     return visiting_order(found, seed)[: wanted.cases], f"{suite} ({versions})"
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from tests.evaluate.tailored.conftest import OPTIONS
 
 from quantgate.errors import UsageError
 from quantgate.evaluate import scorers, tailored
@@ -60,7 +61,7 @@ def test_another_cases_answer_is_wrong(made: Any, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_seed_makes_the_same_cases_and_another_seed_others(made: Any, place: Any, name: str) -> None:
     cases = made(name)
-    order = tailored.order_of(name, {} if name in ("json_depth", "rare_traffic") else _options(name))
+    order = tailored.order_of(name, OPTIONS.get(name, {}))
     again = tailored.cases(name, place, order, split="gate", count=len(cases), seed=0)
     assert [case.digest for case in again] == [case.digest for case in cases]
     other = made(name, seed=1)
@@ -112,12 +113,4 @@ def test_json_that_is_valid_with_other_values_is_wrong(made: Any) -> None:
         leaf = next(key for key, one in value_of[top].items() if isinstance(one, int) and not isinstance(one, bool))
         value_of[top][leaf] += 1
         found = scorers.get(case.scorer)(json.dumps(value_of), case.reference)
-        assert found.value == 0 and "instead of" in found.because
-
-
-def _options(name: str) -> dict[str, Any]:
-    return {
-        "needle": {"lengths": [256, 700], "depths": [0, 0.5, 1]},
-        "key_value": {"lengths": [400, 700], "depths": [0, 0.5, 1]},
-        "tool_conversation": {"rounds": [1, 3, 5]},
-    }[name]
+        assert isinstance(found, Score) and found.value == 0 and "instead of" in found.because

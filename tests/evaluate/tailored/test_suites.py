@@ -21,7 +21,7 @@ from quantgate.evaluate.tailored.tool_conversation import TOOLS, conversation
 
 
 def slice_of(case: Any, name: str) -> str:
-    return next(one.partition("=")[2] for one in case.slices if one.startswith(f"{name}="))
+    return next(str(one).partition("=")[2] for one in case.slices if one.startswith(f"{name}="))
 
 
 def tokens(place: Place, case: Any) -> int:
@@ -166,8 +166,8 @@ def test_calibration_and_cases_share_no_conversation(made: Any, place: Place) ->
 
 def test_words_of_a_background_are_not_rare(place: Place, tmp_path: Any) -> None:
     (tmp_path / "general.txt").write_text(" ".join(content for turns in traffic(50) for _, content in turns))
-    plain, less = ({}, {"background": str(tmp_path / "general.txt")})
-    words = [set(rare_words(place, tailored.order_of("rare_traffic", one))) for one in (plain, less)]  # type: ignore[arg-type]
+    orders = [tailored.order_of("rare_traffic", one) for one in ({}, {"background": str(tmp_path / "general.txt")})]
+    words = [set(rare_words(place, one)) for one in orders]
     known = set(WORD.findall((tmp_path / "general.txt").read_text()))
     assert words[1] == {word for word in words[0] if word not in known} != words[0]
 

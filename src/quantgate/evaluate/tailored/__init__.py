@@ -156,7 +156,7 @@ def grid(place: Place, options: Lengths, name: str, budget: int) -> list[tuple[i
 def fitted(
     text: Callable[[int, str], str], most: int, length: int, tokens: Callable[[str], int], ends: Sequence[str] = ENDS
 ) -> str:
-    """The ``text(size, end)`` of exactly ``length`` tokens where there is one near the best, else the longest below it.
+    """A ``text(size, end)`` of ``length`` tokens where there is one near the best, else the longest with fewer.
 
     ``text`` grows with its size, up to ``most``; ``ends`` are marks that may stand behind its filling, since a character
     more can be two tokens more. Raises DataError where even the smallest is too long, or the largest falls short by

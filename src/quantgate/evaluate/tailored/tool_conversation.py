@@ -35,7 +35,7 @@ NUMBER = {"type": "string", "description": "the parcel's number"}
 
 
 def _tool(name: str, description: str, **properties: Any) -> Tool:
-    parameters = {"type": "object", "properties": properties, "required": list(properties)}
+    parameters: dict[str, Any] = {"type": "object", "properties": properties, "required": list(properties)}
     return {"name": name, "description": description, "parameters": parameters}
 
 
@@ -121,7 +121,7 @@ class Desk:
         if kind == "weight":
             parcel.weight_kg = rng.choice([one for one in range(2, 41) if one != parcel.weight_kg])
             told = f"{who}'s parcel weighs {parcel.weight_kg} kg after all. Please correct that."
-            name, argument = "set_weight", {"weight_kg": parcel.weight_kg}
+            name, argument = "set_weight", dict[str, Any](weight_kg=parcel.weight_kg)
         elif kind == "insurance":
             amount = rng.randint(2, 90) * 10
             told, name, argument = f"Insure {who}'s parcel for {amount} euros.", "insure", {"amount": amount}
