@@ -22,6 +22,7 @@ ROOMS = {
     "engines": ("quantgate.engines", "ENGINE"),
     "suites": ("quantgate.evaluate.suites", "SUITE"),
     "published": ("quantgate.evaluate.published", "PUBLISHED"),
+    "tailored": ("quantgate.evaluate.tailored", "TAILORED"),
     "scorers": ("quantgate.evaluate.scorers", "SCORER"),
 }
 

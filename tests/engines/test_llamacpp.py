@@ -159,3 +159,18 @@ def test_a_file_that_llama_cpp_does_not_load_is_one_sentence(artifact: Any, tmp_
     broken.write_bytes(artifact.path.read_bytes()[:-100_000])
     with pytest.raises(EngineError, match=r"broken\.gguf: llama\.cpp does not load it \(.+\); "):
         LlamaModel(broken)
+
+
+def test_a_prompts_schema_holds_its_answer_and_no_other(opened: Any) -> None:
+    engine = opened()
+    asked = Prompt(turns=(("user", "abc"),), max_tokens=60)
+    free, held = engine.generate([asked, asked.model_copy(update={"answer_schema": SCHEMA})])
+    assert isinstance(json.loads(held.text)["ok"], bool)
+    assert free.text == engine.generate([asked])[0].text != held.text
+
+
+def test_a_schema_without_a_grammar_is_a_failure_of_its_prompt_alone(opened: Any) -> None:
+    asked = Prompt(turns=(("user", "abc"),), max_tokens=4)
+    bad, good = opened().generate([asked.model_copy(update={"answer_schema": {"$ref": "#/nowhere"}}), asked])
+    assert isinstance(bad, Failure) and "no grammar" in bad.reason
+    assert isinstance(good, Completion)

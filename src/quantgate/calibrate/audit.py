@@ -38,6 +38,7 @@ class Audit(Record):
     broken: int
     broken_lines: tuple[BrokenLine, ...]  # the first LISTED
     unfit: int  # conversations that the model's chat template refuses
+    apart: int = Field(default=0, exclude_if=lambda apart: not apart)  # conversations kept for the cases of a suite
     repeated: int  # lines that say again what a candidate for a sample says
     near_duplicates: int  # candidates left out because another says nearly the same
     secrets_rule: str  # mask, drop or refuse

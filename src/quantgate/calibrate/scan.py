@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from quantgate.calibrate.audit import LISTED, Audit, BrokenLine, refuse_broken
-from quantgate.calibrate.conversation import Conversation, spoken
+from quantgate.calibrate.conversation import Conversation, Turns, spoken
 from quantgate.calibrate.jargon import Jargon
 from quantgate.calibrate.render import lengths_of
 from quantgate.calibrate.secrets import Masker
@@ -42,6 +42,7 @@ class Rules:
     secrets: Rule = "mask"
     broken: float = 0.01
     require: Mapping[str, int] = field(default_factory=dict)
+    apart: Callable[[Turns], bool] | None = None  # of masked turns: True where they are kept for the cases of a suite
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Scan:
     def __init__(self, survey: Survey, rules: Rules, tell: Tell) -> None:
         self.counts: Counter[str] = Counter()
         self.lengths: Counter[int] = Counter()
-        self.unfit = 0
+        self.unfit = self.apart = 0
         self.overall = Smallest(SPARE * rules.samples + HELD_OUT)
         self.by_name: dict[str, Smallest] = {}
         self._rules, self._survey = rules, survey
@@ -147,6 +148,9 @@ class Scan:
                 continue
             masked, counts = masked_of(line.conversation)
             if counts and self._rules.secrets == "drop":
+                continue
+            if self._rules.apart is not None and self._rules.apart(masked.turns):
+                self.apart += 1
                 continue
             group.append((line.place, masked))
             if len(group) == AT_ONCE:
@@ -183,6 +187,14 @@ class Scan:
 def key_of(conversation: Conversation, seed: int) -> int:
     raw = hashlib.blake2b(f"calibrate/{seed}/{conversation.digest}".encode(), digest_size=8).digest()
     return int.from_bytes(raw, "big")
+
+
+def masked_traffic(path: Path) -> list[Turns]:
+    """Every conversation of the traffic that can be read, without its secrets. Raises DataError when there is none."""
+    found = [masked_of(line.conversation)[0].turns for line in lines([path]) if line.conversation is not None]
+    if not found:
+        raise DataError(f"{path}: holds no conversation that can be read; expected one JSON object per line")
+    return found
 
 
 def masked_of(raw: Conversation) -> tuple[Conversation, Counter[str]]:

@@ -65,6 +65,7 @@ def _select(model: OpenedModel, paths: Sequence[Path], rules: Rules, tell: Tell)
     audit = survey.audit.model_copy(
         update={
             "unfit": scan.unfit,
+            "apart": scan.apart,
             "repeated": sum(scan.overall.again.values()),
             "near_duplicates": near,
             "masked": len(masked & taken),

@@ -8,7 +8,7 @@ and are padded to the slice's longest row only). Rows that have ended leave the 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, StaticLayer
 
+from quantgate.engines._stops import EVERY, StopTexts
 from quantgate.errors import EngineError
 from quantgate.quantize.kv_cache import Rounding
 
@@ -139,11 +140,15 @@ class Decoder:
         self.slice_tokens = SLICE_TOKENS.get(device.type, SLICE_TOKENS_ELSEWHERE)
 
     @torch.inference_mode()
-    def answer(self, prompts: Sequence[list[int]], budgets: Sequence[int]) -> tuple[list[list[int]], float, float]:
+    def answer(
+        self, prompts: Sequence[list[int]], budgets: Sequence[int], stops: Sequence[StopTexts | None] = ()
+    ) -> tuple[list[list[int]], float, float]:
         """Token ids of every row, its stop id included, at most ``budgets`` of them; prefill and decode seconds.
 
-        ``prompts`` are sorted by length, so that the rows of a slice are alike.
+        ``prompts`` are sorted by length, so that the rows of a slice are alike. A row that wrote one of its ``stops``
+        ends within EVERY steps.
         """
+        texts = {row: stop for row, stop in enumerate(stops) if stop}
         began = time.perf_counter()
         steps, longest = max(1, *budgets), len(prompts[-1])
         window = Window(slice(None), 0, 0, 0)
@@ -156,6 +161,8 @@ class Decoder:
         for step in range(steps):
             made[rows.place, step] = rows.token
             rows.running &= ~torch.isin(rows.token, self.stops) & (rows.budget > step + 1)
+            if texts and step % EVERY == EVERY - 1:
+                _end_at_texts(rows, made[:, : step + 1], texts)
             left = int(rows.running.sum())
             if not left:
                 break
@@ -170,8 +177,8 @@ class Decoder:
             )
             rows.token = self._next(rows.token[:, None], (rows.length + step)[:, None], mask, cache)
         found = [row[:budget] for row, budget in zip(made.tolist(), budgets, strict=True)]
-        stops = set(self.stops.tolist())
-        return [_until_stop(row, stops) for row in found], prefilled - began, time.perf_counter() - prefilled
+        ends = set(self.stops.tolist())
+        return [_until_stop(row, ends) for row in found], prefilled - began, time.perf_counter() - prefilled
 
     def _cache(self, window: Window, rows: int, columns: int) -> tuple[Cache, list[Columns]]:
         roundings: Sequence[Rounding | None] = self.roundings or [None] * self.layers
@@ -231,6 +238,13 @@ class Decoder:
             logits_to_keep=1,
         ).logits
         return logits[:, -1].float().argmax(-1)  # argmax over bfloat16 takes four times as long
+
+
+def _end_at_texts(rows: Rows, made: Tensor, texts: Mapping[int, StopTexts]) -> None:
+    """Rows whose last EVERY tokens completed one of their stop texts run no longer; ``made`` [all rows, steps]."""
+    for at, (place, running) in enumerate(zip(rows.place.tolist(), rows.running.tolist(), strict=True)):
+        if running and place in texts and texts[place].met(made[place].tolist(), EVERY):
+            rows.running[at] = False
 
 
 def _until_stop(tokens: list[int], stops: set[int]) -> list[int]:

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantgate.engines._llama import LlamaContext, Sampler
+from quantgate.engines._stops import StopTexts
 from quantgate.errors import EngineError
+
+MOST_AT_ONCE = 65  # tokens that a row may gain in one step, beside a draft
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class Row:
     index: int  # its place in the question
     prompt: list[int]
     budget: int
+    stop: StopTexts | None = None
+    grammar: str = ""  # GBNF that holds this row's answer to a form
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,9 @@ class Answerer:
 
 def goes_on(row: Row, made: list[int], stops: set[int]) -> bool:
     """Whether an answer so far is neither stopped nor as long as it may be."""
-    return made[-1] not in stops and len(made) < row.budget
+    if made[-1] in stops or len(made) >= row.budget:
+        return False
+    return row.stop is None or not row.stop.met(made, MOST_AT_ONCE)
 
 
 def fed(row: Row, at: int) -> list[tuple[int, int, int, bool]]:
@@ -121,5 +128,5 @@ def grammar_of(grammar: str, json_schema: dict[str, Any] | None) -> str:
 
     try:
         return str(json_schema_to_gbnf(json.dumps(json_schema)))
-    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as refused:
+    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError, AssertionError) as refused:
         raise EngineError(f"llama.cpp has no grammar for the JSON schema ({str(refused)[:120]}); simplify it") from None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ import torch
 from torch import Tensor
 
 from quantgate.engines import Completion, Failure, Identity, Kept, KernelPath, Product, Prompt
+from quantgate.engines._choices import Weigher
 from quantgate.engines._llama import KV_TYPES, LlamaContext, LlamaModel, Sampler, system
 from quantgate.engines._llama_answers import Answerer, Made, Row, Speed, grammar_of
 from quantgate.engines._llama_choose import Chooser, Held, Likeliest, Rejection
 from quantgate.engines._llama_drafts import Draft, Speculator, Tally
 from quantgate.engines._llama_trace import Tracer
-from quantgate.engines._prompts import read
+from quantgate.engines._prompts import is_chat, read, text_of
+from quantgate.engines._stops import stops_of
 from quantgate.engines.torch import stop_ids
 from quantgate.errors import EngineError, UnknownName
 from quantgate.models import OpenedModel
@@ -89,7 +92,7 @@ class LlamaCppEngine:
         self.grammar = grammar_of(grammar, json_schema)
         self.plain = not self.grammar and temperature == 0
         if not self.plain:
-            self._sampler([])  # a grammar that cannot be read is told now
+            self._sampler([], self.grammar)  # a grammar that cannot be read is told now
         self.draft = None if draft is None else Draft(draft, artifact, draft_tokens, self.threads)
         self.context: LlamaContext | None = None
         self.tracer: Tracer | None = None
@@ -172,6 +175,12 @@ class LlamaCppEngine:
         text = self.source.render(messages)
         return self.loaded.tokenize(text, begin=not self.source.tokenizer.chat_template)
 
+    def _asked(self, prompt: Prompt) -> list[int]:
+        return self.encode(prompt.turns) if is_chat(prompt) else self._read(*text_of(self.source, prompt))
+
+    def _read(self, text: str, special: bool) -> list[int]:
+        return self.loaded.tokenize(text, begin=special)
+
     def logits(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
         """Float32 logits [batch, length, vocabulary]; with ``at`` only where it is True: [positions, vocabulary]."""
         batch, length = ids.shape
@@ -201,13 +210,35 @@ class LlamaCppEngine:
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Failure]:
         """Answers in the order asked. A prompt that does not fit the context is a Failure."""
-        ids, refused = read(self.encode, prompts, self.source.context)
-        answers: dict[int, Completion | Failure] = dict(refused)
-        rows = [Row(index, prompt, prompts[index].max_tokens) for index, prompt in ids.items()]
+        ids, refused = read(self._asked, prompts, self.source.context)
+        answers: dict[int, Completion | Failure] = {**refused, **self._weigher().answers(prompts)}
+        rows = []
+        for index, prompt in ids.items():
+            try:
+                rows.append(self._row(index, prompt, prompts[index]))
+            except EngineError as refused_schema:
+                answers[index] = Failure(reason=str(refused_schema))
         rows.sort(key=lambda row: (len(row.prompt), row.prompt, row.budget))
-        for batch in _cut(rows, self.rows):
+        held = [row for row in rows if row.grammar]  # a batch is read in one way: with samplers, or without
+        for batch in [*_cut([row for row in rows if not row.grammar], self.rows), *_cut(held, self.rows)]:
             answers |= self._batch(batch)
         return [answers[index] for index in range(len(prompts))]
+
+    def _row(self, index: int, ids: list[int], prompt: Prompt) -> Row:
+        """The engine's own grammar holds every answer; a prompt's schema holds its answer where there is none."""
+        grammar = grammar_of("", prompt.answer_schema) if prompt.answer_schema and not self.grammar else self.grammar
+        return Row(index, ids, prompt.max_tokens, stops_of(prompt.stop, self._text), grammar)
+
+    def _weigher(self) -> Weigher:
+        tokenizer = self.source.tokenizer
+        begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        return Weigher(
+            text_of=partial(text_of, self.source),
+            tokenize=self._read,
+            begin=min(self.stops) if begin is None else int(begin),
+            logits=self.logits,
+            room=self.source.context,
+        )
 
     def _batch(self, batch: Sequence[Row]) -> dict[int, Completion]:
         longest = max(len(row.prompt) + row.budget for row in batch)
@@ -227,42 +258,48 @@ class LlamaCppEngine:
         shares = done.prefill_s / len(batch), done.decode_s / len(batch)
         by_row = tally.by_row if tally else ((0, 0),) * len(batch)
         return {
-            row.index: self._completion(made, len(row.prompt), shares, drafts)
+            row.index: self._completion(made, row, shares, drafts)
             for row, made, drafts in zip(batch, done.made, by_row, strict=True)
         }
 
     def _answer(self, context: LlamaContext, batch: Sequence[Row]) -> tuple[Made, Tally | None]:
         if self.draft is None:
-            samplers = None if self.plain else [self._sampler(row.prompt) for row in batch]
+            greedy = self.plain and not batch[0].grammar
+            samplers = None if greedy else [self._sampler(row.prompt, row.grammar) for row in batch]
             return Answerer(context, self.stops).answer(batch, samplers), None
-        choosers = [self._chooser(row.prompt, context) for row in batch]
+        choosers = [self._chooser(row, context) for row in batch]
         beside = self.draft.room(self.rows, context.length)
         return Speculator(context, beside, self.draft.tokens, self.stops).answer(batch, choosers)
 
-    def _sampler(self, prompt: list[int]) -> Sampler:
-        return Sampler(self.loaded, grammar=self.grammar, **self._chance(prompt))
+    def _sampler(self, prompt: list[int], grammar: str) -> Sampler:
+        return Sampler(self.loaded, grammar=grammar, **self._chance(prompt))
 
-    def _chooser(self, prompt: list[int], context: LlamaContext) -> Chooser:
+    def _chooser(self, row: Row, context: LlamaContext) -> Chooser:
         """The rule by which a prompt's drafts are judged: a grammar is held by llama.cpp's own sampler."""
-        if self.plain:
-            return Likeliest()
-        return Held(context, self._sampler(prompt)) if self.grammar else Rejection(**self._chance(prompt))
+        if row.grammar:
+            return Held(context, self._sampler(row.prompt, row.grammar))
+        return Likeliest() if self.plain else Rejection(**self._chance(row.prompt))
 
     def _chance(self, prompt: list[int]) -> dict[str, Any]:
         """How one prompt is sampled; its chance depends on the seed and the prompt, not on its place in the batch."""
         return {**self.sampling, "seed": int(digest_of([self.sampling["seed"], prompt])[7:15], 16)}
 
+    def _text(self, tokens: Sequence[int]) -> str:
+        text = b"".join(self.loaded.piece(token) for token in tokens).decode(errors="replace")
+        return text.removeprefix(" ") if self.prefix else text
+
     def _completion(
-        self, made: list[int], prompt_tokens: int, seconds: tuple[float, float], drafts: tuple[int, int]
+        self, made: list[int], row: Row, seconds: tuple[float, float], drafts: tuple[int, int]
     ) -> Completion:
         stopped = bool(made) and made[-1] in self.stops
         body = made[:-1] if stopped else made
-        text = b"".join(self.loaded.piece(token) for token in body).decode(errors="replace")
+        cut = row.stop.cut(body) if row.stop else None
+        text, tokens = cut or (self._text(body), len(body))
         return Completion(
-            text=text.removeprefix(" ") if self.prefix else text,
-            tokens=len(body),
-            prompt_tokens=prompt_tokens,
-            finish="stop" if stopped else "length",
+            text=text,
+            tokens=tokens,
+            prompt_tokens=len(row.prompt),
+            finish="stop" if stopped or cut else "length",
             prefill_s=seconds[0],
             decode_s=seconds[1],
             drafted=drafts[0],

@@ -11,10 +11,14 @@ prompts, logits that depend on nothing but what came before, and a count of what
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
+from quantgate.engines._choices import Weigher
+from quantgate.engines._stops import stops_of
+from quantgate.models.tools import in_words
 from quantgate.records import digest_of
 
 if TYPE_CHECKING:
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 
 VOCABULARY = 257  # the bytes, and the end of a turn
 END = 256
+CLOSED = "\x03"  # END, where a chat is written as a text
+ROOM = 1 << 20  # bytes of a prompt with its choice
 Answer = Callable[[Prompt], str]
 
 
@@ -57,7 +63,11 @@ class ScriptedEngine:
         )
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Failure]:
-        """One answer per prompt, cut to its budget; a token is a byte."""
+        """One answer per prompt, cut at its stop texts and to its budget; a token is a byte.
+
+        Of ``choices``, one that is the script's answer is certain, beside -1 a byte for the others; where the script
+        says something else they are weighed by the logits.
+        """
         self.asked += prompts
         return [self._one(prompt) for prompt in prompts]
 
@@ -68,14 +78,31 @@ class ScriptedEngine:
         text = script.get(last(prompt), self.otherwise) if isinstance(script, Mapping) else script(prompt)
         if text is None:
             return Failure(reason="the script has no answer to this prompt")
+        if prompt.choices:
+            return self._weighed(prompt, text)
         whole = text.encode()
         cut = whole[: prompt.max_tokens]
+        stop = stops_of(prompt.stop, lambda tokens: bytes(tokens).decode(errors="ignore"))
+        told, tokens = (stop and stop.cut(list(cut))) or (cut.decode(errors="ignore"), len(cut))
         return Completion(
-            text=cut.decode(errors="ignore"),
-            tokens=len(cut),
-            prompt_tokens=len(self.encode(prompt.turns)),
-            finish="stop" if len(cut) == len(whole) else "length",
+            text=told,
+            tokens=tokens,
+            prompt_tokens=len(self._text(prompt)[0].encode()),
+            finish="stop" if len(cut) == len(whole) or tokens < len(cut) else "length",
         )
+
+    def _weighed(self, prompt: Prompt, text: str) -> Completion | Failure:
+        weigher = Weigher(self._text, lambda text, _special: list(text.encode()), END, self.logits, ROOM)
+        (found,) = weigher.answers([prompt]).values()
+        if isinstance(found, Failure) or text not in prompt.choices:
+            return found
+        sure = [(0.0, True) if one == text else (-1.0 * len(one.encode()), False) for one in prompt.choices]
+        return found.model_copy(update={"text": json.dumps(sure)})
+
+    def _text(self, prompt: Prompt) -> tuple[str, bool]:
+        """A prompt as one text, each turn of a chat closed by a byte of its own."""
+        turns = in_words(prompt.turns, prompt.tools)
+        return "".join(content if prompt.plain else content + CLOSED for _, content in turns), False
 
     def encode(self, turns: Sequence[tuple[str, str]]) -> list[int]:
         """The bytes of every turn, each turn closed by ``END``.

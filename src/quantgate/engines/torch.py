@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ import transformers
 from torch import Tensor, nn
 
 from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
+from quantgate.engines._choices import Weigher
 from quantgate.engines._compiled import BACKEND, compile_blocks
 from quantgate.engines._greedy import Decoder
 from quantgate.engines._linears import Rounded, build
-from quantgate.engines._prompts import read
+from quantgate.engines._prompts import is_chat, read, text_of
+from quantgate.engines._stops import StopTexts, stops_of
 from quantgate.engines._tables import build_table, coded_paths
 from quantgate.errors import EngineError, UnknownName
 from quantgate.models import OpenedModel
@@ -116,6 +119,12 @@ class TorchEngine:
     def _plain(self, text: str) -> list[int]:
         return [int(one) for one in self.tokenizer.encode(text, add_special_tokens=False)]
 
+    def _asked(self, prompt: Prompt) -> list[int]:
+        return self.encode(prompt.turns) if is_chat(prompt) else self._tokens(*text_of(self.source, prompt))
+
+    def _tokens(self, text: str, special: bool) -> list[int]:
+        return [int(one) for one in self.tokenizer(text, add_special_tokens=special)["input_ids"]]
+
     @torch.inference_mode()
     def logits(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
         """Float32 logits [batch, length, vocabulary]; rows are padded on the right, which causal attention ignores.
@@ -137,29 +146,50 @@ class TorchEngine:
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Failure]:
         """Greedy answers, in the order asked. A prompt that does not fit the context is a Failure."""
-        ids, refused = read(self.encode, prompts, self.source.context)
-        answers: dict[int, Completion | Failure] = dict(refused)
+        ids, refused = read(self._asked, prompts, self.source.context)
+        answers: dict[int, Completion | Failure] = {**refused, **self._weigher().answers(prompts)}
         rows: list[Row] = sorted(ids.items(), key=lambda row: (len(row[1]), row[0]))
         for batch in _cut(rows, prompts, self.rows):
             answers |= self._batch(batch, prompts)
         return [answers[index] for index in range(len(prompts))]
 
+    def _weigher(self) -> Weigher:
+        tokenizer = self.tokenizer
+        begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        return Weigher(
+            text_of=partial(text_of, self.source),
+            tokenize=self._tokens,
+            begin=min(self.stops) if begin is None else int(begin),
+            logits=self.logits,
+            room=self.source.context,
+        )
+
     def _batch(self, batch: Sequence[Row], prompts: Sequence[Prompt]) -> dict[int, Completion]:
         budgets = [prompts[index].max_tokens for index, _ in batch]
-        made, prefill_s, decode_s = self.decoder.answer([ids for _, ids in batch], budgets)
+        stops = [stops_of(prompts[index].stop, self._text) for index, _ in batch]
+        made, prefill_s, decode_s = self.decoder.answer([ids for _, ids in batch], budgets, stops)
         shares = prefill_s / len(batch), decode_s / len(batch)
         return {
-            index: self._completion(tokens, len(ids), *shares) for (index, ids), tokens in zip(batch, made, strict=True)
+            index: self._completion(tokens, stop, len(ids), *shares)
+            for (index, ids), tokens, stop in zip(batch, made, stops, strict=True)
         }
 
-    def _completion(self, made: list[int], prompt_tokens: int, prefill_s: float, decode_s: float) -> Completion:
+    def _text(self, tokens: Sequence[int]) -> str:
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def _completion(
+        self, made: list[int], stop: StopTexts | None, prompt_tokens: int, prefill_s: float, decode_s: float
+    ) -> Completion:
         stopped = bool(made) and made[-1] in self.stops
         body = made[:-1] if stopped else made
+        cut = stop.cut(body) if stop else None
+        text, tokens = cut or (self._text(body), len(body))
         return Completion(
-            text=self.tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False),
-            tokens=len(body),
+            text=text,
+            tokens=tokens,
             prompt_tokens=prompt_tokens,
-            finish="stop" if stopped else "length",
+            finish="stop" if stopped or cut else "length",
             prefill_s=prefill_s,
             decode_s=decode_s,
         )

@@ -132,9 +132,11 @@ class OpenedModel:
         """Full names of a block's linear layers; those that read the same input (q/k/v, gate/up) stand together."""
         return self.walker.groups(index)
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, plain: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], *, plain: bool = False, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
         """A chat as the string that the model expects, ending where its answer begins. Raises ModelError."""
-        return text.render(self.tokenizer, messages, self.path, plain=plain)
+        return text.render(self.tokenizer, messages, self.path, plain=plain, tools=tools)
 
     def encode(self, prompt: str | Sequence[Mapping[str, str]], *, plain: bool = False) -> list[int]:
         """Token ids of a chat (special tokens come from its template) or of plain text (from the tokenizer)."""

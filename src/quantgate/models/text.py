@@ -37,8 +37,17 @@ def open_tokenizer(folder: Path) -> Any:
         raise ModelError(f"{folder}: the tokenizer cannot be opened ({first[:160]}); check tokenizer.json") from None
 
 
-def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], where: Path, *, plain: bool = False) -> str:
+def render(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    where: Path,
+    *,
+    plain: bool = False,
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """A chat as the one string that the model was trained on, ending where its answer begins.
+
+    ``tools`` are functions in the form that templates take, see ``models.tools``.
 
     ``plain`` is for base models: the contents joined by newlines, when the tokenizer has no chat template. Without it a
     missing template raises ModelError, because a guessed template is a quiet loss of quality. A template that refuses
@@ -55,7 +64,8 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], where: Path, *
         )
     chat = [dict(message) for message in messages]
     try:
-        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        offered = {"tools": list(tools)} if tools else {}
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **offered))
     except TemplateError as refused:
         turns = ", ".join(message["role"] for message in chat)
         raise DataError(f"{where}: the chat template refuses the conversation ({turns}): {refused}") from None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantgate import calibrate, decide
 from quantgate.calibrate import Chosen, Rules, Tell, Turns
 from quantgate.errors import UnknownName, UsageError
-from quantgate.evaluate import published, scorers, suites
+from quantgate.evaluate import published, scorers, suites, tailored
 from quantgate.evaluate.compare import visiting_order
 from quantgate.evaluate.evidence import Gate
 from quantgate.evaluate.files import check_cases, read_suite
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel
-from quantgate.pipeline import published_suites
+from quantgate.pipeline import made_suites, published_suites
 from quantgate.release_config import CalibrationConfig, CapabilityConfig, ReleaseConfig
 
 
@@ -32,14 +32,15 @@ def cases_of(config: ReleaseConfig, variants: int) -> Cases:
     """Gate, hard and drift cases of every capability, and the rules they are judged by."""
     judge, found = config.judge, Cases([], {}, {}, [])
     for name, wanted in config.capabilities.items():
-        cases, hard = gate_cases(name, wanted, judge.seed)
+        made = made_suites.cases_for(config, name)
+        cases, hard = (made[0], []) if made else gate_cases(name, wanted, judge.seed)
         found.gate[name], found.hard[name] = cases, hard
         known = published_suites.suite_name(name, wanted)
         others = None if known is None else published.get(known)
         found.gates.append(
             Gate(
                 capability=name,
-                suite=Path(wanted.suite).name if wanted.suite else name,
+                suite=made[1] if made else Path(wanted.suite).name if wanted.suite else name,
                 margin=others.margin if others and "margin" not in wanted.model_fields_set else wanted.margin,
                 relative=wanted.relative,
                 cases=wanted.cases,
@@ -81,7 +82,7 @@ def _drawn(name: str, wanted: CapabilityConfig, seed: int) -> tuple[list[Case], 
     if known is not None:
         return published_suites.cases_for(name, known, wanted, seed), []
     if wanted.suite is None and name not in suites.names():
-        known_names = (*suites.names(), *published.names())
+        known_names = (*suites.names(), *published.names(), *tailored.names())
         raise UnknownName("capability", name, known_names, where="capabilities (or name a file under 'suite')")
     if wanted.path is not None or wanted.options:
         key = "path" if wanted.path is not None else "options"
@@ -101,9 +102,8 @@ def calibration_of(config: ReleaseConfig, model: OpenedModel, tell: Tell | None 
     """The calibration set: the user's traffic, or the calibrate split of the built-in suites."""
     wanted = config.calibration
     if wanted.traffic is not None:
-        return calibrate.from_traffic(
-            model, Path(wanted.traffic), rules_of(wanted), max_tokens=wanted.max_tokens, tell=tell
-        )
+        rules = replace(rules_of(wanted), apart=made_suites.apart(config))
+        return calibrate.from_traffic(model, Path(wanted.traffic), rules, max_tokens=wanted.max_tokens, tell=tell)
     conversations = suite_conversations(wanted.samples, wanted.seed)
     conversations += published_suites.training_conversations(config, wanted.samples // len(config.capabilities))
     return calibrate.choose(

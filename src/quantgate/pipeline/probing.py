@@ -13,6 +13,7 @@ from quantgate.evaluate.compare import Side, visiting_order
 from quantgate.evaluate.files import read_suite
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel
+from quantgate.pipeline import made_suites
 from quantgate.pipeline.two_models import Progress
 from quantgate.quantize.manifest import tool_version
 from quantgate.records import Record, digest_of
@@ -91,12 +92,14 @@ def tune_cases(config: ReleaseConfig, name: str, count: int) -> list[Case]:
 
 def unasked(wanted: CapabilityConfig, name: str, seed: int) -> list[Case]:
     """A suite file's cases behind those of the gate; the first, third ... are for tuning."""
+    made_suites.refuse(wanted, name, "choosing layers")
     return visiting_order(read_suite(Path(str(wanted.suite)), name), seed)[wanted.cases :]
 
 
 def check(config: ReleaseConfig) -> None:
     """Raises DataError when a capability has no case to take a gradient of, UnknownName when it is no suite."""
     for name, wanted in config.capabilities.items():
+        made_suites.refuse(wanted, name, "choosing layers")
         if wanted.suite is None and name not in suites.names():
             raise UnknownName("capability", name, suites.names())
         if wanted.suite is not None and not _tune(config, name):

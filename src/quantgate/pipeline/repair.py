@@ -24,7 +24,7 @@ from quantgate.evaluate.evidence import Evidence, Gate
 from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, probing
+from quantgate.pipeline import auto, made_suites, probing
 from quantgate.pipeline.cases import calibration_of, gate_cases
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.two_models import Progress
@@ -132,6 +132,7 @@ def _finished(config: ReleaseConfig, out: Path) -> RunReport:
     if report.config != config.model_copy(update={"out": ""}).digest:
         raise UsageError(f"repair: {file} is of another configuration; run it again, with: quantgate run")
     for row in report.evidence[0].comparisons:
+        made_suites.refuse(config.capabilities[row.gate.capability], row.gate.capability, "a repair")
         cases, _ = gate_cases(row.gate.capability, config.capabilities[row.gate.capability], row.gate.seed)
         if row.suite_digest != digest_of([case.digest for case in visiting_order(cases, row.gate.seed)]):
             raise UsageError(

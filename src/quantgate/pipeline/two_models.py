@@ -73,7 +73,7 @@ def compare_models(
     DataError and ModelError before anything slow, Stopped on Ctrl-C.
     """
     rules = {"cases": cases} | ({} if margin is None else {"margin": margin})
-    found = _cases(suite, rules, {"alpha": alpha, "seed": seed}, DRIFT_CASES * each)
+    found = _cases(baseline, suite, rules, {"alpha": alpha, "seed": seed}, DRIFT_CASES * each)
     if each:
         stacks_of(runtime or RuntimeConfig())  # refuses settings of which none is set
     try:
@@ -87,7 +87,9 @@ def compare_models(
     return result
 
 
-def _cases(suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any], drift_cases: int) -> Cases:
+def _cases(
+    baseline: str, suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any], drift_cases: int
+) -> Cases:
     """The gates and cases of every named suite, as a release with one variant would have them."""
     capabilities: dict[str, dict[str, Any]] = {}
     for one in suite:
@@ -95,7 +97,8 @@ def _cases(suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any], d
         if name in capabilities:
             raise UsageError(f"suite '{one}': a suite called '{name}' is named already; keep one, or rename the file")
         capabilities[name] = rules | extra
-    data = {"capabilities": capabilities, "variants": ["BF16"], "judge": judge, "drift_cases": drift_cases}
+    rest: dict[str, Any] = {"variants": ["BF16"], "judge": judge, "drift_cases": drift_cases}
+    data = {"model": baseline, "capabilities": capabilities, **rest}
     found = cases_of(parse(ReleaseConfig, data, where="compare"), 1)
     decide.refuse_hopeless(found.gates, {name: len(group) for name, group in found.gate.items()})
     return found
