@@ -2,9 +2,9 @@
 
     python _launch_keeper.py GRACE COMMAND ...
 
-Runs the command in a process group of its own and ends with its exit code. When standard input closes (quantgate ended,
-was stopped, or was killed without a word), or on SIGTERM, it sends the group SIGTERM, and after GRACE seconds SIGKILL. On
-Linux it also takes in orphans of the server's (they become its children), and the server dies with it.
+Runs the command in a process group of its own and ends with its exit code. When standard input closes (quantgate
+ended, was stopped, or was killed without a word), or on SIGTERM, it sends the group SIGTERM, and after GRACE seconds
+SIGKILL. On Linux it also takes in orphans of the server's (they become its children), and the server dies with it.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Requests to an OpenAI-compatible server: bounded, timed, asked again where that may help, and told apart at the end.
 
-What can end a request: a ``Reply``; ``Refused``, when the server says what is wrong with this request; ``Lost``, when it
-could not be had after all tries; EngineError, when no other request can do better (a key, a model, a server that is
+What can end a request: a ``Reply``; ``Refused``, when the server says what is wrong with this request; ``Lost``, when
+it could not be had after all tries; EngineError, when no other request can do better (a key, a model, a server that is
 gone). Secrets are sent and never shown: they are cut out of every sentence.
 """
 
@@ -41,7 +41,7 @@ class Patience:
 
     def wait(self, tried: int, asked: float, chance: random.Random) -> float:
         """Before the next try: exponential, half of it by chance, and no less than what the server asked for."""
-        full = min(self.longest_s, self.first_s * 2 ** (tried - 1))
+        full = min(self.longest_s, self.first_s * 2.0 ** (tried - 1))
         return max(asked, full * (0.5 + 0.5 * chance.random()))
 
 
@@ -226,7 +226,7 @@ def said_in(data: bytes) -> tuple[str, str]:
 
 
 def asked_wait(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float:
-    """Seconds that a server asks to wait: ``retry-after-ms``, or Retry-After in seconds or as a date (RFC 9110, 10.2.3).
+    """Seconds that a server asks to wait: ``retry-after-ms``, or Retry-After as seconds or a date (RFC 9110, 10.2.3).
 
     >>> asked_wait({"Retry-After": "3"}), asked_wait({"Retry-After": "soon"})
     (3.0, 0.0)

@@ -14,11 +14,20 @@ import aiohttp
 
 from quantgate.engines._openai_http import Again, Client, Lost, Refused
 from quantgate.engines._openai_stream import Malformed
-from quantgate.engines._openai_wire import CHAT, known
+from quantgate.engines._openai_wire import CHAT, as_messages, count, known
 from quantgate.errors import EngineError, hint
 
 OFFERS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp", "library": "ollama"}  # owned_by -> server
 BUDGETS = ("max_tokens", "max_completion_tokens")
+READ = (  # two servers that count these alike probably have one template and one tokenizer
+    [("user", "Hi")],
+    [
+        ("system", "Be brief."),
+        ("user", "Straße 1234567, 東京: def f(x):\n    return x ** 2"),
+        ("assistant", "  ok"),
+        ("user", '{"a": [1, null]}'),
+    ],
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Served:
     version: str
     budget_key: str  # of a chat completion
     seeded: bool  # whether it takes a seed
+    reads: tuple[int | None, ...] = ()  # tokens of the prompts in READ, as it counts them, template included
 
     @property
     def sentence(self) -> str:
@@ -53,6 +63,7 @@ async def learn(client: Client, session: aiohttp.ClientSession, model: str, samp
     budget_key, seeded, reported = await _first_answer(client, session, model, sampling, names)
     if names and model not in names and reported != model:
         raise EngineError(f"{client.url}: was asked for '{model}' and answered as '{reported}'; {hint(model, names)}")
+    base = {"model": model, budget_key: 1} | {name: one for name, one in sampling.items() if seeded or name != "seed"}
     card = next((one for one in listed if one["id"] == model), {})
     owner, context = str(card.get("owned_by") or ""), card.get("max_model_len")
     return Served(
@@ -64,6 +75,7 @@ async def learn(client: Client, session: aiohttp.ClientSession, model: str, samp
         version=await _version(client, session),
         budget_key=budget_key,
         seeded=seeded,
+        reads=tuple([await _counted(client, session, {**base, "messages": as_messages(one)}) for one in READ]),
     )
 
 
@@ -112,6 +124,14 @@ async def _first_answer(
                 raise EngineError(f"{client.url}: {lost}; see what the server says") from None
             return key, seeded, answer.reply.model or model
     raise EngineError(f"{client.url}: refuses a first request of one token: {refusal}")
+
+
+async def _counted(client: Client, session: aiohttp.ClientSession, body: dict[str, Any]) -> int | None:
+    """Tokens of a prompt; None where the server does not say, or does not take such a conversation."""
+    try:
+        return count((await client.ask(session, CHAT, body)).reply.usage, "prompt_tokens")
+    except (Refused, Lost):
+        return None
 
 
 def _do(model: str, names: list[str]) -> str:

@@ -17,7 +17,8 @@ from quantgate.engines._openai_stream import Reply
 
 CHAT, PLAIN = "/chat/completions", "/completions"
 OWN = frozenset(  # keys of a request that the engine writes itself
-    ["model", "messages", "prompt", "stream", "stream_options", "tools", "response_format", "stop", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "logprobs", "top_logprobs", "echo", "n"]
+    ("model", "messages", "prompt", "stream", "stream_options", "tools", "response_format", "stop", "max_tokens")
+    + ("max_completion_tokens", "temperature", "top_p", "seed", "logprobs", "top_logprobs", "echo", "n")
 )
 TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 STOPPED = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call")
@@ -88,6 +89,10 @@ def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
             }
         )
     return messages
+
+
+def as_messages(turns: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    return [{"role": role, "content": content} for role, content in turns]
 
 
 def _id(count: int) -> str:
@@ -180,8 +185,9 @@ def stages(timings: Mapping[str, Any]) -> tuple[float, float]:
 
 def number(found: Mapping[str, Any], key: str) -> float:
     value = found.get(key)
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-    return float(value) if fits else 0.0
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        return 0.0
+    return float(value)
 
 
 def sampling_of(settings: Mapping[str, float]) -> dict[str, float]:

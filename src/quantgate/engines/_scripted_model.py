@@ -6,6 +6,7 @@ weighs them counts: behind any character the next one of Unicode has half of the
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -19,7 +20,7 @@ UNLIKELY = math.log(0.5 / 255)
 
 @dataclass(frozen=True)
 class Says:
-    """One answer: what is said, which tools are called, and how it ends ("" is stop, tool_calls or length by itself)."""
+    """One answer: what is said, which tools are called, and how it ends ("": stop, tool_calls or length)."""
 
     text: str = ""
     calls: tuple[tuple[str, str], ...] = ()  # (name, arguments as JSON text)
@@ -115,7 +116,7 @@ def logprob(before: str, character: str) -> float:
 def echoed(text: str, top: int) -> dict[str, Any]:
     """``logprobs`` of a completion that echoes ``text`` and counts one character on."""
     whole = text + follower(text[-1])
-    pairs = list(zip(whole, whole[1:], strict=False))
+    pairs = list(itertools.pairwise(whole))
     return {
         "tokens": list(whole),
         "token_logprobs": [None, *(logprob(*pair) for pair in pairs)],
@@ -127,7 +128,7 @@ def echoed(text: str, top: int) -> dict[str, Any]:
 def prompt_rows(text: str, top: int) -> list[dict[str, Any] | None]:
     """vLLM's ``prompt_logprobs`` of a text: the character that stands there first, then the likeliest ones."""
     rows: list[dict[str, Any] | None] = [None]
-    for before, here in zip(text, text[1:], strict=False):
+    for before, here in itertools.pairwise(text):
         told = {here: logprob(before, here)} | row(before, top)
         rows.append(
             {

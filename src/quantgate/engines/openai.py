@@ -62,6 +62,7 @@ class OpenAIEngine:
         body: Mapping[str, Any] = {},
         revision: str = "",
         weights: str = "",
+        tokenizer: str = "",
         template: str = "",
         launched: Sequence[str] = (),
         render: Callable[[Sequence[tuple[str, str]]], str] | None = None,
@@ -70,8 +71,8 @@ class OpenAIEngine:
         """``url`` is where the API begins (``http://127.0.0.1:8000/v1``), ``key`` the secret that it wants.
 
         ``model`` may be left out where the server has one. ``body`` goes into every request. ``weights`` is the digest
-        of the bytes that are known to be served; ``launched`` says how, and enters the identity. ``template`` is the
-        digest of its chat template where it is known, ``render`` that template at work. ``alive`` says why the server
+        of the bytes that are known to be served; ``launched`` says how, and enters the identity. ``tokenizer`` and
+        ``template`` are digests where they are known, ``render`` that template at work. ``alive`` says why the server
         is known to be dead, or nothing.
         """
         self.client = Client(url, key, patience or Patience())
@@ -83,29 +84,30 @@ class OpenAIEngine:
         if not self.served.seeded:
             self.sampling.pop("seed", None)
         self.kernels: tuple[KernelPath, ...] = ()
-        self.identity = self._identity(revision, weights, template, launched)
+        self.identity = self._identity(revision, weights, (tokenizer, template), launched)
         self.known = Known(self.client, self.served, render, self.extra)
 
     def _sampled(self) -> dict[str, Any]:
         return self.extra | self.sampling
 
-    def _identity(self, revision: str, weights: str, template: str, launched: Sequence[str]) -> Identity:
+    def _identity(self, revision: str, weights: str, text: tuple[str, str], launched: Sequence[str]) -> Identity:
         served = self.served
+        counted = None if None in served.reads else list(served.reads)
+        told = f"told by prompts of {counted} tokens" if counted else "not known"
         names = [served.model, served.reported, served.root, revision]
         mark = "" if weights or revision else f"{os.getpid()}-{os.urandom(8).hex()}"
         return Identity(
             engine="openai",
             weights=weights or digest_of(["declared", *names]),
-            tokenizer=digest_of(["the server's own", weights or names]),
-            template=template or digest_of(["the server's own", weights or names]),
+            tokenizer=text[0] or digest_of(["prompts counted", counted]),
+            template=text[1] or digest_of(["prompts counted", counted]),
             runtime=(
                 *launched,
                 *([] if launched else [f"url={self.client.url}"]),
-                f"model={served.model}",
-                f"answers as={served.reported}",
+                *([] if weights else [f"model={served.model}", f"answers as={served.reported}"]),
                 f"server={served.server} {served.version}".strip(),
                 f"weights={'known' if weights else 'declared'}",
-                f"template={'known' if template else 'not known'}",
+                f"template={'known' if text[1] else told}",
                 *([f"revision={revision}"] if revision else []),
                 *([f"this session only={mark}"] if mark else []),
                 f"concurrency={self.concurrency}",
@@ -184,9 +186,12 @@ class OpenAIEngine:
     def answer_logprobs(self, turns: Sequence[tuple[str, str]], top: int) -> list[TokenLogprobs] | Failure:
         """See ``engines.Remote``. A Failure says why where the server gives no log probabilities of given text."""
         try:
-            return _now(self._session(lambda session: self.known.answer(session, turns, top)))
+            found: list[TokenLogprobs] | Failure = _now(
+                self._session(lambda session: self.known.answer(session, turns, top))
+            )
+            return found
         except Refused as refused:
-            return refusal_of(refused)
+            return Failure(reason=f"the server refuses the request: {refused}", lost=True)
         except Lost as lost:
             return Failure(reason=str(lost), lost=True)
 

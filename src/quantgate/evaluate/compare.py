@@ -44,6 +44,7 @@ class Pair:
     variant: Score
     baseline_text: str
     variant_text: str
+    lost: bool = False  # the variant's answer was lost on its way: it counts against a pass, and never for a loss
 
 
 @dataclass
@@ -54,7 +55,11 @@ class Pairs:
     unscored: list[str] = field(default_factory=list)
 
     def add(self, case: Case, base: Completion | Failure, other: Completion | Failure) -> None:
-        """A failure of the baseline voids the case; a failure of the variant counts as a loss, and is named."""
+        """A failure of the baseline voids the case; a failure of the variant counts as a loss, and is named.
+
+        An answer that was lost on its way may stand for a pass no more than a loss may, and for a loss no more than a
+        case that was never asked.
+        """
         baseline, variant = judge(case, base), judge(case, other)
         if isinstance(baseline, Unscored):
             self.unscored.append(f"{case.id}: baseline: {baseline.reason}")
@@ -63,10 +68,13 @@ class Pairs:
             self.unscored.append(f"{case.id}: variant: {variant.reason}")
             variant = Score(value=0.0, because=f"not scored: {variant.reason}")
         texts = [one.text if isinstance(one, Completion) else "" for one in (base, other)]
-        self.scored.append(Pair(case, baseline, variant, *texts))
+        lost = isinstance(other, Failure) and other.lost
+        self.scored.append(Pair(case, baseline, variant, texts[0], texts[1], lost))
 
-    def scores(self) -> tuple[list[float], list[float]]:
-        return [pair.baseline.value for pair in self.scored], [pair.variant.value for pair in self.scored]
+    def scores(self, *, lost: bool = True) -> tuple[list[float], list[float]]:
+        """Both sides' scores; without ``lost``, only those of answers that came."""
+        seen = [pair for pair in self.scored if lost or not pair.lost]
+        return [pair.baseline.value for pair in seen], [pair.variant.value for pair in seen]
 
 
 def judge(case: Case, answer: Completion | Failure) -> Score | Unscored:
@@ -213,7 +221,16 @@ def decided(finding: stats.Finding, pairs: Pairs, asked: int) -> bool:
 
 
 def look(gate: Gate, pairs: Pairs) -> stats.Finding:
-    base, other = pairs.scores()
+    """What the test says; a loss that only lost answers would prove is not proven."""
+    found = _finding(gate, *pairs.scores())
+    if found.verdict == "fail" and any(pair.lost for pair in pairs.scored):
+        without = _finding(gate, *pairs.scores(lost=False))
+        if without.verdict != "fail":
+            return found.model_copy(update={"verdict": "inconclusive"})
+    return found
+
+
+def _finding(gate: Gate, base: Sequence[float], other: Sequence[float]) -> stats.Finding:
     return stats.judge(
         base,
         other,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from quantgate.records import Record
 from quantgate.stats import Finding
 
@@ -139,3 +141,5 @@ class Evidence(Record):
     drift: Drift | None
     no_drift: str = ""  # why there is none
     runtime: tuple[str, ...] = ()  # what the engine was set to: "engine=llamacpp", "kv_cache=q8_0" ...
+    declared: bool = Field(default=False, exclude_if=lambda declared: not declared)
+    """The engine did not see the artifact's bytes: that a server runs just these is its operator's word."""
