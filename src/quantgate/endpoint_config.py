@@ -56,7 +56,7 @@ class EndpointConfig(Record):
     )
     schemas: Literal["json_schema", "json_object", "none"] = Field(
         default="json_schema",
-        description="how JSON schemas of cases are sent: as OpenAI and vLLM read them, as llama-cpp-python does, or not",
+        description="how a case's JSON schema is sent: as OpenAI and vLLM read it, as llama-cpp-python does, or not",
     )
     request: dict[str, JsonValue] = Field(
         default={},

@@ -155,8 +155,8 @@ class ReleaseConfig(Record):
     @property
     def endpoints(self) -> tuple[EndpointConfig, ...]:
         """Every server that the release asks."""
-        sides = (*([self.baseline] if self.baseline else []), *self.variants)
-        return tuple(one.endpoint for one in sides if one.endpoint is not None)
+        own = self.baseline.endpoint if self.baseline else None
+        return tuple(one for one in (own, *(variant.endpoint for variant in self.variants)) if one is not None)
 
     @field_validator("capabilities", mode="before")
     @classmethod

@@ -16,10 +16,10 @@ from quantgate.engines import Completion, Failure, Prompt
 from quantgate.engines._openai_stream import Reply
 
 CHAT, PLAIN = "/chat/completions", "/completions"
-OWN = frozenset(  # keys of a request that the engine writes itself
-    ("model", "messages", "prompt", "stream", "stream_options", "tools", "response_format", "stop", "max_tokens")
-    + ("max_completion_tokens", "temperature", "top_p", "seed", "logprobs", "top_logprobs", "echo", "n")
-)
+OWN = {  # keys of a request that the engine writes itself
+    "model", "messages", "prompt", "stream", "stream_options", "tools", "response_format", "stop", "max_tokens",
+    "max_completion_tokens", "temperature", "top_p", "seed", "logprobs", "top_logprobs", "echo", "n",
+}  # fmt: skip
 TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 STOPPED = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call")
 CUT = ("length", "max_tokens", "model_length")
