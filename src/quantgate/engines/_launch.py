@@ -68,14 +68,19 @@ class Launched:
         *,
         log: Path,
         startup_s: float = STARTUP_S,
+        grace_s: float = GRACE_S,
         progress: Progress = lambda _seconds, _what: None,
     ) -> None:
-        """Starts the command; ``values`` are the placeholders besides ``{port}`` and ``{host}``. Raises UsageError."""
+        """Starts the command; ``values`` are the placeholders besides ``{port}`` and ``{host}``. Raises UsageError.
+
+        ``startup_s`` is how long it may take until it answers, ``grace_s`` until it has ended after SIGTERM.
+        """
         if "{port}" not in launch:
             raise UsageError(
                 "launch: has no {port}, so nobody would know where the server listens; write --port {port}"
             )
         self.port, self.log, self.startup_s, self.progress = free_port(), log, startup_s, progress
+        self.grace_s = grace_s
         command = command_of(launch, {**values, "port": str(self.port), "host": HOST})
         self.program = Path(command[0]).name
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +88,7 @@ class Launched:
             file.write(f"--- {shlex.join(command)}\n".encode())
             file.flush()
             self.began = file.tell()
-            keeper = [sys.executable, "-I", _launch_keeper.__file__, str(GRACE_S), *command]
+            keeper = [sys.executable, "-I", _launch_keeper.__file__, str(grace_s), *command]
             self.process = subprocess.Popen(
                 keeper, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -140,7 +145,7 @@ class Launched:
         if self.process.stdin is not None:
             self.process.stdin.close()  # this is what the keeper waits for
         try:
-            self.process.wait(GRACE_S + 5)
+            self.process.wait(self.grace_s + 5)
         except subprocess.TimeoutExpired:
             self.process.kill()  # the server dies with its keeper
             self.process.wait()

@@ -85,6 +85,8 @@ def main(grace: float, command: list[str]) -> int:
     _signal_all(server.pid, signal.SIGTERM)
     while time.monotonic() < end and (server.poll() is None or _group_lives(server.pid)):
         time.sleep(TICK / 2)
+        if server.poll() is not None:
+            _reap()
     for _ in range(20):
         _signal_all(server.pid, signal.SIGKILL)
         server.poll()
