@@ -85,7 +85,7 @@ def test_a_server_is_waited_for_asked_and_ended_with_all_its_children(command: A
     with Launched(command(), {}, log=log, progress=lambda seconds, what: told.append(what)) as server:
         server.wait()
         assert told and told[0].startswith("waiting for python")
-        (answer,) = OpenAIEngine(server.url, alive=server.dead).generate([Prompt(turns=(("user", "?"),))])
+        (answer,) = OpenAIEngine(server.url, dead=server.dead).generate([Prompt(turns=(("user", "?"),))])
         assert isinstance(answer, Completion) and answer.text == "yes"
         assert all(map(alive, pids(tmp_path)))
     assert gone_within(2, tmp_path)
@@ -103,7 +103,7 @@ def test_a_server_that_ends_by_itself_is_told_with_the_end_of_its_log(command: A
 
 def test_a_server_that_never_answers_is_given_up_and_ended(command: Any, tmp_path: Path) -> None:
     with (
-        pytest.raises(EngineError, match="has not answered within 1.5 s; give it more under 'startup'"),
+        pytest.raises(EngineError, match=r"has not answered within 1.5 s; give it more under 'startup'"),
         Launched(command("never"), {}, log=tmp_path / "log", startup_s=1.5) as server,
     ):
         server.wait()
@@ -121,14 +121,14 @@ def test_a_command_that_is_none_is_told(tmp_path: Path) -> None:
 def test_a_server_that_dies_while_it_is_asked_is_told_with_its_log(command: Any, tmp_path: Path) -> None:
     with Launched(command(), {}, log=tmp_path / "log") as server:
         server.wait()
-        engine = OpenAIEngine(server.url, alive=server.dead)
+        engine = OpenAIEngine(server.url, dead=server.dead)
         os.kill(pids(tmp_path)[0], signal.SIGKILL)  # a process of this test's own making
         with pytest.raises(EngineError, match="ended by itself with exit code 137"):
             engine.generate([Prompt(turns=(("user", "?"),))])
     assert gone_within(2, tmp_path)
 
 
-def test_a_server_that_ignores_sigterm_is_killed(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_ignores_sigterm_is_killed(command: Any, tmp_path: Path) -> None:
     with Launched(command("stubborn"), {}, log=tmp_path / "log", grace_s=0.5) as server:
         server.wait()
     assert gone_within(2, tmp_path)

@@ -75,7 +75,10 @@ def test_sampling_and_more_keys_are_the_users_and_stand_in_the_identity(server: 
 @pytest.mark.parametrize(
     ("schemas", "sent"),
     [
-        ("json_schema", {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True}}),
+        (
+            "json_schema",
+            {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True}},
+        ),
         ("json_object", {"type": "json_object", "schema": {"type": "object"}}),
         ("none", None),
     ],
@@ -217,7 +220,11 @@ def test_a_server_without_log_probabilities_says_so_once() -> None:
 def test_rows_that_are_not_those_of_their_tokens_are_found_out(server: ScriptedServer) -> None:
     """As llama-cpp-python 0.3.36 shifts them by one where a vocabulary has no start token."""
     engine = opened(server)
-    rows = {"tokens": ["a", "b", "c"], "token_logprobs": [None, -9.0, -8.0], "top_logprobs": [None, {"x": -0.1}, {"y": -0.1}]}  # fmt: skip
+    rows = {
+        "tokens": ["a", "b", "c"],
+        "token_logprobs": [None, -9.0, -8.0],
+        "top_logprobs": [None, {"x": -0.1}, {"y": -0.1}],
+    }
     server.always = lambda _: Fault(
         "shape", value={"choices": [{"text": "", "finish_reason": "stop", "logprobs": rows}]}
     )
@@ -228,7 +235,7 @@ def test_rows_that_are_not_those_of_their_tokens_are_found_out(server: ScriptedS
 def test_ids_and_logits_are_refused_in_one_sentence(server: ScriptedServer) -> None:
     engine = opened(server)
     for call in (lambda: engine.encode([("user", "a")]), lambda: engine.logits(None)):  # type: ignore[arg-type]
-        with pytest.raises(EngineError, match="a server of this kind gives no .*; ask for 'answer_logprobs'"):
+        with pytest.raises(EngineError, match=r"a server of this kind gives no .*; ask for 'answer_logprobs'"):
             call()
 
 
@@ -302,11 +309,12 @@ def test_any_bytes_are_events_or_one_sentence(data: bytes) -> None:
         stream.end()
 
 
+KEYS = ["choices", "delta", "content", "tool_calls", "function", "index", "error", "usage", "finish_reason",
+        "arguments", "name", "text", "message"]  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["choices", "delta", "content", "tool_calls", "function", "index", "error", "usage",
-                                       "finish_reason", "arguments", "name", "text", "message"]), inner, max_size=4),
+    | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
     max_leaves=12,
 )  # fmt: skip
 

@@ -81,7 +81,11 @@ class Answer:
 class Client:
     """One server. ``session`` opens the connections of one call; nothing stays open between calls."""
 
-    def __init__(self, url: str, key: str | None, patience: Patience, *, seed: int = 0) -> None:
+    def __init__(
+        self, url: str, key: str | None, patience: Patience, *, dead: Callable[[], str] = lambda: "", seed: int = 0
+    ) -> None:
+        """``dead`` says why a server that was started here has ended, or nothing."""
+        self.dead = dead
         self.url, self.key, self.patience = url.rstrip("/"), key, patience
         self.chance = random.Random(seed)
         self.pause_until = 0.0  # a server that asks for a pause asks it of everyone
@@ -106,8 +110,8 @@ class Client:
             return decoded(body.decode(errors="replace"))
 
     async def get_patiently(self, session: aiohttp.ClientSession, path: str) -> dict[str, Any]:
-        """``get`` with all tries. Raises Refused, Lost, EngineError."""
-        return await self._patient(lambda: self.get(session, path))
+        """``get`` with at most three tries. Raises Refused, Lost, EngineError."""
+        return await self._patient(lambda: self.get(session, path), most=3)
 
     async def ask(self, session: aiohttp.ClientSession, path: str, body: Mapping[str, Any]) -> Answer:
         """The answer to one request, streamed where ``body`` says so. Raises Refused, Lost, EngineError."""
@@ -120,14 +124,16 @@ class Client:
         """The JSON object that answers a request. Raises Refused, Lost, EngineError."""
         return await self._patient(lambda: self._json(session, path, body))
 
-    async def _patient(self, once: Callable[[], Awaitable[T]]) -> T:
+    async def _patient(self, once: Callable[[], Awaitable[T]], most: int = 1000) -> T:
         for tried in itertools.count(1):
             await self._pause()
             try:
                 return await once()
             except Again as problem:
+                if not problem.reached and (why := self.dead()):
+                    raise EngineError(f"{self.url}: {why}") from None
                 asked = problem.asked_s
-                if tried >= self.patience.tries or asked > self.patience.asked_s or problem.final:
+                if tried >= min(most, self.patience.tries) or asked > self.patience.asked_s or problem.final:
                     times = f" in {tried} tries" if tried > 1 else ""
                     raise Lost(f"no answer{times}: {problem}", reached=problem.reached) from None
                 if asked:
@@ -219,7 +225,8 @@ def said_in(data: bytes) -> tuple[str, str]:
     try:
         body = decoded(data.decode(errors="replace"))
     except Malformed as other:
-        return (str(other) if data.strip() else ""), ""
+        plain = " ".join(data[:200].decode(errors="replace").split())
+        return (str(other) if plain.startswith("<") else plain), ""
     error = body.get("error")
     code = error.get("code") if isinstance(error, dict) else None
     return error_sentence(body), code if isinstance(code, str) else ""

@@ -53,7 +53,7 @@ class Served:
 
 async def learn(client: Client, session: aiohttp.ClientSession, model: str, sampling: Mapping[str, Any]) -> Served:
     """Check the server and ask it one token. Raises EngineError with what to do."""
-    listed = await _models(client, session)
+    listed = await _models(client, session, named=bool(model))
     names = [str(one["id"]) for one in listed]
     if not model:
         if len(names) != 1:
@@ -79,8 +79,8 @@ async def learn(client: Client, session: aiohttp.ClientSession, model: str, samp
     )
 
 
-async def _models(client: Client, session: aiohttp.ClientSession) -> list[dict[str, Any]]:
-    """The models that a server lists; none where it has no such list."""
+async def _models(client: Client, session: aiohttp.ClientSession, *, named: bool) -> list[dict[str, Any]]:
+    """The models that a server lists; none where it has no such list, or cannot make it and one is ``named``."""
     try:
         found = await client.get_patiently(session, "/models")
     except Refused as refused:
@@ -88,11 +88,9 @@ async def _models(client: Client, session: aiohttp.ClientSession) -> list[dict[s
             return []
         raise EngineError(f"{client.url}/models: {refused}; is this the address of an OpenAI-compatible API?") from None
     except Lost as lost:
-        do = (
-            "start the server, or mend 'url'"
-            if not lost.reached
-            else "it should end in /v1 at most servers; mend 'url'"
-        )
+        if lost.reached and named:
+            return []  # it may answer all the same, and then says who it is
+        do = "it should end in /v1 at most servers; mend 'url'" if lost.reached else "start the server, or mend 'url'"
         raise EngineError(f"{client.url}/models: {lost}; {do}") from None
     rows = found.get("data")
     if not isinstance(rows, list) or not all(isinstance(one, dict) and "id" in one for one in rows):

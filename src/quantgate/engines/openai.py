@@ -66,18 +66,18 @@ class OpenAIEngine:
         template: str = "",
         launched: Sequence[str] = (),
         render: Callable[[Sequence[tuple[str, str]]], str] | None = None,
-        alive: Callable[[], str] = lambda: "",
+        dead: Callable[[], str] = lambda: "",
     ) -> None:
         """``url`` is where the API begins (``http://127.0.0.1:8000/v1``), ``key`` the secret that it wants.
 
         ``model`` may be left out where the server has one. ``body`` goes into every request. ``weights`` is the digest
         of the bytes that are known to be served; ``launched`` says how, and enters the identity. ``tokenizer`` and
-        ``template`` are digests where they are known, ``render`` that template at work. ``alive`` says why the server
-        is known to be dead, or nothing.
+        ``template`` are digests where they are known, ``render`` that template at work. ``dead`` says why a server
+        that was started here has ended, or nothing.
         """
-        self.client = Client(url, key, patience or Patience())
+        self.client = Client(url, key, patience or Patience(), dead=dead)
         self.concurrency, self.stream, self.schemas, self.extra = concurrency, stream, schemas, dict(body)
-        self.render, self.alive = render, alive
+        self.render = render
         self.declared = not weights
         self.sampling = sampling_of(sampling)
         self.served: Served = _now(self._session(lambda session: learn(self.client, session, model, self._sampled())))
@@ -173,11 +173,11 @@ class OpenAIEngine:
 
     async def _still_there(self, session: aiohttp.ClientSession) -> None:
         """One lost request may be its own fault; raises EngineError where the server does not answer at all."""
-        if dead := self.alive():
-            raise EngineError(f"{self.client.url}: {dead}")
         try:
             await self.client.get_patiently(session, "/models")
         except Lost as lost:
+            if lost.reached:
+                return
             sentence = f"no longer answers ({lost}); start it and run again, finished answers are kept"
             raise EngineError(f"{self.client.url}: {sentence}") from None
         except Refused:

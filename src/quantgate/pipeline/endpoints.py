@@ -104,7 +104,7 @@ def served(
                 )
             )
             server.wait({"Authorization": f"Bearer {key}"} if key else {})
-            url, more = server.url, _known(endpoint, what) | {"alive": server.dead}
+            url, more = server.url, _known(endpoint, what) | {"dead": server.dead}
         yield open_engine(
             url,
             model=endpoint.model or "",
