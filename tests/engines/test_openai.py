@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from quantgate.engines import Completion, Failure, Prompt, TokenLogprobs
 from quantgate.engines._openai_http import Patience
@@ -23,7 +24,11 @@ from quantgate.errors import EngineError
 from quantgate.evaluate.scorers.tool_call import called
 from quantgate.records import canonical
 
-TOOL = {"name": "get_weather", "description": "Weather", "parameters": {"type": "object", "properties": {}}}
+TOOL: dict[str, JsonValue] = {
+    "name": "get_weather",
+    "description": "Weather",
+    "parameters": {"type": "object", "properties": {}},
+}
 QUICK = Patience(timeout_s=5, tries=2, first_s=0.01, longest_s=0.02)
 
 
@@ -280,7 +285,9 @@ TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
 @given(pieces=TEXTS, cuts=st.lists(st.integers(1, 17), min_size=1, max_size=30), crlf=st.booleans())
 def test_a_stream_reads_the_same_however_its_bytes_are_cut(pieces: list[str], cuts: list[int], crlf: bool) -> None:
     end = "\r\n" if crlf else "\n"
-    chunks = [{"choices": [{"delta": {"content": piece}, "finish_reason": None}]} for piece in pieces]
+    chunks: list[dict[str, Any]] = [
+        {"choices": [{"delta": {"content": piece}, "finish_reason": None}]} for piece in pieces
+    ]
     chunks.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
     sent = "".join(f"data: {json.dumps(one, ensure_ascii=False)}{end}{end}" for one in chunks)
     data = (f": ping{end}{end}" + sent + f"data: [DONE]{end}{end}").encode()

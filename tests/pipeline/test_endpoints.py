@@ -23,6 +23,7 @@ from quantgate.errors import UsageError
 from quantgate.evaluate import suites
 from quantgate.evaluate.answers import prompt_of
 from quantgate.evaluate.compare import judge
+from quantgate.evaluate.scorers import Score
 from quantgate.models import open_model
 from quantgate.pipeline import CompareResult, compare_models
 from quantgate.release_config import load_config
@@ -81,10 +82,17 @@ def built_in() -> list[Any]:
     return [case for name in suites.names() for case in suites.cases(name, "gate", 6)]
 
 
+def scored(case: Any, answer: Any) -> float:
+    found = judge(case, answer)
+    assert isinstance(found, Score), found
+    return found.value
+
+
 def agreement(ours: list[Any], theirs: list[Any]) -> float:
-    pairs = list(zip(ours, theirs, strict=True))
+    pairs: list[tuple[Any, Any]] = list(zip(ours, theirs, strict=True))
     assert [one for pair in pairs for one in pair if not isinstance(one, Completion)] == []
-    return sum(one.text.strip() == two.text.strip() for one, two in pairs) / len(pairs)
+    alike = [one.text.strip() == two.text.strip() for one, two in pairs]
+    return sum(alike) / len(alike)
 
 
 @llama_server
@@ -103,9 +111,7 @@ def test_llama_cpps_server_answers_like_our_engine(tmp_path: Path) -> None:
         for stream in (False, True):
             theirs = open_engine(server.url, stream=stream, dead=server.dead).generate(prompts)
             assert agreement(ours, theirs) >= 0.95
-            scores = [
-                [judge(case, one).value for case, one in zip(cases, made, strict=True)] for made in (ours, theirs)
-            ]  # type: ignore[union-attr]
+            scores = [[scored(case, one) for case, one in zip(cases, made, strict=True)] for made in (ours, theirs)]  # type: ignore[union-attr]
             assert sum(one != two for one, two in zip(*scores, strict=True)) <= 1
         tokens = [(one.tokens, two.tokens) for one, two in zip(ours, theirs, strict=True)]  # type: ignore[union-attr]
         assert all(counted is None for _, counted in tokens)  # this server counts no streamed tokens
@@ -191,8 +197,8 @@ def test_lost_requests_never_make_a_verdict(right: ScriptedServer, place: Path, 
 
     answers = shouted(place)
     with ScriptedServer(lambda body: answers.get(last(body), "?"), models=("right",), always=half) as bad:
-        sides = [bad.url, right.url] if broken == "baseline" else [right.url, bad.url]
-        result = compare_models(*sides, echo(place), margin=0.2, noise=0, out=tmp_path)
+        first, second = (bad.url, right.url) if broken == "baseline" else (right.url, bad.url)
+        result = compare_models(first, second, echo(place), margin=0.2, noise=0, out=tmp_path)
     (comparison,) = result.comparisons
     assert result.verdicts[0].verdict == "inconclusive"
     assert len(comparison.unscored) > 0.1 * comparison.asked and "no room" in comparison.unscored[0]
@@ -212,9 +218,9 @@ def test_a_prompt_that_the_variant_cannot_read_for_its_length_is_a_loss(
 def test_a_killed_comparison_goes_on_under_a_revision_and_only_there(
     right: ScriptedServer, place: Path, tmp_path: Path
 ) -> None:
-    def asked(**named: str) -> int:
+    def asked(revision: str | None = None) -> int:
         right.asked.clear()
-        side = EndpointConfig(url=right.url, **named)
+        side = EndpointConfig(url=right.url, revision=revision)
         compare_models(right.url, right.url, echo(place), margin=0.2, noise=0, out=tmp_path, endpoint=side,
                        baseline_endpoint=side)  # fmt: skip
         return len(right.asked)
