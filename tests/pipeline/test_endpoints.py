@@ -91,7 +91,7 @@ def scored(case: Any, answer: Any) -> float:
 def agreement(ours: list[Any], theirs: list[Any]) -> float:
     pairs: list[tuple[Any, Any]] = list(zip(ours, theirs, strict=True))
     assert [one for pair in pairs for one in pair if not isinstance(one, Completion)] == []
-    alike = [one.text.strip() == two.text.strip() for one, two in pairs]
+    alike: list[bool] = [one.text.strip() == two.text.strip() for one, two in pairs]
     return sum(alike) / len(alike)
 
 

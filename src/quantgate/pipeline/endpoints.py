@@ -100,10 +100,11 @@ def served(
                     values,
                     log=out / "servers" / f"{name}.log",
                     startup_s=endpoint.startup,
-                    progress=lambda seconds, note: tell("starting a server", seconds, int(endpoint.startup), note),
+                    progress=lambda _seconds, note: tell(note, 0, 1, ""),
                 )
             )
             server.wait({"Authorization": f"Bearer {key}"} if key else {})
+            tell(f"waiting for {server.program}", 1, 1, "")
             url, more = server.url, _known(endpoint, what) | {"dead": server.dead}
         yield open_engine(
             url,
