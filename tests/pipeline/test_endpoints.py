@@ -111,7 +111,7 @@ def test_llama_cpps_server_answers_like_our_engine(tmp_path: Path) -> None:
         for stream in (False, True):
             theirs = open_engine(server.url, stream=stream, dead=server.dead).generate(prompts)
             assert agreement(ours, theirs) >= 0.95
-            scores = [[scored(case, one) for case, one in zip(cases, made, strict=True)] for made in (ours, theirs)]  # type: ignore[union-attr]
+            scores = [[scored(case, one) for case, one in zip(cases, made, strict=True)] for made in (ours, theirs)]
             assert sum(one != two for one, two in zip(*scores, strict=True)) <= 1
         tokens = [(one.tokens, two.tokens) for one, two in zip(ours, theirs, strict=True)]  # type: ignore[union-attr]
         assert all(counted is None for _, counted in tokens)  # this server counts no streamed tokens
