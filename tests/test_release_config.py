@@ -57,18 +57,18 @@ def test_a_fraction_may_be_written_in_many_ways(tmp_path: Path, written: str) ->
 WRONG = {
     # unknown keys, with the nearest one, at every depth
     SMALL + "modle: x\n": "unknown key 'modle'; did you mean 'model'? "
-    "Known: calibration, capabilities, drift_cases, judge, model, out, variants",
+    "Known: baseline, calibration, capabilities, drift_cases, judge, model, out, variants",
     SMALL + "judge: {alhpa: 5%}\n": "unknown key 'alhpa' in 'judge'; did you mean 'alpha'? "
-    "Known: alpha, ledger, order, seed, test",
+    "Known: alpha, ledger, noise, order, seed, test",
     SMALL + "calibration: {trafic: x}\n": "unknown key 'trafic' in 'calibration'; did you mean 'traffic'? "
     "Known: broken, max_tokens, require, samples, secrets, seed, traffic",
     "capabilities: {math: {margn: 3%}}\nvariants: [W4A16]\n": "unknown key 'margn' in 'capabilities.math'; "
     "did you mean 'margin'? Known: cases, hard, margin, options, path, relative, suite",
     "capabilities: [math]\nvariants: [W8A8, {scheme: W4A16, groupsize: 64}]\n": "unknown key 'groupsize' in "
-    "'variants.1'; did you mean 'group_size'? Known: artifact, bits, bytes, container, embeddings, engine, "
+    "'variants.1'; did you mean 'group_size'? Known: artifact, bits, bytes, container, embeddings, endpoint, engine, "
     "group_size, keep, kv_cache, latency, lm_head, method, name, options, rotation, runtime, scheme, symmetric, untie",
     "capabilities: [math]\nvariants: [{name: my-awq, artefact: my-awq}]\n": "unknown key 'artefact' in "
-    "'variants.0'; did you mean 'artifact'? Known: artifact, bits, bytes, container, embeddings, engine, "
+    "'variants.0'; did you mean 'artifact'? Known: artifact, bits, bytes, container, embeddings, endpoint, engine, "
     "group_size, keep, kv_cache, latency, lm_head, method, name, options, rotation, runtime, scheme, symmetric, untie",
     "capabilities: [math]\nvariants: [{name: my-awq}]\n": "'variants.0': names neither 'scheme' nor 'artifact'; "
     "a scheme is made, an artifact is taken as it is, so name one of them",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, JsonValue, field_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from quantgate.calibrate.scan import Rule
 from quantgate.calibrate.slices import CATALOGUE, check_requirement
 from quantgate.decide import Order
+from quantgate.endpoint_config import EndpointConfig
 from quantgate.errors import UsageError, hint
 from quantgate.quantize.manifest import EVENTS
 from quantgate.records import Record, parse
@@ -145,11 +146,29 @@ class JudgeConfig(Record):
         return value
 
 
+class BaselineConfig(Record):
+    """What answers for the baseline; a server for one side is best compared with a server for the other."""
+
+    engine: Literal["torch", "openai"] = Field(default="torch", description="openai asks the server under 'endpoint'")
+    endpoint: EndpointConfig | None = Field(default=None, description="of engine openai: the server that runs 'model'")
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if (self.engine == "openai") != (self.endpoint is not None):
+            raise ValueError("'engine: openai' and 'endpoint' belong together; write both, or neither")
+        return self
+
+
 class ReleaseConfig(Record):
     """One release, as the user writes it down."""
 
     model: str = Field(
         default="quantgate/reference", description="the baseline: a folder, a Hugging Face id, or quantgate/reference"
+    )
+    baseline: BaselineConfig | None = Field(
+        default=None,
+        exclude_if=lambda baseline: baseline is None,  # a configuration without one keeps its digest
+        description="what answers for the baseline, such as {engine: openai, endpoint: {launch: ...}}; left out, torch",
     )
     calibration: CalibrationConfig = Field(
         default=CalibrationConfig(), description="the samples that quantization may see"
@@ -165,6 +184,12 @@ class ReleaseConfig(Record):
     out: str = Field(
         default="runs/release", description="folder for artifacts, evidence and reports; a killed run goes on from it"
     )
+
+    @property
+    def endpoints(self) -> tuple[EndpointConfig, ...]:
+        """Every server that the release asks."""
+        own = self.baseline.endpoint if self.baseline else None
+        return tuple(one for one in (own, *(variant.endpoint for variant in self.variants)) if one is not None)
 
     @field_validator("capabilities", mode="before")
     @classmethod

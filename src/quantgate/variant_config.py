@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
+from quantgate.endpoint_config import EndpointConfig
 from quantgate.errors import UsageError
 from quantgate.formats import scheme_names
 from quantgate.formats.schemes import BLOCK_SCHEMES
@@ -73,6 +74,8 @@ class RuntimeConfig(Record):
 
     def settings(self, engine: str) -> dict[str, Any]:
         """What the engine's door is told. Raises UsageError for a setting that the engine does not have."""
+        if engine == "openai":
+            raise UsageError("runtime: sets engines that run here; what a server does stands in its 'launch' command")
         own = {"torch": ("batch", "compile"), "llamacpp": ("kv_cache", "draft", "draft_tokens", "batch")}[engine]
         strange = [name for name in type(self).model_fields if name not in own and self.changes(name)]
         if strange:
@@ -152,10 +155,17 @@ class VariantConfig(Record):
         default=False, description="store an output layer of its own where the model reads the embeddings as one"
     )
     name: str | None = Field(default=None, description="what to call it")
-    engine: Literal["torch", "llamacpp"] = Field(
+    engine: Literal["torch", "llamacpp", "openai"] = Field(
         default="torch",
         exclude_if=lambda engine: engine == "torch",  # a configuration without one keeps its digest
-        description="what answers the cases; llamacpp runs a GGUF file in llama.cpp, after its logits were proven",
+        description="what answers the cases; llamacpp runs a GGUF file in llama.cpp, after its logits were proven; "
+        "openai asks the server under 'endpoint', which serves the variant",
+    )
+    endpoint: EndpointConfig | None = Field(
+        default=None,
+        exclude_if=lambda endpoint: endpoint is None,
+        description="of engine openai: the server that runs the variant, such as "
+        "{launch: 'vllm serve {artifact} --port {port}'}",
     )
     runtime: RuntimeConfig | None = Field(
         default=None,
@@ -165,11 +175,16 @@ class VariantConfig(Record):
 
     @model_validator(mode="after")
     def _made_or_found(self) -> Self:
+        if self.scheme is None and self.artifact is None and self.endpoint is not None:
+            raise ValueError(
+                "names a server and not what it serves, so nothing could be released; name 'scheme' or 'artifact' "
+                "beside it, or compare servers by their addresses: quantgate compare URL URL"
+            )
         if (self.scheme is None) == (self.artifact is None):
             both = "both 'scheme' and 'artifact'" if self.scheme else "neither 'scheme' nor 'artifact'"
             raise ValueError(f"names {both}; a scheme is made, an artifact is taken as it is, so name one of them")
         if self.artifact is not None and (
-            more := sorted(self.model_fields_set - {"artifact", "name", "engine", "runtime"})
+            more := sorted(self.model_fields_set - {"artifact", "name", "engine", "runtime", "endpoint"})
         ):
             raise ValueError(f"an artifact is taken as it is; leave out '{more[0]}'")
         if self.engine == "llamacpp" and not (
@@ -179,6 +194,8 @@ class VariantConfig(Record):
                 "engine llamacpp runs GGUF files; name a scheme such as Q4_K_M, or a .gguf file under 'artifact', or "
                 "leave 'engine' out"
             )
+        if (self.engine == "openai") != (self.endpoint is not None):
+            raise ValueError("'engine: openai' and 'endpoint' belong together; write both, or neither")
         if self.runtime is not None:
             try:
                 self.runtime.settings(self.engine)
@@ -202,7 +219,8 @@ class VariantConfig(Record):
             )
         if mixed and (
             more := sorted(
-                self.model_fields_set - {"scheme", *BUDGETS, "keep", "name", "container", "engine", "runtime"}
+                self.model_fields_set
+                - {"scheme", *BUDGETS, "keep", "name", "container", "engine", "runtime", "endpoint"}
             )
         ):
             raise ValueError(f"scheme auto chooses by itself; leave '{more[0]}' out")

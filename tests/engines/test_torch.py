@@ -178,7 +178,7 @@ def test_prompt_that_does_not_fit_the_context_is_a_failure_and_the_others_are_an
     first, second, third = plain.generate([over, fits, ask("x")])
     assert first == Failure(reason="prompt of 249 tokens and answer of 8 exceed the context of 256")
     assert isinstance(second, Completion) and isinstance(third, Completion)
-    assert second.prompt_tokens == 248 and 0 < second.tokens <= 8
+    assert second.prompt_tokens == 248 and second.tokens in range(1, 9)
 
 
 def test_no_prompts_give_no_answers(plain: TorchEngine) -> None:

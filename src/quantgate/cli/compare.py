@@ -9,6 +9,7 @@ import typer
 
 from quantgate.cli.options import Model, Quiet
 from quantgate.cli.screen import bars, console
+from quantgate.cli.secrets import secrets_for
 
 
 def compare(
@@ -42,17 +43,37 @@ def compare(
         bool, typer.Option("--each", help="Judge the variant as it is, with each of these settings, and with all.")
     ] = False,
     noise: Annotated[int, typer.Option(min=0, help="Cases per suite that the baseline is asked twice.")] = 50,
+    launch: Annotated[
+        str | None,
+        typer.Option(help="Command that serves what is no address, such as: vllm serve {artifact} --port {port}"),
+    ] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the servers' key.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Your word for a server's exact weights: its answers are kept under it.")
+    ] = None,
+    baseline_revision: Annotated[str | None, typer.Option(help="The same, of the baseline's server.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests to a server in flight at most.")] = 16,
+    timeout: Annotated[str, typer.Option(help="For one request to a server, such as 120s or 2 min.")] = "120s",
     out: Annotated[Path, typer.Option(help="Folder for answers and the result.")] = Path("runs/compare"),
     quiet: Quiet = False,
 ) -> None:
-    """Ask two models the same cases and say, per suite, whether the second is proven no worse."""
+    """Ask two models the same cases and say, per suite, whether the second is proven no worse.
+
+    A side may be an OpenAI-compatible server: write its address, and the model's name behind a #.
+    """
     from quantgate import pipeline
+    from quantgate.pipeline.endpoints import endpoint_of
     from quantgate.records import parse
     from quantgate.report.comparisons import show_comparisons
     from quantgate.variant_config import RuntimeConfig
 
     settings = {"kv_cache": kv_cache, "draft": draft, "draft_tokens": draft_tokens, "batch": batch, "compile": compile}
     runtime = parse(RuntimeConfig, settings, where="compare")
+    told = {"api_key_env": api_key_env, "concurrency": concurrency, "timeout": timeout}
+    endpoints = [
+        endpoint_of(ref, launch, told | {"revision": named})
+        for ref, named in ((baseline, baseline_revision), (variant, revision))
+    ]
     with bars(quiet=quiet) as progress:
         result = pipeline.compare_models(
             baseline,
@@ -66,6 +87,9 @@ def compare(
             runtime=runtime if runtime.changed else None,
             each=each,
             noise=noise,
+            baseline_endpoint=endpoints[0],
+            endpoint=endpoints[1],
+            secrets=secrets_for(endpoints),
             out=out,
             progress=progress,
         )

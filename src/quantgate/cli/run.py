@@ -9,6 +9,7 @@ import typer
 
 from quantgate.cli.options import Quiet
 from quantgate.cli.screen import bars, console, exit_code
+from quantgate.cli.secrets import secrets_for
 
 
 def run(
@@ -28,8 +29,9 @@ def run(
 
     settings = load_config(config)
     folder = out or Path(settings.out)
+    secrets = secrets_for(settings.endpoints)
     with bars(quiet=quiet) as progress:
-        report = pipeline.run(settings, out=folder, progress=progress)
+        report = pipeline.run(settings, out=folder, progress=progress, secrets=secrets)
     show(report, console)
     if hint := repair_hint(report, config, out):
         console.print(hint)

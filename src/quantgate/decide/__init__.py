@@ -21,6 +21,7 @@ from quantgate.evaluate.evidence import Comparison, Evidence, Gate
 from quantgate.records import Record
 
 Verdict = Literal["pass", "fail", "inconclusive"]
+DECLARED = "; that the server ran these very bytes is its operator's word"
 Order = Literal["e-bonferroni", "fixed-sequence"]
 
 
@@ -145,7 +146,8 @@ def judge_variant(
         verdict=verdict,
         eligible=verdict == "pass" and not blocked and not broken,
         sentence=verdict_sentence(verdict, [(row.capability, row.verdict) for row in rows], blocked=blocked)
-        + ledger_sentence(broken, ledger),
+        + ledger_sentence(broken, ledger)
+        + (DECLARED if evidence and evidence.declared else ""),
         capabilities=rows,
     )
 

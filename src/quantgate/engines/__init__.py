@@ -21,6 +21,10 @@ def _nothing(value: object) -> bool:
     return not value
 
 
+def _unknown(value: object) -> bool:
+    return value is None
+
+
 class Ask(Record):
     """What is asked of an answer. What is not asked leaves no trace in a digest."""
 
@@ -44,16 +48,22 @@ class Prompt(Ask):
 
 
 class Completion(Record):
-    """One answer. Times are this prompt's share of its batch, in seconds."""
+    """One answer. Times are this prompt's share of its batch, in seconds.
+
+    A server counts tokens in its own way, or says nothing: None is not known, and never 0.
+    """
 
     text: str
-    tokens: int  # generated, the end token not counted
-    prompt_tokens: int
-    finish: Literal["stop", "length"]
+    tokens: int | None  # generated, the end token not counted
+    prompt_tokens: int | None
+    finish: Literal["stop", "length", "filtered"]
+    """``filtered``: a filter in front of the model withheld the answer, or what is left of it."""
     prefill_s: float = 0.0
     decode_s: float = 0.0
     drafted: int = Field(default=0, exclude_if=_nothing)  # tokens that a draft model proposed
     accepted: int = Field(default=0, exclude_if=_nothing)  # of these, that stood
+    latency_s: float | None = Field(default=None, exclude_if=_unknown)  # of a server: from sending to the last byte
+    ttft_s: float | None = Field(default=None, exclude_if=_unknown)  # to the first text, where it was streamed
 
 
 class TokenLogprobs(Record):
@@ -68,6 +78,8 @@ class Failure(Record):
     """The engine could not answer: the case is unscored, never wrong by default."""
 
     reason: str
+    lost: bool = Field(default=False, exclude_if=_nothing)
+    """The request was lost on its way or the server broke: it says nothing about the model, and proves no loss."""
 
 
 class KernelPath(Record):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from quantgate.engines import Completion, Engine, Failure
 from quantgate.errors import DataError
@@ -45,6 +45,7 @@ class Pair:
     variant: Score
     baseline_text: str
     variant_text: str
+    lost: bool = False  # the variant's answer was lost on its way: it counts against a pass, and never for a loss
 
 
 @dataclass
@@ -55,7 +56,11 @@ class Pairs:
     unscored: list[str] = field(default_factory=list)
 
     def add(self, case: Case, base: Completion | Failure, other: Completion | Failure) -> None:
-        """A failure of the baseline voids the case; a failure of the variant counts as a loss, and is named."""
+        """A failure of the baseline voids the case; a failure of the variant counts as a loss, and is named.
+
+        An answer that was lost on its way may stand for a pass no more than a loss may, and for a loss no more than a
+        case that was never asked.
+        """
         baseline, variant = judge(case, base), judge(case, other)
         if isinstance(baseline, Unscored):
             self.unscored.append(f"{case.id}: baseline: {baseline.reason}")
@@ -64,10 +69,13 @@ class Pairs:
             self.unscored.append(f"{case.id}: variant: {variant.reason}")
             variant = Score(value=0.0, because=f"not scored: {variant.reason}")
         texts = [one.text if isinstance(one, Completion) else "" for one in (base, other)]
-        self.scored.append(Pair(case, baseline, variant, *texts))
+        lost = isinstance(other, Failure) and other.lost
+        self.scored.append(Pair(case, baseline, variant, texts[0], texts[1], lost))
 
-    def scores(self) -> tuple[list[float], list[float]]:
-        return [pair.baseline.value for pair in self.scored], [pair.variant.value for pair in self.scored]
+    def scores(self, *, lost: bool = True) -> tuple[list[float], list[float]]:
+        """Both sides' scores; without ``lost``, only those of answers that came."""
+        seen = [pair for pair in self.scored if lost or not pair.lost]
+        return [pair.baseline.value for pair in seen], [pair.variant.value for pair in seen]
 
 
 def judge(case: Case, answer: Completion | Failure) -> Score | Unscored:
@@ -221,7 +229,13 @@ def decided(judged: Judged, blind: Sequence[str], pairs: Pairs, asked: int) -> b
 
 
 def look(gate: Gate, pairs: Pairs) -> Judged:
-    return judge_pairs(gate, [pair.case for pair in pairs.scored], *pairs.scores())
+    """What the test says; a loss that only lost answers would prove is not proven."""
+    found = judge_pairs(gate, [pair.case for pair in pairs.scored], *pairs.scores())
+    if found.verdict == "fail" and any(pair.lost for pair in pairs.scored):
+        came = [pair.case for pair in pairs.scored if not pair.lost]
+        if judge_pairs(gate, came, *pairs.scores(lost=False)).verdict != "fail":
+            return replace(found, finding=found.finding.model_copy(update={"verdict": "inconclusive"}), guards=())
+    return found
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -160,3 +160,5 @@ class Evidence(Record):
     runtime: tuple[str, ...] = ()  # what the engine was set to: "engine=llamacpp", "kv_cache=q8_0" ...
     sandbox: str = Field(default="", exclude_if=lambda told: not told)
     """How code that the models wrote was shut in, baseline's and variant's alike; "" where none was run."""
+    declared: bool = Field(default=False, exclude_if=lambda declared: not declared)
+    """The engine did not see the artifact's bytes: that a server runs just these is its operator's word."""

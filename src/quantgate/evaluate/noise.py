@@ -99,11 +99,11 @@ def _floor(capability: str, pairs: Pairs) -> NoiseFloor:
 def pace_of(answers: Iterable[Completion]) -> Pace | None:
     """What the engine's clock said over ``answers``; None where it told no time."""
     held = list(answers)
-    if not any(one.decode_s for one in held):
+    if not any(one.decode_s for one in held) or any(one.tokens is None for one in held):
         return None
     return Pace(
         cases=len(held),
-        tokens=sum(one.tokens for one in held),
+        tokens=sum(one.tokens or 0 for one in held),
         prefill_s=round(sum(one.prefill_s for one in held), 6),
         decode_s=round(sum(one.decode_s for one in held), 6),
         drafted=sum(one.drafted for one in held),

@@ -10,8 +10,8 @@ dearer one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline import auto, budgets, probing
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
+from quantgate.pipeline.endpoints import Served, check_keys, served
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for, runtime_of
 from quantgate.pipeline.two_models import CompareResult, compare_models
@@ -38,6 +39,7 @@ from quantgate.pipeline.variants import (
     Import,
     Mixture,
     candidate_of,
+    endpoints_of,
     engines_of,
     open_variant,
     runtimes_of,
@@ -66,6 +68,9 @@ class Run:
     progress: Progress
     stages: list[Stage] = field(default_factory=list)
     paces: dict[str, Pace] = field(default_factory=dict)  # of the variants' engines
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)  # keys of servers, by the variables' names
+    servers: ExitStack = field(default_factory=ExitStack)  # launched for the whole run: the baseline's
+    server: ExitStack = field(default_factory=ExitStack)  # launched for the variant that is being asked
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -74,19 +79,27 @@ class Run:
         self.stages.append(Stage(name=name, seconds=round(time.monotonic() - began, 3)))
 
 
-def run(config: ReleaseConfig | Path | str, *, out: Path | None = None, progress: Progress | None = None) -> RunReport:
+def run(
+    config: ReleaseConfig | Path | str,
+    *,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    secrets: Mapping[str, str] = {},
+) -> RunReport:
     """Make and judge every variant of ``config``, or of the release.yaml of that path.
 
     Writes report.json, report.html and junit.xml into the release's folder, or into ``out``, in which one run works at
-    a time.
+    a time. ``secrets`` are the keys of servers, by the variables that the configuration names.
 
     Raises UsageError, ModelError, DataError ... before anything slow; DiskFull and Stopped keep what is finished.
     """
     if not isinstance(config, ReleaseConfig):
         config = load_config(Path(config))
-    this = Run(config, Path(out or config.out), progress or (lambda *_: None))
+    this = Run(config, Path(out or config.out), progress or (lambda *_: None), secrets=secrets)
+    check_keys(config.endpoints, secrets)
     try:
-        return _run(this)
+        with this.servers, this.server:
+            return _run(this)
     except KeyboardInterrupt:
         sentence = f"stopped; what is finished is kept in {this.out}, and the same command goes on from there"
         raise Stopped(sentence) from None
@@ -185,7 +198,24 @@ def _quantize(
 def _baseline_side(this: Run, model: OpenedModel) -> Side:
     from quantgate.quantize import baseline
 
+    own = this.config.baseline
+    if own is not None and own.endpoint is not None:
+        what = Served.artifact(baseline(model), model)
+        opened = served(own.endpoint, what, "baseline", this.out, this.secrets, this.progress)
+        return _side(this.servers.enter_context(opened), this.out)
     return _side(engine_for(model, baseline(model), TORCH, this.out)[0], this.out)
+
+
+def _engine(this: Run, model: OpenedModel, artifact: Artifact) -> tuple[Engine, str]:
+    """The engine of a variant, and what is to be said of it; the server of the variant before is ended."""
+    engines, runtimes = engines_of(this.config.variants), runtimes_of(this.config.variants)
+    this.server.close()
+    if endpoint := endpoints_of(this.config.variants).get(artifact.name):
+        what = Served.artifact(artifact, model)
+        opened = served(endpoint, what, artifact.name, this.out, this.secrets, this.progress)
+        engine = this.server.enter_context(opened)
+        return engine, engine.sentence
+    return engine_for(model, artifact, engines.get(artifact.name, TORCH), this.out, runtimes.get(artifact.name))
 
 
 def _noise(this: Run, base: Side, cases: Cases) -> list[NoiseFloor]:
@@ -205,7 +235,7 @@ def _evaluate(this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Art
     found: list[Evidence] = []
     for index, artifact in enumerate(artifacts):
         named = artifact.name
-        engine, proof = engine_for(model, artifact, engines.get(named, TORCH), this.out, runtimes.get(named))
+        engine, proof = _engine(this, model, artifact)
         side = _side(engine, this.out)
         done = total // len(artifacts) * index
         comparisons = _compare_all(this, base, side, cases, artifact.name, (done, total))
@@ -225,6 +255,7 @@ def _evaluate(this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Art
                 no_drift=no_drift,
                 runtime=runtime_of(engines.get(named, TORCH), runtimes.get(named)),
                 sandbox=scorers.ready(case.scorer for group in cases.gate.values() for case in group),
+                declared=getattr(engine, "declared", False),
             )
         )
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from quantgate import decide
+from quantgate.endpoint_config import EndpointConfig
 from quantgate.errors import Stopped, UsageError
 from quantgate.evaluate import published, scorers
 from quantgate.evaluate.answers import Answers
@@ -19,6 +20,7 @@ from quantgate.evaluate.noise import noise_floor, pace_of
 from quantgate.models import OpenedModel, open_model
 from quantgate.models.locate import locate
 from quantgate.pipeline.cases import Cases, cases_of
+from quantgate.pipeline.endpoints import OPENAI, Servers, endpoint_of
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for, runtime_of
 from quantgate.pipeline.stacks import StackResult, compare_stacks, stacks_of
@@ -28,6 +30,7 @@ from quantgate.release_config import ReleaseConfig
 from quantgate.variant_config import RuntimeConfig
 
 if TYPE_CHECKING:
+    from quantgate.engines import Engine
     from quantgate.quantize import Artifact
 
 Progress = Callable[[str, int, int, str], None]
@@ -46,6 +49,8 @@ class CompareResult(Record):
     pace: Pace | None = None
     stacks: tuple[StackResult, ...] = ()  # each setting of the runtime alone, and all together
     sandbox: str = Field(default="", exclude_if=lambda told: not told)  # how code that the models wrote was shut in
+    served: dict[str, str] = Field(default={}, exclude_if=lambda served: not served)
+    """Who answered for a side that is a server, and what is known of its bytes."""
 
 
 def compare_models(
@@ -61,6 +66,9 @@ def compare_models(
     runtime: RuntimeConfig | None = None,
     each: bool = False,
     noise: int = 50,
+    endpoint: EndpointConfig | None = None,
+    baseline_endpoint: EndpointConfig | None = None,
+    secrets: Mapping[str, str] = {},
     out: Path = Path("runs/compare"),
     progress: Progress | None = None,
 ) -> CompareResult:
@@ -68,18 +76,25 @@ def compare_models(
 
     ``variant`` is a model or an artifact. ``margin`` left out is 3 %, or the published suite's own.
     ``engine`` "llamacpp" runs a GGUF file in llama.cpp, once it is proven, as ``runtime`` sets it; ``each`` judges
-    every setting of it by itself, too. ``noise`` cases of every suite are asked the baseline twice. Every suite is
-    judged at ``alpha`` on its own; ``out`` keeps the answers, so a stopped comparison goes on. Raises UsageError,
-    DataError and ModelError before anything slow, Stopped on Ctrl-C.
+    every setting of it by itself, too. ``noise`` cases of every suite are asked the baseline twice. A side may be a
+    server: an address such as ``http://127.0.0.1:8000/v1#model``, or what ``endpoint`` and ``baseline_endpoint`` say;
+    ``secrets`` holds their keys by the variables' names. Every suite is judged at ``alpha`` on its own; ``out`` keeps
+    the answers, so a stopped comparison goes on. Raises UsageError, DataError and ModelError before anything slow,
+    EngineError for a server that cannot be asked, Stopped on Ctrl-C.
     """
     rules = {"cases": cases} | ({} if margin is None else {"margin": margin})
     found = _cases(baseline, suite, rules, {"alpha": alpha, "seed": seed}, DRIFT_CASES * each)
+    servers = Servers(
+        baseline_endpoint or endpoint_of(baseline, None, {}), endpoint or endpoint_of(variant, None, {}), out, secrets,
+        progress or (lambda *_: None),
+    )  # fmt: skip
+    servers.check(engine, runtime, each=each)
     if each:
         stacks_of(runtime or RuntimeConfig())  # refuses settings of which none is set
     try:
-        with alone_in(out):
+        with alone_in(out), servers:
             asked = _Asked(found, noise, progress or (lambda *_: None))
-            result = asked.compare(_Pair(baseline, variant, engine, runtime, out), each=each)
+            result = asked.compare(_Pair(baseline, variant, engine, runtime, out, servers), each=each)
     except KeyboardInterrupt:
         sentence = f"stopped; the answers so far are kept in {out}, and the same command goes on from there"
         raise Stopped(sentence) from None
@@ -119,23 +134,34 @@ def named(suite: str) -> tuple[str, dict[str, str]]:
 class _Pair:
     """Both models, opened once, and their engines in any stack."""
 
-    def __init__(self, baseline: str, variant: str, engine: str, runtime: RuntimeConfig | None, out: Path) -> None:
+    def __init__(
+        self, baseline: str, variant: str, engine: str, runtime: RuntimeConfig | None, out: Path, servers: Servers
+    ) -> None:
         self.names, self.engine, self.runtime, self.out = (baseline, variant), engine, runtime, out
-        self.model = open_model(baseline)
-        check_drafts(self.model, [runtime])
-        self.other, self.artifact = _open_variant(variant, self.model)
+        self.model = None if servers.baseline else open_model(baseline)
+        if self.model is not None:
+            check_drafts(self.model, [runtime])
+        self.opened = None if servers.variant else _open_variant(variant, self.model)
+        self.servers = servers
 
     def baseline(self) -> Side:
         from quantgate.quantize import baseline
 
+        if self.model is None:
+            return self._kept(self.servers.open("baseline", self.names[0]))
         return self._side(self.model, baseline(self.model), TORCH, None)
 
     def variant(self, runtime: RuntimeConfig | None) -> Side:
-        return self._side(self.other, self.artifact, self.engine, runtime)
+        if self.opened is None:
+            return self._kept(self.servers.open("variant", self.names[1]))
+        return self._side(*self.opened, self.engine, runtime)
+
+    def _kept(self, engine: Engine) -> Side:
+        return Side(engine, Answers(self.out / "answers", engine.identity))
 
     def _side(self, model: OpenedModel, artifact: Artifact, name: str, runtime: RuntimeConfig | None) -> Side:
         engine, _ = engine_for(model, artifact, name, self.out, runtime)
-        return Side(engine, Answers(self.out / "answers", engine.identity))
+        return self._kept(engine)
 
 
 @dataclass(frozen=True)
@@ -162,11 +188,12 @@ class _Asked:
             variant=pair.names[1],
             comparisons=comparisons,
             verdicts=tuple(decide.judge_capability(one.gate, one) for one in comparisons),
-            runtime=runtime_of(pair.engine, pair.runtime),
+            runtime=runtime_of(OPENAI if pair.opened is None else pair.engine, pair.runtime),
             noise=tuple(noise_floor(tasks, base, pair.out / "answers", self.noise, self._tell_noise)),
             pace=pace,
             stacks=tuple(stacks),
             sandbox=scorers.ready(case.scorer for group in self.cases.gate.values() for case in group),
+            served=pair.servers.told,
         )
 
     def _tell(self, stage: str, done: int, total: int, undecided: list[str]) -> None:
@@ -176,15 +203,16 @@ class _Asked:
         self.progress("the baseline again", done, total, "")
 
 
-def _open_variant(ref: str, model: OpenedModel) -> tuple[OpenedModel, Artifact]:
+def _open_variant(ref: str, model: OpenedModel | None) -> tuple[OpenedModel, Artifact]:
     """An artifact made from ``model``, by quantgate or another program, or another full model."""
     from quantgate.quantize import baseline as as_baseline
     from quantgate.quantize.foreign import is_foreign
 
-    if ref.lower().endswith(".gguf"):
-        return model, open_variant(ref, model)
-    folder = locate(ref)
-    if (folder / "manifest.json").is_file() or is_foreign(folder):
+    file = ref.lower().endswith(".gguf")
+    folder = Path(ref) if file else locate(ref)
+    if file or (folder / "manifest.json").is_file() or is_foreign(folder):
+        if model is None:
+            raise UsageError(f"{ref}: is read by the model it was made from, and the baseline is a server; serve both")
         return model, open_variant(ref, model)
     other = open_model(ref)
     return other, as_baseline(other)

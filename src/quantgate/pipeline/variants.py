@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantgate import decide, formats
+from quantgate.endpoint_config import EndpointConfig
 from quantgate.errors import UsageError
 from quantgate.models import OpenedModel
 from quantgate.models.locate import locate
@@ -85,6 +86,13 @@ def runtimes_of(variants: Sequence[VariantConfig]) -> dict[str, RuntimeConfig]:
     asked = [one for one in variants if one.scheme is None or one.scheme.upper() not in (BASELINE, "BASELINE")]
     named = zip(variants_of(variants), asked, strict=True)
     return {made.name: one.runtime for made, one in named if one.runtime is not None}
+
+
+def endpoints_of(variants: Sequence[VariantConfig]) -> dict[str, EndpointConfig]:
+    """Which servers run the variants that have one, by their names."""
+    asked = [one for one in variants if one.scheme is None or one.scheme.upper() not in (BASELINE, "BASELINE")]
+    named = zip(variants_of(variants), asked, strict=True)
+    return {made.name: one.endpoint for made, one in named if one.endpoint is not None}
 
 
 def recipes_of(variants: Sequence[VariantConfig]) -> list[Recipe]:

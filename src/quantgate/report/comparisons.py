@@ -35,6 +35,8 @@ def show_comparisons(result: Any, console: Console) -> None:
     console.print(table)
     for verdict in result.verdicts:
         console.print(verdict.sentence)
+    for side, sentence in result.served.items():
+        console.print(f"{side}: {sentence}", style="dim", soft_wrap=True)
     for line in [noise_sentence(result.noise)] if result.noise else []:
         console.print(line, style="dim")
     if spoken := pace_sentence(result.pace, result.runtime):
