@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tests.evaluate.published.conftest import DATA, published_cases, write_rows
 
-from quantgate.errors import Overlap, UnknownName, UsageError
+from quantgate.errors import DataError, Overlap, UnknownName, UsageError
 from quantgate.evaluate import published
-from quantgate.pipeline import compare_models
+from quantgate.pipeline import compare_models, probing, published_suites
 from quantgate.pipeline.cases import Cases, cases_of
 from quantgate.pipeline.published_suites import training_conversations
 from quantgate.pipeline.two_models import named
@@ -70,6 +70,28 @@ def test_training_rows_serve_calibration_and_drift_in_disjoint_halves(sums: Path
     assert len(drift) + len(calibration) == 40
     assert not drift & calibration
     assert min(len(drift), len(calibration)) > 8
+
+
+def test_mixtures_are_chosen_by_training_rows_and_repairs_judged_on_test_rows_nobody_asked(sums: Path) -> None:
+    config = release_of({"gsm8k": {"path": str(sums), "cases": 50}}, drift_cases=5)
+    probing.check(config)
+    found = cases_of(config, 1)
+    tuning = {case.id for case in published_suites.tuning_cases(config, "gsm8k")}
+    assert tuning
+    assert not tuning & {case.id for case in (*found.drift, *found.gate["gsm8k"])}
+    asked = [{case.id for case in found.gate["gsm8k"]}]
+    for number in (1, 2):
+        wanted = config.capabilities["gsm8k"]
+        fresh = published_suites.fresh_cases("gsm8k", "gsm8k", wanted, found.gates[0], number, 30)
+        asked.append({case.id for case in fresh})
+    assert [len(one) for one in asked] == [50, 30, 30]
+    assert len(set().union(*asked)) == 110
+
+
+def test_mixture_without_training_rows_is_refused(sums: Path) -> None:
+    (sums / "train.jsonl").unlink()
+    with pytest.raises(DataError, match="gsm8k: gsm8k has no training rows there to choose layers by"):
+        probing.check(release_of({"gsm8k": {"path": str(sums)}}))
 
 
 def test_worked_example_that_is_also_a_case_is_refused(sums: Path) -> None:

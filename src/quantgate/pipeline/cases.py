@@ -60,8 +60,7 @@ def cases_of(config: ReleaseConfig, variants: int) -> Cases:
 def _drift_cases(config: ReleaseConfig) -> list[Case]:
     """Held-out conversations: of the built-in suites, and training rows of the published ones that have any."""
     built_in = [name for name in config.capabilities if name in suites.names() and not config.capabilities[name].suite]
-    training = published_suites.training_cases(config, "tune")
-    each = max(1, config.drift_cases // max(1, len(built_in) + len(training)))
+    training, each = published_suites.training_cases(config, "tune"), published_suites.drift_each(config)
     drawn = [case for name in built_in for case in suites.cases(name, "tune", each, seed=config.judge.seed)]
     return drawn + [case for cases in training.values() for case in visiting_order(cases, config.judge.seed)[:each]]
 

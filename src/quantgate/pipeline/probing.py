@@ -14,6 +14,7 @@ from quantgate.evaluate.files import read_suite
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel
 from quantgate.pipeline import made_suites
+from quantgate.pipeline.published_suites import drift_each, suite_name, tuning_cases
 from quantgate.pipeline.two_models import Progress
 from quantgate.quantize.manifest import tool_version
 from quantgate.records import Record, digest_of
@@ -78,10 +79,14 @@ def probe(
 def tune_cases(config: ReleaseConfig, name: str, count: int) -> list[Case]:
     """Tune-split cases that no gradient was taken of. Raises DataError when a suite file has fewer than FEWEST left."""
     wanted = config.capabilities[name]
-    if wanted.suite is None:
+    if wanted.suite is None and name in suites.names():
         return _tune(config, name)[SET_ASIDE : SET_ASIDE + count]
     found = _tune(config, name)
     found = found[_aside(found) :][:count]
+    if len(found) < FEWEST and suite_name(name, wanted):
+        raise DataError(
+            f"{name}: {len(found)} training rows are left to try a mixture on, {FEWEST} are needed at least"
+        )
     if len(found) < FEWEST:
         raise DataError(
             f"{wanted.suite}: {len(found)} cases are left to try a mixture on, {FEWEST} are needed at least; append "
@@ -100,6 +105,13 @@ def check(config: ReleaseConfig) -> None:
     """Raises DataError when a capability has no case to take a gradient of, UnknownName when it is no suite."""
     for name, wanted in config.capabilities.items():
         made_suites.refuse(wanted, name, "choosing layers")
+        if (known := suite_name(name, wanted)) is not None:
+            if not _tune(config, name):
+                raise DataError(
+                    f"{name}: {known} has no training rows there to choose layers by, and its test rows are the gate's;"
+                    " leave mixtures ('scheme: auto') and repair out, or put the training rows beside the test"
+                )
+            continue
         if wanted.suite is None and name not in suites.names():
             raise UnknownName("capability", name, suites.names())
         if wanted.suite is not None and not _tune(config, name):
@@ -112,10 +124,11 @@ def check(config: ReleaseConfig) -> None:
 def _tune(config: ReleaseConfig, name: str) -> list[Case]:
     """Cases of the tune split, behind those that drift is measured on."""
     wanted, seed = config.capabilities[name], config.judge.seed
+    if suite_name(name, wanted) is not None:
+        return tuning_cases(config, name)
     if wanted.suite is not None:
         return unasked(wanted, name, seed)[::2]
-    built_in = sum(one.suite is None for one in config.capabilities.values())
-    drift = max(1, config.drift_cases // built_in) if config.drift_cases else 0
+    drift = drift_each(config) if config.drift_cases else 0
     return suites.cases(name, "tune", drift + SET_ASIDE + TRIED, seed=seed)[drift:]
 
 

@@ -55,6 +55,29 @@ def training_cases(config: ReleaseConfig, side: published.Side) -> dict[str, lis
     return {name: cases for name, cases in found.items() if cases}
 
 
+def drift_each(config: ReleaseConfig) -> int:
+    """Drift cases of every capability that has any: the built-in suites, and published ones with training rows."""
+    built_in = [name for name, one in config.capabilities.items() if name in suites.names() and not one.suite]
+    return max(1, config.drift_cases // max(1, len(built_in) + len(training_cases(config, "tune"))))
+
+
+def tuning_cases(config: ReleaseConfig, name: str) -> list[Case]:
+    """Training rows to choose layers by: of the half that is not for calibration, those behind the drift screen's."""
+    found = visiting_order(training_cases(config, "tune").get(name, []), config.judge.seed)
+    return found[drift_each(config) if config.drift_cases else 0 :]
+
+
+def fresh_cases(name: str, suite: str, wanted: CapabilityConfig, gate: Gate, number: int, count: int) -> list[Case]:
+    """At most ``count`` test cases for the ``number``-th repair, that neither the run nor an earlier one asks."""
+    taken = cases_for(name, suite, wanted, gate.seed)
+    left = visiting_order(published.load(suite, _path(wanted), wanted.options, seed=gate.seed).cases, gate.seed)
+    for _ in range(number):
+        asked = {case.id for case in taken}
+        left = [case for case in left if case.id not in asked]
+        taken = published.balanced(left, gate.guards, count)
+    return taken
+
+
 def training_conversations(config: ReleaseConfig, count: int) -> list[Turns]:
     """At most ``count`` calibration conversations of every published suite, answers included."""
     return [

@@ -24,7 +24,7 @@ from quantgate.evaluate.evidence import Evidence, Gate
 from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, made_suites, probing
+from quantgate.pipeline import auto, made_suites, probing, published_suites
 from quantgate.pipeline.cases import calibration_of, gate_cases
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.two_models import Progress
@@ -201,6 +201,8 @@ def _fresh(bench: Bench, gate: Gate) -> list[Case]:
     wanted, name = bench.config.capabilities[gate.capability], gate.capability
     count = 2 * wanted.cases
     start = (bench.number - 1) * count
+    if (known := published_suites.suite_name(name, wanted)) is not None:
+        return published_suites.fresh_cases(name, known, wanted, gate, bench.number, count)
     if wanted.suite is not None:
         return probing.unasked(wanted, name, gate.seed)[1::2][start : start + count]
     return suites.cases(name, "gate", wanted.cases + start + count, seed=gate.seed)[wanted.cases + start :]

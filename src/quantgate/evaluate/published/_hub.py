@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from quantgate.errors import DataError, MissingExtra
@@ -18,7 +17,6 @@ class Hub:
     config: str | None = None
     split: str = "test"  # several are joined with "+"
     file: str | None = None  # a file of JSON lines inside the data set, where its types do not fit into a table
-    rename: Mapping[str, str] = field(default_factory=dict)  # column on the hub -> published column
 
 
 def hub_rows(suite: str, source: str, file: str, hub: Hub) -> list[tuple[str, dict[str, Any]]]:
@@ -43,7 +41,4 @@ def hub_rows(suite: str, source: str, file: str, hub: Hub) -> list[tuple[str, di
             f"{source} and name its folder under path"
         ) from None
     where = f"{hub.dataset} on the hub"
-    return [
-        (f"{where}, row {at}", {hub.rename.get(name, name): value for name, value in row.items()})
-        for at, row in enumerate(found)
-    ]
+    return [(f"{where}, row {at}", row) for at, row in enumerate(found)]
