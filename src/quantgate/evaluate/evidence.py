@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quantgate.evaluate.drift_record import Drift
 from quantgate.records import Record
 from quantgate.stats import Finding
 
@@ -73,22 +74,6 @@ class Comparison(Record):
 
 def gaps(unscored: int, asked: int) -> bool:
     return unscored > MAX_UNSCORED * asked
-
-
-class Drift(Record):
-    """Logit-level distance from the baseline on held-out text; it screens, it never decides. Natural logarithms."""
-
-    tokens: int  # scored positions
-    kl_mean: float
-    kl_median: float
-    kl_p99: float
-    kl_max: float
-    same_top: float  # share of positions with the same most likely token
-    rms_dp: float  # root mean square change of the true token's probability
-    ppl_baseline: float
-    ppl_variant: float
-    ppl_ratio: float
-    ppl_ratio_se: float  # standard error of ln(ratio), paired
 
 
 class Evidence(Record):
