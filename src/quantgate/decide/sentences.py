@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from quantgate.evaluate.evidence import Comparison, Gate
+from quantgate.evaluate.evidence import Comparison, Gate, SliceGate
 
 
 def capability_sentence(gate: Gate, comparison: Comparison | None, verdict: str) -> str:
@@ -32,6 +32,32 @@ def capability_sentence(gate: Gate, comparison: Comparison | None, verdict: str)
         between = "nothing bounds the change"
     needed = f", about {finding.needed} cases would decide" if finding.needed else ""
     return f"{went}; {between}, not proven to stay within {allowed}{needed}{_unscored(comparison)}"
+
+
+def slices_sentence(slices: Sequence[tuple[str, str]]) -> str:
+    """What the declared slices and their verdicts add to their capability's sentence.
+
+    >>> slices_sentence([("lang=de", "pass"), ("lang=fr", "fail"), ("lang=es", "pass")])
+    '; of its slices lang=de and lang=es kept, lang=fr damaged'
+    """
+    kinds = {"pass": "kept", "fail": "damaged", "inconclusive": "not decided", "report only": "report only"}
+    parts = []
+    for kind, word in kinds.items():
+        names = [name for name, verdict in slices if verdict == kind]
+        parts += [f"{listing(names)} {word}"] if names else []
+    return f"; of its slices {', '.join(parts)}" if parts else ""
+
+
+def report_only_sentence(gate: Gate, one: SliceGate) -> str:
+    """
+    >>> gate = Gate(capability="math [digits=2]", suite="math", margin=0.03)
+    >>> report_only_sentence(gate, SliceGate(name="digits=2", margin=0.03, cases=40, needs=151))
+    'math [digits=2]: report only, 40 cases where a margin of 3 % needs at least 151'
+    """
+    return (
+        f"{gate.capability}: report only, {count(one.cases, 'case')} where a margin of {margin_of(gate)} needs at "
+        f"least {one.needs}"
+    )
 
 
 def _unscored(comparison: Comparison) -> str:

@@ -2,7 +2,8 @@
 
 Cases are visited in an order fixed by the seed before anything runs, in batches. After each batch the registered test
 looks at all pairs so far; the e-process keeps its error rate however often it is looked at, the fixed-n tests look
-once, at the end. Answers come from the journal where it has them, so a killed run ends in the identical verdict.
+once, at the end. A slice that is judged by itself visits its own cases in the same order, until it is decided, too; once
+the whole capability has failed nothing more is asked for it. Answers come from the journal where it has them, so a killed run ends in the identical verdict.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from quantgate.evaluate.scorers import Score, Unscored
 from quantgate.evaluate.suites import Case
 from quantgate.records import digest_of
 
-BATCH = 50  # cases of a capability between two looks
+EARLY = (10, 20, 40)  # the first looks, after so many cases: a collapse is seen at once
+BATCH = 50  # cases of a capability between two looks from then on
 PIECE = 128  # cases that an engine is asked together, and that a killed run may have to ask again
 MAX_FLIPS = 40  # kept per capability with their full texts
 Answer = Completion | Failure
@@ -115,63 +117,64 @@ def compare_all(
 ) -> list[Comparison]:
     """Judge one variant on several capabilities. ``progress(done, available, undecided)`` is called after every piece.
 
-    In each round the next BATCH cases of every undecided capability are asked together, the short prompts first and
-    PIECE at a time: an engine is given long batches of like prompts, and each capability stops as if it were alone.
+    In each round the next cases of every undecided capability are asked together, the short prompts first and PIECE at
+    a time: an engine is given long batches of like prompts, and each capability stops as if it were alone.
     ``exhaustive`` asks every case whatever the test says meanwhile. Raises DataError when there is no case, UsageError
     when a test for scores of 0 and 1 meets another score (after asking; the answers are kept).
     """
-    courses = [_Course(task, exhaustive=exhaustive) for task in tasks]
-    available = sum(len(course.order) for course in courses)
-    while running := [course for course in courses if course.batch]:
-        settled = sum(course.asked if course in running else len(course.order) for course in courses)
+    trials = [_Trial(task, exhaustive=exhaustive) for task in tasks]
+    available = sum(len(trial.whole.order) for trial in trials)
+    while running := [trial for trial in trials if trial.running]:
+        settled = sum(len(trial.seen) if trial in running else len(trial.whole.order) for trial in trials)
 
-        def tell(answered: int, settled: int = settled, running: Sequence[_Course] = running) -> None:
+        def tell(answered: int, settled: int = settled, running: Sequence[_Trial] = running) -> None:
             if progress:
-                progress(settled + answered, available, [course.task.gate.capability for course in running])
+                done = min(settled + answered, available)
+                progress(done, available, [trial.whole.gate.capability for trial in running])
 
-        found = _answers([case for course in running for case in course.batch], baseline, variant, tell)
-        for course in running:
-            course.take(found)
+        found = _answers([case for trial in running for case in trial.batch], baseline, variant, tell)
+        for trial in running:
+            trial.take(found)
     if progress:
         progress(available, available, [])
-    harder = _answers([case for course in courses for case in course.task.hard], baseline, variant)
-    return [course.comparison(harder) for course in courses]
+    harder = _answers([case for trial in trials for case in trial.hard], baseline, variant)
+    return [trial.comparison(harder) for trial in trials]
 
 
 class _Course:
-    """One capability on its way: its cases in their order, and what has been seen so far."""
+    """A gate on its way: its cases in their order, and what has been seen so far."""
 
-    def __init__(self, task: Task, *, exhaustive: bool) -> None:
-        if not task.cases:
-            raise DataError(
-                f"{task.gate.capability}: the suite is empty, so there is nothing to compare; give it cases"
-            )
-        self.task, self.exhaustive = task, exhaustive
-        self.order, self.pairs, self.asked = visiting_order(task.cases, task.gate.seed), Pairs(), 0
-        self.finding = look(task.gate, self.pairs)
-        self.batch = self.order[:BATCH]  # what is to be asked next; nothing once it is decided
+    def __init__(self, gate: Gate, cases: Sequence[Case], *, exhaustive: bool) -> None:
+        if not cases:
+            raise DataError(f"{gate.capability}: the suite is empty, so there is nothing to compare; give it cases")
+        self.gate, self.exhaustive = gate, exhaustive
+        self.order, self.pairs, self.asked = visiting_order(cases, gate.seed), Pairs(), 0
+        self.finding = look(gate, self.pairs)
+        self.batch = self._next()  # what is to be asked next; nothing once it is decided
+
+    def _next(self) -> list[Case]:
+        """The cases up to the next look."""
+        looks = EARLY if self.gate.test == "eprocess" and not self.exhaustive else ()
+        later = BATCH * (self.asked // BATCH + 1)
+        return self.order[self.asked : min([later, *(look for look in looks if look > self.asked)])]
 
     def take(self, answers: Answered) -> None:
         """Look at the answers to the batch, and choose the next one."""
         for case in self.batch:
             self.pairs.add(case, *answers[case.digest])
         self.asked += len(self.batch)
-        self.batch = self.order[self.asked : self.asked + BATCH]
-        if self.task.gate.test == "eprocess":
-            self.finding = look(self.task.gate, self.pairs)
+        self.batch = self._next()
+        if self.gate.test == "eprocess":
+            self.finding = look(self.gate, self.pairs)
             if not self.exhaustive and decided(self.finding, self.pairs, self.asked):
                 self.batch = []
         elif not self.batch:
-            self.finding = look(self.task.gate, self.pairs)
+            self.finding = look(self.gate, self.pairs)
 
-    def comparison(self, answers: Answered) -> Comparison:
-        """``answers`` are those to the hard cases."""
-        harder = Pairs()
-        for case in self.task.hard:
-            harder.add(case, *answers[case.digest])
+    def comparison(self) -> Comparison:
         base, other = self.pairs.scores()
         return Comparison(
-            gate=self.task.gate,
+            gate=self.gate,
             suite_digest=digest_of([case.digest for case in self.order]),
             n=len(base),
             asked=self.asked,
@@ -181,9 +184,53 @@ class _Course:
             variant_score=mean(other),
             finding=self.finding,
             slices=tuple(slices_of(self.pairs.scored)),
-            flips=tuple(flips_of(self.pairs.scored)),
-            hard=tuple(slices_of(harder.scored)),
+            flips=(),
         )
+
+
+class _Trial:
+    """One capability: the course of the whole, and one for each of its slices that is judged by itself."""
+
+    def __init__(self, task: Task, *, exhaustive: bool) -> None:
+        self.hard, self.seen = task.hard, set[str]()
+        self.whole = _Course(task.gate, task.cases, exhaustive=exhaustive)
+        self.slices = [
+            _Course(
+                task.gate.of_slice(one), [case for case in task.cases if one.name in case.slices], exhaustive=exhaustive
+            )
+            for one in task.gate.slices
+            if one.judged
+        ]
+
+    @property
+    def running(self) -> list[_Course]:
+        return [course for course in (self.whole, *self.slices) if course.batch]
+
+    @property
+    def batch(self) -> list[Case]:
+        return [case for course in self.running for case in course.batch]
+
+    def take(self, answers: Answered) -> None:
+        self.seen |= {case.digest for case in self.batch}
+        for course in self.running:
+            course.take(answers)
+        if self.whole.finding.verdict == "fail" and not self.whole.batch:
+            for course in self.slices:
+                course.batch = []  # what has failed is not saved by a slice
+
+    def comparison(self, answers: Answered) -> Comparison:
+        """``answers`` are those to the hard cases."""
+        harder = Pairs()
+        for case in self.hard:
+            harder.add(case, *answers[case.digest])
+        every = {pair.case.digest: pair for course in (self.whole, *self.slices) for pair in course.pairs.scored}
+        update = {
+            "flips": tuple(flips_of(list(every.values()))),
+            "hard": tuple(slices_of(harder.scored)),
+            "judged": tuple(course.comparison() for course in self.slices),
+            "asked_for_slices": len(self.seen) - self.whole.asked,
+        }
+        return self.whole.comparison().model_copy(update=update)
 
 
 def _answers(

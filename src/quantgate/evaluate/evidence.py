@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from quantgate.evaluate.drift_record import Drift
 from quantgate.records import Record
 from quantgate.stats import Finding
 
 MAX_UNSCORED = 0.02  # of the cases visited; above it no capability passes, whatever its scores say
+
+
+class SliceGate(Record):
+    """A slice declared up front: judged by itself if it has the cases that a pass needs at best, else reported only."""
+
+    name: str  # "depth=0.5"
+    margin: float  # as the capability's
+    cases: int  # that could be visited
+    needs: int  # with fewer not even a variant that answers alike can pass
+
+    @property
+    def judged(self) -> bool:
+        return self.cases >= self.needs
 
 
 class Gate(Record):
@@ -22,6 +37,13 @@ class Gate(Record):
     test: str = "eprocess"
     seed: int = 0  # fixes which cases, and the order in which they are visited
     hard: int = 0  # extra cases of the hard difficulty: reported, never judged
+    slices: tuple[SliceGate, ...] = Field(default=(), exclude_if=lambda slices: not slices)
+    """Slices that must pass as well."""
+
+    def of_slice(self, one: SliceGate) -> Gate:
+        """What a declared slice must prove: the same at its own margin."""
+        update = {"capability": f"{self.capability} [{one.name}]", "margin": one.margin, "hard": 0, "slices": ()}
+        return self.model_copy(update=update)
 
 
 class SliceResult(Record):
@@ -65,6 +87,10 @@ class Comparison(Record):
     slices: tuple[SliceResult, ...]
     flips: tuple[Flip, ...]
     hard: tuple[SliceResult, ...] = ()
+    judged: tuple[Comparison, ...] = Field(default=(), exclude_if=lambda judged: not judged)
+    """The slices that are judged by themselves, each on its own cases; their flips stand with the capability's."""
+    asked_for_slices: int = Field(default=0, exclude_if=lambda asked: not asked)
+    """Cases that were asked for a slice alone."""
 
     @property
     def gaps(self) -> bool:
@@ -88,3 +114,5 @@ class Evidence(Record):
     comparisons: tuple[Comparison, ...]
     drift: Drift | None
     no_drift: str = ""  # why there is none
+    screened: str = Field(default="", exclude_if=lambda screened: not screened)
+    """Why no case was asked: the drift was beyond what the release allows. Empty where cases were asked."""

@@ -8,6 +8,7 @@ tokens that make up half of the text, the last one the rarest that make up a hun
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def by_rarity(tokens: Tensor, text: Iterable[Sequence[int]]) -> list[tuple[str, 
     counts = torch.cat([*every, tokens[:0]]).bincount(minlength=int(tokens.max()) + 1).numpy()
     bands = band_of(counts)
     mine, groups = bands[tokens.numpy()], []
-    for band, (low, high) in enumerate(zip(EDGES, EDGES[1:], strict=False)):
+    for band, (low, high) in enumerate(pairwise(EDGES)):
         mask = torch.from_numpy(mine == band)
         if bool(mask.any()):
             groups.append((_name(low, high), mask, _note(np.flatnonzero(bands == band), counts)))
