@@ -157,11 +157,14 @@ def judge_variant(
     screened = evidence.screened if evidence else ""
     if evidence and evidence.artifact != candidate.artifact:
         found, screened = {}, ""
-    rows = tuple(judge_capability(gate, found.get(gate.capability)) for gate in gates)
+    rows = tuple(
+        CapabilityVerdict(capability=gate.capability, verdict="inconclusive", sentence=f"{gate.capability}: {screened}")
+        if screened
+        else judge_capability(gate, found.get(gate.capability))
+        for gate in gates
+    )
     kinds = [row.verdict for row in rows]
     verdict: Verdict = "fail" if "fail" in kinds else "pass" if set(kinds) == {"pass"} else "inconclusive"
-    if screened:
-        verdict = "inconclusive"
     broken = {event: candidate.ledger.get(event, 0) for event in ledger}
     broken = {event: lines for event, lines in broken.items() if lines > ledger[event]}
     return VariantVerdict(

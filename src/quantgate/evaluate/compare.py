@@ -2,8 +2,10 @@
 
 Cases are visited in an order fixed by the seed before anything runs, in batches. After each batch the registered test
 looks at all pairs so far; the e-process keeps its error rate however often it is looked at, the fixed-n tests look
-once, at the end. A slice that is judged by itself visits its own cases in the same order, until it is decided, too; once
-the whole capability has failed nothing more is asked for it. Answers come from the journal where it has them, so a killed run ends in the identical verdict.
+once, at the end. A slice that is judged by itself visits its own cases in the same order until it is decided, too;
+once the whole capability has failed nothing more is asked for it.
+
+Answers come from the journal where it has them, so a killed run ends in the identical verdict.
 """
 
 from __future__ import annotations

@@ -92,6 +92,8 @@ class DriftDetail(Record):
     dp: Spread  # change of the true token's probability
     rms_dp_se: float
     same_top_se: float
+    same_top_low: float | None
+    same_top_high: float | None
     ppl_baseline_se: float
     ppl_variant_se: float
     ln_ratio_low: float | None

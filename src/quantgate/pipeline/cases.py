@@ -14,6 +14,7 @@ from quantgate.evaluate.evidence import Gate
 from quantgate.evaluate.files import check_cases, read_suite
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel
+from quantgate.pipeline.slices import with_slices
 from quantgate.release_config import CapabilityConfig, ReleaseConfig
 
 
@@ -33,20 +34,19 @@ def cases_of(config: ReleaseConfig, variants: int) -> Cases:
     for name, wanted in config.capabilities.items():
         cases, hard = gate_cases(name, wanted, judge.seed)
         found.gate[name], found.hard[name] = cases, hard
-        found.gates.append(
-            Gate(
-                capability=name,
-                suite=Path(wanted.suite).name if wanted.suite else name,
-                margin=wanted.margin,
-                relative=wanted.relative,
-                cases=wanted.cases,
-                alpha=judge.alpha,
-                pass_alpha=decide.pass_alpha(judge.alpha, variants, judge.order),
-                test=judge.test,
-                seed=judge.seed,
-                hard=wanted.hard,
-            )
+        gate = Gate(
+            capability=name,
+            suite=Path(wanted.suite).name if wanted.suite else name,
+            margin=wanted.margin,
+            relative=wanted.relative,
+            cases=wanted.cases,
+            alpha=judge.alpha,
+            pass_alpha=decide.pass_alpha(judge.alpha, variants, judge.order),
+            test=judge.test,
+            seed=judge.seed,
+            hard=wanted.hard,
         )
+        found.gates.append(with_slices(gate, wanted, cases))
     built_in = [name for name, wanted in config.capabilities.items() if wanted.suite is None]
     for name in built_in if config.drift_cases else []:
         found.drift += suites.cases(name, "tune", max(1, config.drift_cases // len(built_in)), seed=judge.seed)

@@ -81,7 +81,8 @@ def _detail(
 ) -> DriftDetail:
     moved, same, dp = seen.nll_variant - seen.nll_baseline, seen.same_top.double(), seen.dp
     rms, share = dp.square().mean().sqrt(), float(same.mean())
-    (low, high), (dp_low, dp_high), (ln_low, ln_high) = intervals(torch.stack([seen.kl, dp, moved], 1), documents, seed)
+    columns = torch.stack([seen.kl, dp, moved, same], 1)
+    (low, high), (dp_low, dp_high), (ln_low, ln_high), (same_low, same_high) = intervals(columns, documents, seed)
     tails = () if lower_bound else _tails(seen, documents, seed)
     return DriftDetail(
         documents=len(documents.unique()),
@@ -90,6 +91,8 @@ def _detail(
         dp=Spread(mean=float(dp.mean()), se=error(dp), low=dp_low, high=dp_high, percentiles=percentiles(dp)),
         rms_dp_se=float(0.5 / rms * error(dp.square())) if rms > 0 else 0.0,
         same_top_se=(share * (1 - share) / (len(same) - 1)) ** 0.5,
+        same_top_low=same_low,
+        same_top_high=same_high,
         ppl_baseline_se=float(seen.nll_baseline.mean().exp()) * error(seen.nll_baseline),
         ppl_variant_se=float(seen.nll_variant.mean().exp()) * error(seen.nll_variant),
         ln_ratio_low=ln_low,
