@@ -95,7 +95,7 @@ def _compare(
 
     model = open_model(baseline)
     check_drafts(model, [engine[1]])
-    other_model, artifact = _open_variant(variant, model)
+    other_model, artifact = open_pair(variant, model)
     sides = []
     for opened, what, (name, runtime) in ((model, as_baseline(model), (TORCH, None)), (other_model, artifact, engine)):
         opened_engine, _ = engine_for(opened, what, name, out, runtime)
@@ -108,7 +108,7 @@ def _compare(
     return compare_all([Task(gate, found.gate[gate.capability]) for gate in found.gates], *sides, progress=tell)
 
 
-def _open_variant(ref: str, model: OpenedModel) -> tuple[OpenedModel, Artifact]:
+def open_pair(ref: str, model: OpenedModel) -> tuple[OpenedModel, Artifact]:
     """An artifact made from ``model``, by quantgate or another program, or another full model."""
     from quantgate.quantize import baseline as as_baseline
     from quantgate.quantize.foreign import is_foreign

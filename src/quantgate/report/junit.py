@@ -1,6 +1,6 @@
 """JUnit XML, so that any CI shows a release as tests: one suite per variant, one test per capability and judged slice.
 
-A proven loss is a failure, an undecided capability an error ("could not tell" is not "broken"); a slice that has too few
+A proven loss is a failure, an undecided capability an error ("could not tell" is not "broken"); a slice with too few
 cases to be judged is skipped.
 """
 
@@ -16,12 +16,9 @@ def junit_xml(report: RunReport) -> bytes:
     root = ET.Element("testsuites", name=report.title)
     for variant in report.decision.verdicts:
         tests = [
-            (name, one.verdict, one.sentence)
+            (row.capability + name, one.verdict, one.sentence)
             for row in variant.capabilities
-            for name, one in [
-                (row.capability, row),
-                *((f"{row.capability} [{part.name}]", part) for part in row.slices),
-            ]
+            for name, one in [("", row), *((f" [{part.name}]", part) for part in row.slices)]
         ]
         kinds = [verdict for _, verdict, _ in tests]
         suite = ET.SubElement(
