@@ -57,13 +57,13 @@ def test_a_fraction_may_be_written_in_many_ways(tmp_path: Path, written: str) ->
 WRONG = {
     # unknown keys, with the nearest one, at every depth
     SMALL + "modle: x\n": "unknown key 'modle'; did you mean 'model'? "
-    "Known: baseline, calibration, capabilities, drift_cases, judge, model, out, variants",
+    "Known: baseline, calibration, capabilities, drift_cases, judge, model, out, screen, variants",
     SMALL + "judge: {alhpa: 5%}\n": "unknown key 'alhpa' in 'judge'; did you mean 'alpha'? "
     "Known: alpha, ledger, noise, order, seed, test",
     SMALL + "calibration: {trafic: x}\n": "unknown key 'trafic' in 'calibration'; did you mean 'traffic'? "
     "Known: broken, max_tokens, require, samples, secrets, seed, traffic",
     "capabilities: {math: {margn: 3%}}\nvariants: [W4A16]\n": "unknown key 'margn' in 'capabilities.math'; "
-    "did you mean 'margin'? Known: cases, hard, margin, options, path, relative, suite",
+    "did you mean 'margin'? Known: cases, hard, margin, options, path, relative, slices, suite",
     "capabilities: [math]\nvariants: [W8A8, {scheme: W4A16, groupsize: 64}]\n": "unknown key 'groupsize' in "
     "'variants.1'; did you mean 'group_size'? Known: artifact, bits, bytes, container, embeddings, endpoint, engine, "
     "group_size, keep, kv_cache, latency, lm_head, method, name, options, rotation, runtime, scheme, symmetric, untie",
@@ -106,6 +106,15 @@ WRONG = {
     "capabilities: [math]\nvariants: W4A16\n": "'variants': input should be a valid tuple, found 'W4A16'",
     SMALL + "judge: {test: ttest}\n": "'judge.test': input should be 'eprocess', 'exact' or 'tango', found 'ttest'",
     SMALL + "calibration: {samples: 0}\n": "'calibration.samples': input should be greater than or equal to 1, found 0",
+    "capabilities: {math: {slices: [digits=2, digits=2]}}\nvariants: [W4A16]\n": "'capabilities.math.slices': "
+    "'digits=2' is listed twice; keep one",
+    "capabilities: {math: {slices: [{nam: digits=2}]}}\nvariants: [W4A16]\n": "unknown key 'nam' in "
+    "'capabilities.math.slices.0'; did you mean 'name'? Known: margin, name",
+    SMALL + "screen: {}\n": "'screen': names no limit; give one, such as {kl_mean: 0.5}, or leave 'screen' out",
+    SMALL + "screen: {kl: 0.5}\n": "unknown key 'kl' in 'screen'; Known: kl_mean, ppl_ratio, same_top",
+    SMALL + "screen: {ppl_ratio: 0.5}\n": "'screen.ppl_ratio': input should be greater than 1, found 0.5",
+    SMALL + "screen: {kl_mean: 0.5}\ndrift_cases: 0\n": "'screen' goes by the drift, and 'drift_cases' is 0; "
+    "give cases, or leave 'screen' out",
     # YAML itself
     "": "expected keys such as model, capabilities, variants; write an example with: quantgate init",
     "- a\n- b\n": "expected keys such as model, capabilities, variants; write an example with: quantgate init",
@@ -113,6 +122,16 @@ WRONG = {
     "capabilities:\n  math: {margin: 3%}\n  math: {margin: 9%}\nvariants: [W4A16]\n": "not valid YAML "
     "(line 3: the key 'math' is written twice; keep one)",
 }
+
+
+def test_slices_are_names_or_have_margins_of_their_own_or_are_all(tmp_path: Path) -> None:
+    text = "capabilities: {math: {slices: [digits=2, {name: op=add, margin: 5%}]}, chat: {slices: all}, code_gen: {}}\n"
+    config = load(tmp_path, text + "variants: [W4A16]\n")
+    first, second = config.capabilities["math"].slices
+    assert (first.name, first.margin, second.name, second.margin) == ("digits=2", None, "op=add", 0.05)
+    assert config.capabilities["chat"].slices == "all"
+    assert "slices" not in config.capabilities["code_gen"].body()  # a configuration without keeps its digest
+    assert "screen" not in config.body()
 
 
 @pytest.mark.parametrize(

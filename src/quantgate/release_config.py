@@ -81,6 +81,15 @@ class CalibrationConfig(Record):
         return value
 
 
+class SliceConfig(Record):
+    """A slice that must pass by itself."""
+
+    name: str = Field(description='as the report names it, such as "depth=0.5"')
+    margin: Fraction | None = Field(
+        default=None, gt=0, lt=1, description="loss allowed in this slice; left out, the capability's"
+    )
+
+
 class CapabilityConfig(Record):
     """One thing the product needs, and how much of it may be lost."""
 
@@ -110,6 +119,28 @@ class CapabilityConfig(Record):
         description="options of a suite, such as {lengths: [1024, 4096]}",
     )
     hard: int = Field(default=0, ge=0, description="extra hard cases, reported but never judged")
+    slices: tuple[SliceConfig, ...] | Literal["all"] = Field(
+        default=(),
+        exclude_if=lambda slices: not slices,
+        description="slices that must pass by themselves as well, each a name or with a margin of its own; all: every "
+        "one. A slice with fewer cases than a pass needs at best is reported only",
+    )
+
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _bare_slices(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            return value
+        return [{"name": one} if isinstance(one, str) else one for one in value]
+
+    @field_validator("slices")
+    @classmethod
+    def _each_once(cls, value: Any) -> Any:
+        names = [] if value == "all" else [one.name for one in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"'{name}' is listed twice; keep one")
+        return value
 
 
 class JudgeConfig(Record):
@@ -159,6 +190,24 @@ class BaselineConfig(Record):
         return self
 
 
+class ScreenConfig(Record):
+    """Drift beyond which a variant is not even asked the cases: hopeless by your own rule, not proven by anything."""
+
+    kl_mean: float | None = Field(default=None, gt=0, description="mean KL divergence in nats a token, such as 0.5")
+    ppl_ratio: float | None = Field(
+        default=None, gt=1, description="perplexity as a multiple of the baseline's, such as 2"
+    )
+    same_top: Fraction | None = Field(
+        default=None, gt=0, lt=1, description="share of next tokens that must at least stay the same, such as 30%"
+    )
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.kl_mean is None and self.ppl_ratio is None and self.same_top is None:
+            raise ValueError("names no limit; give one, such as {kl_mean: 0.5}, or leave 'screen' out")
+        return self
+
+
 class ReleaseConfig(Record):
     """One release, as the user writes it down."""
 
@@ -179,7 +228,12 @@ class ReleaseConfig(Record):
     )
     judge: JudgeConfig = Field(default=JudgeConfig(), description="the test and its error rate")
     drift_cases: int = Field(
-        default=160, ge=0, description="held-out conversations for the drift screen; 0 leaves it out"
+        default=160, ge=0, description="held-out conversations that drift is measured on; 0 leaves it out"
+    )
+    screen: ScreenConfig | None = Field(
+        default=None,
+        exclude_if=lambda screen: screen is None,
+        description="stop hopeless variants by their drift, before they are asked any case; left out, none is",
     )
     out: str = Field(
         default="runs/release", description="folder for artifacts, evidence and reports; a killed run goes on from it"
@@ -190,6 +244,12 @@ class ReleaseConfig(Record):
         """Every server that the release asks."""
         own = self.baseline.endpoint if self.baseline else None
         return tuple(one for one in (own, *(variant.endpoint for variant in self.variants)) if one is not None)
+
+    @model_validator(mode="after")
+    def _screen_needs_drift(self) -> Self:
+        if self.screen is not None and not self.drift_cases:
+            raise ValueError("'screen' goes by the drift, and 'drift_cases' is 0; give cases, or leave 'screen' out")
+        return self
 
     @field_validator("capabilities", mode="before")
     @classmethod

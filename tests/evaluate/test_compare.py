@@ -79,6 +79,15 @@ def test_only_as_many_cases_reach_the_engines_as_the_verdict_needed(sums: Any, s
     assert len(base.asked) == len(other.asked) == found.asked == 100
 
 
+def test_looks_come_early_and_then_every_fifty_cases(sums: Any, side: Any) -> None:
+    seen = []
+    compare(
+        GATE.model_copy(update={"margin": 0.01}), sums.cases(120), side(sums.engine()), side(sums.engine(weights="w4")),
+        progress=lambda done, _available, undecided: seen.append(done) if undecided else None,
+    )  # fmt: skip
+    assert seen == [10, 20, 40, 50, 100, 120]
+
+
 def test_a_test_for_a_fixed_number_of_cases_asks_all_of_them(sums: Any, side: Any) -> None:
     gate = GATE.model_copy(update={"test": "exact", "relative": False})
     found = compare(gate, sums.cases(300), side(sums.engine()), side(sums.engine(weights="w4")))
@@ -176,7 +185,9 @@ def test_slices_add_up_and_flips_hold_both_answers(sums: Any, side: Any) -> None
 
 
 def test_flips_are_limited(sums: Any, side: Any) -> None:
-    found = compare(GATE, sums.cases(50), side(sums.engine()), side(sums.engine(lambda _: True, weights="w2")))
+    found = compare(
+        GATE, sums.cases(50), side(sums.engine()), side(sums.engine(lambda _: True, weights="w2")), exhaustive=True
+    )
     assert (len(found.flips), found.finding.losses) == (MAX_FLIPS, 50)
 
 
@@ -186,13 +197,15 @@ def test_progress_counts_the_cases(sums: Any, side: Any) -> None:
         GATE, sums.cases(400), side(sums.engine()), side(sums.engine(weights="w4")),
         progress=lambda done, available, undecided: seen.append((done, available, undecided)),
     )  # fmt: skip
-    assert seen == [(50, 400, ["sums"]), (100, 400, ["sums"]), (400, 400, [])]  # what is saved counts as done
+    steps = [(done, 400, ["sums"]) for done in (10, 20, 40, 50, 100)]
+    assert seen == [*steps, (400, 400, [])]  # what is saved counts as done
 
 
 def test_capabilities_asked_together_are_decided_as_if_alone(
     sums: Any, side: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One passes after 100 cases, one fails after 50, one stays open; no question is longer than the next piece's."""
+    """One passes after 100 cases, one fails after 10, one stays open; no question is longer than the next piece's."""
+    monkeypatch.setattr("quantgate.evaluate.compare.PIECE", 32)
     pieces: list[list[int]] = []
     engines = sums.engine(), sums.engine(lambda prompt: sums.number(prompt) >= 500, weights="w3")
     whole = engines[1].generate
@@ -208,9 +221,10 @@ def test_capabilities_asked_together_are_decided_as_if_alone(
     seen: list[list[str]] = []
     sides = side(engines[0]), side(engines[1])
     found = compare_all(tasks, *sides, progress=lambda done, available, undecided: seen.append(undecided))
-    assert [(one.finding.verdict, one.asked) for one in found] == [("pass", 100), ("fail", 50), ("inconclusive", 60)]
-    assert [len(piece) for piece in pieces] == [128, 22, 60, 20]  # the hard cases are shared
-    assert all(piece == sorted(piece) for piece in pieces) and max(pieces[0]) <= min(pieces[1])
+    assert [(one.finding.verdict, one.asked) for one in found] == [("pass", 100), ("fail", 10), ("inconclusive", 60)]
+    assert [len(piece) for piece in pieces] == [30, 20, 32, 8, 20, 32, 28, 20]  # the hard cases are shared
+    assert all(piece == sorted(piece) for piece in pieces)
+    assert max(pieces[2]) <= min(pieces[3]) and max(pieces[5]) <= min(pieces[6])
     assert seen[0] == ["good", "bad", "short"] and seen[-2:] == [["good", "short"], []]
     alone = [compare(task.gate, task.cases, *sides, hard=task.hard) for task in tasks]
     assert [canonical(one.body()) for one in alone] == [canonical(one.body()) for one in found]

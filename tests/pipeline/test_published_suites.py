@@ -60,7 +60,7 @@ def test_margin_is_the_suites_own_unless_one_is_given(sums: Path) -> None:
 
 
 def test_gate_of_a_suite_without_guards_keeps_its_old_digest(sums: Path) -> None:
-    assert "guards" not in drawn({"gsm8k": {"path": str(sums)}}).gates[0].body()
+    assert "slices" not in drawn({"gsm8k": {"path": str(sums)}}).gates[0].body()
 
 
 def test_training_rows_serve_calibration_and_drift_in_disjoint_halves(sums: Path) -> None:
@@ -117,10 +117,10 @@ def test_wrong_use_is_one_sentence(capabilities: dict[str, Any], sentence: str) 
     assert sentence in str(told.value)
 
 
-def test_both_sides_of_bfcl_are_asked_as_often_and_registered_as_guards() -> None:
+def test_both_sides_of_bfcl_are_asked_as_often_and_registered_as_slices() -> None:
     published_cases("bfcl")  # skips where there are none
     found = drawn({"tools": {"suite": "bfcl", "path": str(DATA / "bfcl"), "cases": 300}})
-    assert found.gates[0].guards == ("part=act", "part=abstain")
+    assert [(one.name, one.judged) for one in found.gates[0].slices] == [("part=act", True), ("part=abstain", True)]
     assert sum("part=act" in case.slices for case in found.gate["tools"]) == 150
     assert len(found.gate["tools"]) == 300
 

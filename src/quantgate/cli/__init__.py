@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from quantgate.cli import calibrate, compare, demo, export, init, inspect, quantize, repair, report, run, train
+from quantgate.cli import calibrate, compare, demo, drift, export, init, inspect, quantize, repair, report, run, train
 from quantgate.cli.screen import errors
 from quantgate.errors import QuantgateError
 
@@ -24,6 +24,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("calibrate")(calibrate.calibrate)
 app.command("compare")(compare.compare)
+app.command("drift")(drift.drift)
 app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("repair")(repair.repair)

@@ -14,8 +14,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from pydantic import Field
+
 from quantgate.decide.preflight import fewest_cases, refuse_hopeless
-from quantgate.decide.sentences import capability_sentence, chosen_sentence, ledger_sentence, verdict_sentence
+from quantgate.decide.sentences import (
+    capability_sentence,
+    chosen_sentence,
+    ledger_sentence,
+    report_only_sentence,
+    slices_sentence,
+    verdict_sentence,
+)
 from quantgate.errors import UsageError
 from quantgate.evaluate.evidence import Comparison, Evidence, Gate
 from quantgate.records import Record
@@ -35,10 +44,19 @@ class Candidate(Record):
     ledger: dict[str, int] = {}  # event -> lines of the manifest's ledger
 
 
+class SliceVerdict(Record):
+    """Of a slice that was declared up front."""
+
+    name: str
+    verdict: Literal["pass", "fail", "inconclusive", "report only"]
+    sentence: str
+
+
 class CapabilityVerdict(Record):
     capability: str
     verdict: Verdict
     sentence: str  # what was lost, the interval, how many cases, how many would have been needed
+    slices: tuple[SliceVerdict, ...] = Field(default=(), exclude_if=lambda slices: not slices)
 
 
 class VariantVerdict(Record):
@@ -49,6 +67,8 @@ class VariantVerdict(Record):
     eligible: bool  # may be chosen: passed, within the ledger's rules, not behind a failure in a fixed sequence
     sentence: str
     capabilities: tuple[CapabilityVerdict, ...]
+    screened: str = Field(default="", exclude_if=lambda screened: not screened)
+    """Why it was not judged: its drift alone was beyond what the release allows."""
 
 
 class Decision(Record):
@@ -130,11 +150,20 @@ def judge_variant(
     blocked: bool,
     ledger: Mapping[str, int] = {},
 ) -> VariantVerdict:
-    """Every gate must pass; evidence for other bytes, or for no bytes, proves nothing."""
+    """Every gate must pass; evidence for other bytes, or for no bytes, proves nothing.
+
+    What was screened by its drift was not judged, whatever else is told of it: it is undecided, and cannot be chosen.
+    """
     found = {one.gate.capability: one for one in evidence.comparisons} if evidence else {}
+    screened = evidence.screened if evidence else ""
     if evidence and evidence.artifact != candidate.artifact:
-        found = {}
-    rows = tuple(judge_capability(gate, found.get(gate.capability)) for gate in gates)
+        found, screened = {}, ""
+    rows = tuple(
+        CapabilityVerdict(capability=gate.capability, verdict="inconclusive", sentence=f"{gate.capability}: {screened}")
+        if screened
+        else judge_capability(gate, found.get(gate.capability))
+        for gate in gates
+    )
     kinds = [row.verdict for row in rows]
     verdict: Verdict = "fail" if "fail" in kinds else "pass" if set(kinds) == {"pass"} else "inconclusive"
     broken = {event: candidate.ledger.get(event, 0) for event in ledger}
@@ -145,28 +174,55 @@ def judge_variant(
         engine=evidence.engine if evidence else "none",
         verdict=verdict,
         eligible=verdict == "pass" and not blocked and not broken,
-        sentence=verdict_sentence(verdict, [(row.capability, row.verdict) for row in rows], blocked=blocked)
+        sentence=(
+            screened or verdict_sentence(verdict, [(row.capability, row.verdict) for row in rows], blocked=blocked)
+        )
         + ledger_sentence(broken, ledger)
         + (DECLARED if evidence and evidence.declared else ""),
         capabilities=rows,
+        screened=screened,
     )
 
 
 def judge_capability(gate: Gate, comparison: Comparison | None) -> CapabilityVerdict:
     """Missing evidence is inconclusive, and so is evidence with too many unscored cases; a proven loss stays a loss.
 
-    Every guard must hold beside the whole, and a gate that a degenerate model would pass as well proves nothing.
+    Every slice that is judged by itself must pass as well (an intersection-union test), and a gate that a degenerate
+    model would not have failed either proves nothing.
     """
-    verdict: Verdict = "inconclusive"
-    if comparison is not None and comparison.gate == gate and comparison.n:
-        guards = {guard.name: guard.finding.verdict for guard in comparison.guards}
-        kinds = {comparison.finding.verdict, *(guards.get(name, "inconclusive") for name in gate.guards)}
-        verdict = "fail" if "fail" in kinds else "pass" if kinds == {"pass"} else "inconclusive"
-        if verdict == "pass" and (comparison.gaps or comparison.blind):
-            verdict = "inconclusive"
-    return CapabilityVerdict(
-        capability=gate.capability, verdict=verdict, sentence=capability_sentence(gate, comparison, verdict)
+    whole = _judged(gate, comparison)
+    slices = _judged_slices(gate, comparison if comparison is not None and comparison.gate == gate else None)
+    kinds = {whole, *(one.verdict for one in slices)} - {"report only"}
+    verdict: Verdict = "fail" if "fail" in kinds else "pass" if kinds == {"pass"} else "inconclusive"
+    if verdict == "pass" and comparison is not None and comparison.blind:
+        verdict = whole = "inconclusive"
+    sentence = capability_sentence(gate, comparison, whole) + slices_sentence(
+        [(one.name, one.verdict) for one in slices]
     )
+    return CapabilityVerdict(capability=gate.capability, verdict=verdict, sentence=sentence, slices=slices)
+
+
+def _judged(gate: Gate, comparison: Comparison | None) -> Verdict:
+    if comparison is None or comparison.gate != gate or not comparison.n:
+        return "inconclusive"
+    verdict = comparison.finding.verdict
+    return "inconclusive" if verdict == "pass" and comparison.gaps else verdict
+
+
+def _judged_slices(gate: Gate, comparison: Comparison | None) -> tuple[SliceVerdict, ...]:
+    found = {one.gate.capability: one for one in comparison.judged} if comparison else {}
+    verdicts = []
+    for one in gate.slices:
+        own = gate.of_slice(one)
+        if one.judged:
+            mine = found.get(own.capability)
+            verdict = _judged(own, mine)
+            sentence = capability_sentence(own, mine, verdict)
+            verdicts.append(SliceVerdict(name=one.name, verdict=verdict, sentence=sentence))
+        else:
+            sentence = report_only_sentence(own, one)
+            verdicts.append(SliceVerdict(name=one.name, verdict="report only", sentence=sentence))
+    return tuple(verdicts)
 
 
 __all__ = [
@@ -174,6 +230,7 @@ __all__ = [
     "CapabilityVerdict",
     "Decision",
     "Order",
+    "SliceVerdict",
     "VariantVerdict",
     "Verdict",
     "decide",

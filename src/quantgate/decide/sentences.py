@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from quantgate.evaluate.evidence import Comparison, Gate
+from quantgate.evaluate.evidence import Comparison, Gate, SliceGate
 
 
 def capability_sentence(gate: Gate, comparison: Comparison | None, verdict: str) -> str:
@@ -23,10 +23,6 @@ def capability_sentence(gate: Gate, comparison: Comparison | None, verdict: str)
     if blind and finding.verdict == "pass" and verdict == "inconclusive":
         return f"{went}; proves nothing, as {blind}: the baseline is too weak here, or the cases ask for too little"
     allowed = f"the {margin_of(gate)} allowed"
-    if comparison.guards and verdict != "pass":
-        held = guard_sentence(gate, comparison, verdict)
-        if held:
-            return f"{went}; {held}{_unscored(comparison)}"
     if verdict == "pass":
         worst = f"at worst {_loss(max(0.0, -low), gate)} lost, within {allowed}"
         return f"{went}; {worst}" + ("; a small loss is itself proven" if finding.measurable_loss else "")
@@ -56,19 +52,30 @@ def blind_sentence(blind: Sequence[str]) -> str:
     return f"a model that {blind[0]}{others} would not have failed either"
 
 
-def guard_sentence(gate: Gate, comparison: Comparison, verdict: str) -> str:
-    """What a guard says that the whole does not; nothing where the whole itself failed or is open."""
-    if comparison.finding.verdict != "pass" and comparison.finding.verdict == verdict:
-        return ""
-    said = []
-    for guard in comparison.guards:
-        finding, row = guard.finding, next((one for one in comparison.slices if one.name == guard.name), None)
-        if finding.verdict != verdict:
-            continue
-        went = f"{percent(row.baseline)} -> {percent(row.variant)} over " if row else ""
-        end = f"at least {_loss(max(0.0, -(finding.high or 0.0)), gate)} lost" if verdict == "fail" else "not proven"
-        said.append(f"{guard.name}: {went}{count(guard.n, 'case')}, {end}")
-    return f"{' and '.join(said)}, where {margin_of(gate)} are allowed" if said else ""
+def slices_sentence(slices: Sequence[tuple[str, str]]) -> str:
+    """What the declared slices and their verdicts add to their capability's sentence.
+
+    >>> slices_sentence([("lang=de", "pass"), ("lang=fr", "fail"), ("lang=es", "pass")])
+    '; of its slices lang=de and lang=es kept, lang=fr damaged'
+    """
+    kinds = {"pass": "kept", "fail": "damaged", "inconclusive": "not decided", "report only": "report only"}
+    parts = []
+    for kind, word in kinds.items():
+        names = [name for name, verdict in slices if verdict == kind]
+        parts += [f"{listing(names)} {word}"] if names else []
+    return f"; of its slices {', '.join(parts)}" if parts else ""
+
+
+def report_only_sentence(gate: Gate, one: SliceGate) -> str:
+    """
+    >>> gate = Gate(capability="math [digits=2]", suite="math", margin=0.03)
+    >>> report_only_sentence(gate, SliceGate(name="digits=2", margin=0.03, cases=40, needs=151))
+    'math [digits=2]: report only, 40 cases where a margin of 3 % needs at least 151'
+    """
+    return (
+        f"{gate.capability}: report only, {count(one.cases, 'case')} where a margin of {margin_of(gate)} needs at "
+        f"least {one.needs}"
+    )
 
 
 def _unscored(comparison: Comparison) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, JsonValue
 
@@ -153,6 +153,16 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class Speller(Protocol):
+    """An engine that can say what its tokens stand for."""
+
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        """The text of every token by itself."""
+        ...
+
+
+@runtime_checkable
 class Remote(Protocol):
     """What is known of a model behind an interface that gives neither ids nor logits."""
 

@@ -112,6 +112,13 @@ class ScriptedEngine:
         """
         return [token for _, content in turns for token in (*content.encode(), END)]
 
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        """
+        >>> ScriptedEngine({}).spell([123, 256])
+        ['{', '<end>']
+        """
+        return ["<end>" if one == END else bytes([one]).decode(errors="replace") for one in ids]
+
     def logits(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
         """Float32 [batch, length, 257]: a fixed random row per position, drawn from the tokens up to it."""
         import torch

@@ -125,6 +125,9 @@ class TorchEngine:
     def _tokens(self, text: str, special: bool) -> list[int]:
         return [int(one) for one in self.tokenizer(text, add_special_tokens=special)["input_ids"]]
 
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        return [self.tokenizer.decode([one], clean_up_tokenization_spaces=False) for one in ids]
+
     @torch.inference_mode()
     def logits(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
         """Float32 logits [batch, length, vocabulary]; rows are padded on the right, which causal attention ignores.

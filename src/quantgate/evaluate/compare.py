@@ -2,27 +2,31 @@
 
 Cases are visited in an order fixed by the seed before anything runs, in batches. After each batch the registered test
 looks at all pairs so far; the e-process keeps its error rate however often it is looked at, the fixed-n tests look
-once, at the end. Answers come from the journal where it has them, so a killed run ends in the identical verdict.
+once, at the end. A slice that is judged by itself visits its own cases in the same order until it is decided, too;
+once the whole capability has failed nothing more is asked for it.
+
+Answers come from the journal where it has them, so a killed run ends in the identical verdict.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from quantgate import stats
 from quantgate.engines import Completion, Engine, Failure
 from quantgate.errors import DataError
 from quantgate.evaluate import scorers
 from quantgate.evaluate.answers import Answers
-from quantgate.evaluate.degenerate import Controls, Judged
-from quantgate.evaluate.degenerate import judge as judge_pairs
+from quantgate.evaluate.degenerate import Controls, judge_scores
 from quantgate.evaluate.evidence import Comparison, Flip, Gate, SliceResult, gaps
 from quantgate.evaluate.scorers import Score, Unscored
 from quantgate.evaluate.suites import Case
 from quantgate.records import digest_of
 
-BATCH = 50  # cases of a capability between two looks
+EARLY = (10, 20, 40)  # the first looks, after so many cases: a collapse is seen at once
+BATCH = 50  # cases of a capability between two looks from then on
 PIECE = 128  # cases that an engine is asked together, and that a killed run may have to ask again
 MAX_FLIPS = 40  # kept per capability with their full texts
 Answer = Completion | Failure
@@ -124,68 +128,68 @@ def compare_all(
 ) -> list[Comparison]:
     """Judge one variant on several capabilities. ``progress(done, available, undecided)`` is called after every piece.
 
-    In each round the next BATCH cases of every undecided capability are asked together, the short prompts first and
-    PIECE at a time: an engine is given long batches of like prompts, and each capability stops as if it were alone.
+    In each round the next cases of every undecided capability are asked together, the short prompts first and PIECE at
+    a time: an engine is given long batches of like prompts, and each capability stops as if it were alone.
     ``exhaustive`` asks every case whatever the test says meanwhile. Raises DataError when there is no case, UsageError
     when a test for scores of 0 and 1 meets another score (after asking; the answers are kept).
     """
-    courses = [_Course(task, exhaustive=exhaustive) for task in tasks]
-    available = sum(len(course.order) for course in courses)
-    while running := [course for course in courses if course.batch]:
-        settled = sum(course.asked if course in running else len(course.order) for course in courses)
+    trials = [_Trial(task, exhaustive=exhaustive) for task in tasks]
+    available = sum(len(trial.whole.order) for trial in trials)
+    while running := [trial for trial in trials if trial.running]:
+        settled = sum(len(trial.seen) if trial in running else len(trial.whole.order) for trial in trials)
 
-        def tell(answered: int, settled: int = settled, running: Sequence[_Course] = running) -> None:
+        def tell(answered: int, settled: int = settled, running: Sequence[_Trial] = running) -> None:
             if progress:
-                progress(settled + answered, available, [course.task.gate.capability for course in running])
+                done = min(settled + answered, available)
+                progress(done, available, [trial.whole.gate.capability for trial in running])
 
-        found = _answers([case for course in running for case in course.batch], baseline, variant, tell)
-        for course in running:
-            course.take(found)
+        found = _answers([case for trial in running for case in trial.batch], baseline, variant, tell)
+        for trial in running:
+            trial.take(found)
     if progress:
         progress(available, available, [])
-    harder = _answers([case for course in courses for case in course.task.hard], baseline, variant)
-    return [course.comparison(harder) for course in courses]
+    harder = _answers([case for trial in trials for case in trial.hard], baseline, variant)
+    return [trial.comparison(harder) for trial in trials]
 
 
 class _Course:
-    """One capability on its way: its cases in their order, and what has been seen so far."""
+    """A gate on its way: its cases in their order, and what has been seen so far."""
 
-    def __init__(self, task: Task, *, exhaustive: bool) -> None:
-        if not task.cases:
-            raise DataError(
-                f"{task.gate.capability}: the suite is empty, so there is nothing to compare; give it cases"
-            )
-        self.task, self.exhaustive = task, exhaustive
-        self.order, self.pairs, self.asked = visiting_order(task.cases, task.gate.seed), Pairs(), 0
-        self.judged, self.controls = look(task.gate, self.pairs), Controls(task.gate)
-        self.blind: tuple[str, ...] = ()
-        self.batch = self.order[:BATCH]  # what is to be asked next; nothing once it is decided
+    def __init__(self, gate: Gate, cases: Sequence[Case], *, exhaustive: bool) -> None:
+        if not cases:
+            raise DataError(f"{gate.capability}: the suite is empty, so there is nothing to compare; give it cases")
+        self.gate, self.exhaustive = gate, exhaustive
+        self.order, self.pairs, self.asked = visiting_order(cases, gate.seed), Pairs(), 0
+        self.finding = look(gate, self.pairs)
+        self.batch = self._next()  # what is to be asked next; nothing once it is decided
+
+    def _next(self) -> list[Case]:
+        """The cases up to the next look."""
+        looks = EARLY if self.gate.test == "eprocess" and not self.exhaustive else ()
+        later = BATCH * (self.asked // BATCH + 1)
+        return self.order[self.asked : min([later, *(look for look in looks if look > self.asked)])]
 
     def take(self, answers: Answered) -> None:
         """Look at the answers to the batch, and choose the next one."""
         for case in self.batch:
             self.pairs.add(case, *answers[case.digest])
         self.asked += len(self.batch)
-        self.batch = self.order[self.asked : self.asked + BATCH]
-        if self.task.gate.test == "eprocess" or not self.batch:
-            self._look()
-            if not self.exhaustive and decided(self.judged, self.blind, self.pairs, self.asked):
+        self.batch = self._next()
+        if self.gate.test == "eprocess":
+            self.finding = look(self.gate, self.pairs)
+            if not self.exhaustive and decided(self.finding, self.pairs, self.asked):
                 self.batch = []
+        elif not self.batch:
+            self.finding = look(self.gate, self.pairs)
 
-    def _look(self) -> None:
-        """Judge what has been seen, and whether a degenerate model would have failed on it: without, no pass counts."""
-        self.judged, self.blind = look(self.task.gate, self.pairs), ()
-        if self.judged.verdict == "pass" or (self.judged.verdict == "inconclusive" and not self.batch):
-            self.blind = self.controls.blind([pair.case for pair in self.pairs.scored], self.pairs.scores()[0])
+    def go_on(self) -> None:
+        """Ask more of what is decided, where there is more."""
+        self.batch = [] if self.exhaustive else self._next()
 
-    def comparison(self, answers: Answered) -> Comparison:
-        """``answers`` are those to the hard cases."""
-        harder = Pairs()
-        for case in self.task.hard:
-            harder.add(case, *answers[case.digest])
+    def comparison(self) -> Comparison:
         base, other = self.pairs.scores()
         return Comparison(
-            gate=self.task.gate,
+            gate=self.gate,
             suite_digest=digest_of([case.digest for case in self.order]),
             n=len(base),
             asked=self.asked,
@@ -193,13 +197,77 @@ class _Course:
             unscored=tuple(self.pairs.unscored),
             baseline_score=mean(base),
             variant_score=mean(other),
-            finding=self.judged.finding,
+            finding=self.finding,
             slices=tuple(slices_of(self.pairs.scored)),
-            flips=tuple(flips_of(self.pairs.scored)),
-            hard=tuple(slices_of(harder.scored)),
-            guards=self.judged.guards,
-            blind=self.blind,
+            flips=(),
         )
+
+
+class _Trial:
+    """One capability: the course of the whole, and one for each of its slices that is judged by itself."""
+
+    def __init__(self, task: Task, *, exhaustive: bool) -> None:
+        self.hard, self.seen = task.hard, set[str]()
+        self.whole = _Course(task.gate, task.cases, exhaustive=exhaustive)
+        self.slices = [
+            _Course(
+                task.gate.of_slice(one), [case for case in task.cases if one.name in case.slices], exhaustive=exhaustive
+            )
+            for one in task.gate.slices
+            if one.judged
+        ]
+        self.controls, self.blind = Controls(task.gate), tuple[str, ...]()
+
+    @property
+    def running(self) -> list[_Course]:
+        return [course for course in (self.whole, *self.slices) if course.batch]
+
+    @property
+    def batch(self) -> list[Case]:
+        return [case for course in self.running for case in course.batch]
+
+    def take(self, answers: Answered) -> None:
+        self.seen |= {case.digest for case in self.batch}
+        for course in self.running:
+            course.take(answers)
+        if self.whole.finding.verdict == "fail" and not self.whole.batch:
+            for course in self.slices:
+                course.batch = []  # what has failed is not saved by a slice
+        if not self.running:
+            self._control()
+
+    def _control(self) -> None:
+        """Whether a degenerate model would have failed on what has been seen: while it would not, no pass counts.
+
+        Asked of the capability and its slices together: what always refuses keeps a slice that asks to abstain.
+        """
+        courses = (self.whole, *self.slices)
+        if any(course.finding.verdict == "fail" for course in courses):
+            return
+        pairs = self.pairs
+        self.blind = self.controls.blind([pair.case for pair in pairs], [pair.baseline.value for pair in pairs])
+        if self.blind and all(course.finding.verdict == "pass" for course in courses):
+            self.whole.go_on()
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """What was seen by the whole and by its slices, each once, in the order of the whole."""
+        found = {pair.case.digest: pair for course in (self.whole, *self.slices) for pair in course.pairs.scored}
+        return [found[case.digest] for case in self.whole.order if case.digest in found]
+
+    def comparison(self, answers: Answered) -> Comparison:
+        """``answers`` are those to the hard cases."""
+        harder = Pairs()
+        for case in self.hard:
+            harder.add(case, *answers[case.digest])
+        update = {
+            "flips": tuple(flips_of(self.pairs)),
+            "hard": tuple(slices_of(harder.scored)),
+            "judged": tuple(course.comparison() for course in self.slices),
+            "asked_for_slices": len(self.seen) - self.whole.asked,
+            "blind": self.blind,
+        }
+        return self.whole.comparison().model_copy(update=update)
 
 
 def _answers(
@@ -221,20 +289,20 @@ def _answers(
     return found
 
 
-def decided(judged: Judged, blind: Sequence[str], pairs: Pairs, asked: int) -> bool:
-    """Whether more cases cannot be needed; a pass waits while too many are unscored, or the gate is still blind."""
-    if judged.verdict == "pass":
-        return not gaps(len(pairs.unscored), asked) and not blind
-    return judged.verdict == "fail"
+def decided(finding: stats.Finding, pairs: Pairs, asked: int) -> bool:
+    """Whether more cases cannot be needed; a pass waits while too many of its cases are unscored."""
+    if finding.verdict == "pass":
+        return not gaps(len(pairs.unscored), asked)
+    return finding.verdict == "fail"
 
 
-def look(gate: Gate, pairs: Pairs) -> Judged:
+def look(gate: Gate, pairs: Pairs) -> stats.Finding:
     """What the test says; a loss that only lost answers would prove is not proven."""
-    found = judge_pairs(gate, [pair.case for pair in pairs.scored], *pairs.scores())
+    found = judge_scores(gate, *pairs.scores())
     if found.verdict == "fail" and any(pair.lost for pair in pairs.scored):
-        came = [pair.case for pair in pairs.scored if not pair.lost]
-        if judge_pairs(gate, came, *pairs.scores(lost=False)).verdict != "fail":
-            return replace(found, finding=found.finding.model_copy(update={"verdict": "inconclusive"}), guards=())
+        without = judge_scores(gate, *pairs.scores(lost=False))
+        if without.verdict != "fail":
+            return found.model_copy(update={"verdict": "inconclusive"})
     return found
 
 

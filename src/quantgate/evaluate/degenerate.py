@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from quantgate import stats
 from quantgate.evaluate import scorers
-from quantgate.evaluate.evidence import Gate, Guard
+from quantgate.evaluate.evidence import Gate
 from quantgate.evaluate.scorers import Score
 from quantgate.evaluate.suites import Case
 
@@ -52,40 +52,30 @@ CHOICES: dict[str, Callable[[Case], str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What a gate says of a variant: on all cases, and on each guard."""
+def judge_scores(gate: Gate, baseline: Sequence[float], variant: Sequence[float]) -> stats.Finding:
+    """The gate's test on paired scores."""
+    return stats.judge(
+        baseline,
+        variant,
+        gate.margin,
+        relative=gate.relative,
+        test=gate.test,
+        alpha=gate.fail_alpha,
+        pass_alpha=gate.pass_alpha,
+    )
 
-    finding: stats.Finding
-    guards: tuple[Guard, ...] = ()
 
-    @property
-    def verdict(self) -> stats.Verdict:
-        kinds = {self.finding.verdict, *(guard.finding.verdict for guard in self.guards)}
-        return "fail" if "fail" in kinds else "pass" if kinds == {"pass"} else "inconclusive"
-
-
-def judge(gate: Gate, cases: Sequence[Case], baseline: Sequence[float], variant: Sequence[float]) -> Judged:
-    """The gate's test on all pairs and on those of every guard.
-
-    To pass, all must (an intersection-union test: no correction); to fail, one may, so alpha is shared among them.
-    """
-    alpha = gate.alpha / (1 + len(gate.guards))
-
-    def look(at: Sequence[int]) -> stats.Finding:
-        return stats.judge(
-            [baseline[index] for index in at],
-            [variant[index] for index in at],
-            gate.margin,
-            relative=gate.relative,
-            test=gate.test,
-            alpha=alpha,
-            pass_alpha=gate.pass_alpha,
-        )
-
-    members = {name: [at for at, case in enumerate(cases) if name in case.slices] for name in gate.guards}
-    guards = tuple(Guard(name=name, n=len(at), finding=look(at)) for name, at in members.items())
-    return Judged(look(range(len(cases))), guards)
+def fails(gate: Gate, cases: Sequence[Case], baseline: Sequence[float], variant: Sequence[float]) -> bool:
+    """Whether the gate proves a loss: on all cases, or on a slice that must pass by itself."""
+    parts = [(gate, range(len(cases)))] + [
+        (gate.of_slice(one), [at for at, case in enumerate(cases) if one.name in case.slices])
+        for one in gate.slices
+        if one.judged
+    ]
+    return any(
+        judge_scores(part, [baseline[at] for at in members], [variant[at] for at in members]).verdict == "fail"
+        for part, members in parts
+    )
 
 
 @dataclass
@@ -106,7 +96,7 @@ class Controls:
         scores: list[float] = []
         for end in range(step, len(cases) + step, step):
             scores += [self._score(name, model, case) for case in cases[end - step : end]]
-            if judge(self.gate, cases[:end], baseline[:end], scores).verdict == "fail":
+            if fails(self.gate, cases[:end], baseline[:end], scores):
                 return True
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from quantgate.evaluate.drift_record import Drift
 from quantgate.records import Record
 from quantgate.stats import Finding
 
@@ -14,12 +15,17 @@ def _nothing(value: object) -> bool:
     return not value
 
 
-class Guard(Record):
-    """What the test says of one slice that must hold by itself."""
+class SliceGate(Record):
+    """A slice declared up front: judged by itself if it has the cases that a pass needs at best, else reported only."""
 
-    name: str  # "part=abstain"
-    n: int
-    finding: Finding
+    name: str  # "depth=0.5"
+    margin: float  # as the capability's
+    cases: int  # that could be visited
+    needs: int  # with fewer not even a variant that answers alike can pass
+
+    @property
+    def judged(self) -> bool:
+        return self.cases >= self.needs
 
 
 class Gate(Record):
@@ -35,8 +41,25 @@ class Gate(Record):
     test: str = "eprocess"
     seed: int = 0  # fixes which cases, and the order in which they are visited
     hard: int = 0  # extra cases of the hard difficulty: reported, never judged
-    guards: tuple[str, ...] = Field(default=(), exclude_if=_nothing)
-    """Slices that must hold one by one, such as "part=abstain": each is the positive control of the others."""
+    slices: tuple[SliceGate, ...] = Field(default=(), exclude_if=_nothing)
+    """Slices that must pass as well."""
+    sharing: int = Field(default=1, exclude_if=lambda sharing: sharing == 1)
+    """Of a slice's gate: how many gates a capability may fail by; alpha is shared out among them."""
+
+    def of_slice(self, one: SliceGate) -> Gate:
+        """What a declared slice must prove: the same at its own margin."""
+        name = f"{self.capability} [{one.name}]"
+        update = {"capability": name, "margin": one.margin, "hard": 0, "slices": (), "sharing": self._gates}
+        return self.model_copy(update=update)
+
+    @property
+    def fail_alpha(self) -> float:
+        """The level at which a loss is proven: one slice is enough to fail, so they share alpha. A pass needs all."""
+        return self.alpha / max(self.sharing, self._gates)
+
+    @property
+    def _gates(self) -> int:
+        return 1 + sum(one.judged for one in self.slices)
 
 
 class SliceResult(Record):
@@ -80,7 +103,10 @@ class Comparison(Record):
     slices: tuple[SliceResult, ...]
     flips: tuple[Flip, ...]
     hard: tuple[SliceResult, ...] = ()
-    guards: tuple[Guard, ...] = Field(default=(), exclude_if=_nothing)
+    judged: tuple[Comparison, ...] = Field(default=(), exclude_if=_nothing)
+    """The slices that are judged by themselves, each on its own cases; their flips stand with the capability's."""
+    asked_for_slices: int = Field(default=0, exclude_if=_nothing)
+    """Cases that were asked for a slice alone."""
     blind: tuple[str, ...] = Field(default=(), exclude_if=_nothing)
     """Degenerate models, such as "always refuses", that the gate would not have failed in the variant's place."""
 
@@ -129,22 +155,6 @@ class Pace(Record):
         return self.accepted / self.drafted if self.drafted else None
 
 
-class Drift(Record):
-    """Logit-level distance from the baseline on held-out text; it screens, it never decides. Natural logarithms."""
-
-    tokens: int  # scored positions
-    kl_mean: float
-    kl_median: float
-    kl_p99: float
-    kl_max: float
-    same_top: float  # share of positions with the same most likely token
-    rms_dp: float  # root mean square change of the true token's probability
-    ppl_baseline: float
-    ppl_variant: float
-    ppl_ratio: float
-    ppl_ratio_se: float  # standard error of ln(ratio), paired
-
-
 class Evidence(Record):
     """All comparisons and the drift of one variant; names the exact bytes and runtime it judged."""
 
@@ -162,3 +172,5 @@ class Evidence(Record):
     """How code that the models wrote was shut in, baseline's and variant's alike; "" where none was run."""
     declared: bool = Field(default=False, exclude_if=lambda declared: not declared)
     """The engine did not see the artifact's bytes: that a server runs just these is its operator's word."""
+    screened: str = Field(default="", exclude_if=lambda screened: not screened)
+    """Why no case was asked: the drift was beyond what the release allows. Empty where cases were asked."""

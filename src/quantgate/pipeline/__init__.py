@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING
 from quantgate import decide
 from quantgate.calibrate import Chosen
 from quantgate.engines import Engine
-from quantgate.errors import EngineError, RecordError, Stopped
+from quantgate.errors import Stopped
 from quantgate.evaluate import scorers
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
-from quantgate.evaluate.evidence import Comparison, Drift, Evidence, NoiseFloor, Pace
+from quantgate.evaluate.evidence import Comparison, Evidence, NoiseFloor, Pace
 from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.noise import noise_floor, pace_of
-from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline import auto, budgets, probing
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
+from quantgate.pipeline.drifting import drift_in, screened
 from quantgate.pipeline.endpoints import Served, check_keys, served
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for, runtime_of
@@ -48,7 +48,6 @@ from quantgate.pipeline.variants import (
     variants_of,
 )
 from quantgate.quantize.manifest import Recipe
-from quantgate.records import digest_of
 from quantgate.release_config import ReleaseConfig, load_config
 from quantgate.report import RunReport, Stage
 from quantgate.report.environment import environment
@@ -238,10 +237,13 @@ def _evaluate(this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Art
         engine, proof = _engine(this, model, artifact)
         side = _side(engine, this.out)
         done = total // len(artifacts) * index
-        comparisons = _compare_all(this, base, side, cases, artifact.name, (done, total))
+        drift, no_drift = drift_in(
+            this.out, base.engine, side.engine, cases.drift, _measuring(this, named, (done, total))
+        )
+        stop = screened(drift, this.config.screen)
+        comparisons = [] if stop else _compare_all(this, base, side, cases, named, (done, total))
         if pace := pace_of(side.answers.held.values()):
             this.paces[named] = pace
-        drift, no_drift = _drift(this, base.engine, side.engine, cases.drift)
         found.append(
             Evidence(
                 variant=artifact.name,
@@ -256,9 +258,14 @@ def _evaluate(this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Art
                 runtime=runtime_of(engines.get(named, TORCH), runtimes.get(named)),
                 sandbox=scorers.ready(case.scorer for group in cases.gate.values() for case in group),
                 declared=getattr(engine, "declared", False),
+                screened=stop,
             )
         )
     return found
+
+
+def _measuring(this: Run, variant: str, progress: tuple[int, int]) -> Callable[[int, int], None]:
+    return lambda done, parts: this.progress("evaluate", *progress, f"{variant}: drift, part {done} of {parts}")
 
 
 def _side(engine: Engine, out: Path) -> Side:
@@ -277,27 +284,6 @@ def _compare_all(
 
     tasks = [Task(gate, cases.gate[gate.capability], cases.hard[gate.capability]) for gate in cases.gates]
     return compare_all(tasks, base, side, progress=tell)
-
-
-def _drift(this: Run, base: Engine, engine: Engine, cases: Sequence[Case]) -> tuple[Drift | None, str]:
-    """The drift of one variant, or why there is none; a variant too broken to measure must not stop the others."""
-    from quantgate.evaluate.drift import drift
-
-    if not cases:
-        return None, "no held-out conversations were asked for"
-    key = digest_of([engine.identity.key, base.identity.key, [case.digest for case in cases]])
-    path = this.out / "drift" / f"{key[7:39]}.json"
-    if path.exists():
-        try:
-            return Drift.load(path), ""
-        except RecordError:
-            path.unlink()  # an older version wrote it
-    try:
-        (found,) = drift(base, [engine], cases)
-    except EngineError as problem:
-        return None, str(problem)
-    found.save(path)
-    return found, ""
 
 
 def write_reports(report: RunReport, out: Path) -> None:

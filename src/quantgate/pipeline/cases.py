@@ -15,6 +15,7 @@ from quantgate.evaluate.files import check_cases, read_suite
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel
 from quantgate.pipeline import made_suites, published_suites
+from quantgate.pipeline.slices import with_slices
 from quantgate.release_config import CalibrationConfig, CapabilityConfig, ReleaseConfig
 
 
@@ -37,22 +38,19 @@ def cases_of(config: ReleaseConfig, variants: int) -> Cases:
         found.gate[name], found.hard[name] = cases, hard
         known = published_suites.suite_name(name, wanted)
         others = None if known is None else published.get(known)
-        found.gates.append(
-            Gate(
-                capability=name,
-                suite=made[1] if made else Path(wanted.suite).name if wanted.suite else name,
-                margin=others.margin if others and "margin" not in wanted.model_fields_set else wanted.margin,
-                relative=wanted.relative,
-                cases=wanted.cases,
-                alpha=judge.alpha,
-                pass_alpha=decide.pass_alpha(judge.alpha, variants, judge.order),
-                test=judge.test,
-                seed=judge.seed,
-                hard=wanted.hard,
-                guards=others.guards if others else (),
-            )
+        gate = Gate(
+            capability=name,
+            suite=made[1] if made else Path(wanted.suite).name if wanted.suite else name,
+            margin=others.margin if others and "margin" not in wanted.model_fields_set else wanted.margin,
+            relative=wanted.relative,
+            cases=wanted.cases,
+            alpha=judge.alpha,
+            pass_alpha=decide.pass_alpha(judge.alpha, variants, judge.order),
+            test=judge.test,
+            seed=judge.seed,
+            hard=wanted.hard,
         )
-        published_suites.refuse_hopeless_guards(found.gates[-1], cases)
+        found.gates.append(with_slices(gate, wanted.slices, cases, must=others.guards if others else ()))
     found.drift = _drift_cases(config) if config.drift_cases else []
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quantgate import decide
 from quantgate.calibrate import Turns
 from quantgate.errors import UsageError
 from quantgate.evaluate import published, suites
@@ -38,13 +37,6 @@ def cases_for(name: str, suite: str, wanted: CapabilityConfig, seed: int) -> lis
     return published.balanced(visiting_order(found.cases, seed), published.get(suite).guards, wanted.cases)
 
 
-def refuse_hopeless_guards(gate: Gate, cases: list[Case]) -> None:
-    """Raises UsageError where a guard has fewer cases than a pass of its own needs at the very least."""
-    for guard in gate.guards:
-        named = gate.model_copy(update={"capability": f"{gate.capability}, {guard}"})
-        decide.refuse_hopeless([named], {named.capability: sum(guard in case.slices for case in cases)})
-
-
 def training_cases(config: ReleaseConfig, side: published.Side) -> dict[str, list[Case]]:
     """What the release's published suites have for calibration or for drift: their training rows, by capability."""
     found = {}
@@ -74,7 +66,7 @@ def fresh_cases(name: str, suite: str, wanted: CapabilityConfig, gate: Gate, num
     for _ in range(number):
         asked = {case.id for case in taken}
         left = [case for case in left if case.id not in asked]
-        taken = published.balanced(left, gate.guards, count)
+        taken = published.balanced(left, [one.name for one in gate.slices], count)
     return taken
 
 

@@ -110,8 +110,13 @@ def frontier(points: Sequence[Point], baseline_mb: float) -> Markup:
 INKS = ("var(--a)", "var(--b)", "var(--c)", "var(--d)", "var(--e)", "var(--f)")
 
 
-def curves(lines: Sequence[tuple[str, Sequence[float]]], along: str, what: str) -> Markup:
-    """Lines over blocks on a logarithmic scale, each with its name at its end."""
+def curves(
+    lines: Sequence[tuple[str, Sequence[float]]], along: str, what: str, *, ticks: Sequence[str] = (), unit: str = "%"
+) -> Markup:
+    """Lines over numbered blocks, or over ``ticks``, on a logarithmic scale, each with its name at its end.
+
+    ``unit`` "%" shows fractions as percent; any other unit stands behind the number.
+    """
     left, width, top, height = 70, 500, 16, 240
     values = [value for _, line in lines for value in line if value > 0]
     low = 10 ** math.floor(math.log10(min(values))) if values else 1e-6
@@ -130,10 +135,10 @@ def curves(lines: Sequence[tuple[str, Sequence[float]]], along: str, what: str) 
         at = low * 10**decade
         parts += [
             _rule(left, y(at), left + width, y(at), "grid"),
-            _text(left - 8, y(at) + 4, f"{100 * at:g} %", anchor="end"),
+            _text(left - 8, y(at) + 4, f"{100 * at:g} %" if unit == "%" else f"{at:g} {unit}", anchor="end"),
         ]
     for at in range(0, longest, max(1, longest // 8)):
-        parts.append(_text(x(at), top + height + 18, str(at)))
+        parts.append(_text(x(at), top + height + 18, ticks[at] if ticks else str(at)))
     taken: list[float] = []
     for index, (name, line) in sorted(enumerate(lines), key=lambda one: -one[1][1][-1]):
         ink, points = INKS[index % len(INKS)], " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in enumerate(line))
@@ -145,6 +150,50 @@ def curves(lines: Sequence[tuple[str, Sequence[float]]], along: str, what: str) 
         parts += [_dot(x(at), y(value), 3, ink) for at, value in enumerate(line)]
         parts.append(_text(x(len(line) - 1) + 10, label, name, "label", "start"))
     parts += [_text(left + width / 2, top + height + 38, along), "</svg>"]
+    return Markup("".join(parts))
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One variant in one group: a mean above 0 and its interval, if there is one."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+def spreads(rows: Sequence[tuple[str, Sequence[Dot]]], what: str, unit: str) -> Markup:
+    """A dot with its interval for every variant, one row for each group, on a logarithmic scale."""
+    left, width, row, top = 190, 430, 22, 30
+    every = [dot for _, dots in rows for dot in dots]
+    values = [one for dot in every for one in (dot.value, dot.low, dot.high) if one is not None and one > 0]
+    low = 10 ** math.floor(math.log10(min(values))) if values else 1e-6
+    decades = max(1, math.ceil(math.log10(max(values) / low) - 1e-9)) if values else 1
+    names = list(dict.fromkeys(dot.name for dot in every))
+    height = top + row * len(rows) + 26
+
+    def x(value: float) -> float:
+        return left + width * min(1.0, max(0.0, math.log10(max(value, low) / low) / decades))
+
+    parts = [_open(left + width + 20, height, f"{what} by group")]
+    for decade in range(decades + 1):
+        at = low * 10**decade
+        parts += [_rule(x(at), top - 6, x(at), height - 22, "grid"), _text(x(at), height - 6, f"{at:g} {unit}")]
+    for index, name in enumerate(names):
+        parts += [_dot(left + 110 * index, 10, 4, INKS[index % len(INKS)])]
+        parts += [_text(left + 110 * index + 9, 14, name, "label", "start")]
+    for index, (group, dots) in enumerate(rows):
+        y = top + row * index + row / 2
+        parts.append(_text(left - 12, y + 4, group, "label", "end"))
+        for dot in dots:
+            ink = INKS[names.index(dot.name) % len(INKS)]
+            told = f"{dot.name}, {group}: {dot.value:.3g} {unit}"
+            parts.append(f"<g><title>{escape(told)}</title>")
+            if dot.low is not None and dot.high is not None:
+                parts.append(_rule(x(dot.low), y, x(dot.high), y, "", ink))
+            parts += [_dot(x(dot.value), y, 4, ink), "</g>"]
+    parts.append("</svg>")
     return Markup("".join(parts))
 
 

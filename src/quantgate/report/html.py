@@ -11,6 +11,7 @@ from quantgate.decide.sentences import percent
 from quantgate.evaluate.evidence import Comparison, Evidence, SliceResult
 from quantgate.report import RunReport, VariantSummary
 from quantgate.report.charts import Bar, Point, frontier, intervals
+from quantgate.report.drifts import drift_section
 from quantgate.report.noise import noise_sentence, pace_sentence
 
 WORDS = {"pass": "proven safe", "fail": "damaged", "inconclusive": "not decided"}
@@ -38,7 +39,8 @@ def html_page(report: RunReport) -> str:
         traps=traps(report),
         noise_sentence=noise_sentence(report.noise) if report.noise else "",
         plot=frontier([_point(report, view) for view in views], report.baseline_bytes / 1e6),
-        asked=sum(row.asked for one in report.evidence for row in one.comparisons),
+        drifting=drift_section({one.variant: one.drift for one in report.evidence if one.drift is not None}),
+        asked=sum(row.asked + row.asked_for_slices for one in report.evidence for row in one.comparisons),
         available=sum(row.available for one in report.evidence for row in one.comparisons),
         seconds=sum(stage.seconds for stage in report.stages),
         flips_shown=FLIPS_SHOWN,
@@ -58,6 +60,8 @@ def _view(report: RunReport, verdict: VariantVerdict) -> dict[str, Any]:
         "pace": pace_sentence(report.paces.get(verdict.variant), evidence.runtime) if evidence else "",
         "drift": evidence.drift if evidence else None,
         "pairs": pairs,
+        "word": "not judged" if verdict.screened else WORDS[verdict.verdict],
+        "declared": {one.capability: {part.name: part.verdict for part in one.slices} for one, _ in pairs},
         "plot": intervals([_bar(one, row) for one, row in pairs if row is not None and row.n]),
         "slices": {one.capability: worst_slices(row) for one, row in pairs if row is not None},
     }

@@ -1,6 +1,7 @@
-"""JUnit XML, so that any CI shows a release as tests: one suite per variant, one test per capability.
+"""JUnit XML, so that any CI shows a release as tests: one suite per variant, one test per capability and judged slice.
 
-A proven loss is a failure, an undecided capability an error ("could not tell" is not "broken").
+A proven loss is a failure, an undecided capability an error ("could not tell" is not "broken"); a slice with too few
+cases to be judged is skipped.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ def junit_xml(report: RunReport) -> bytes:
     """The whole run as one UTF-8 document."""
     root = ET.Element("testsuites", name=report.title)
     for variant in report.decision.verdicts:
-        kinds = [one.verdict for one in variant.capabilities]
+        tests = [
+            (row.capability + name, one.verdict, one.sentence)
+            for row in variant.capabilities
+            for name, one in [("", row), *((f" [{part.name}]", part) for part in row.slices)]
+        ]
+        kinds = [verdict for _, verdict, _ in tests]
         suite = ET.SubElement(
             root,
             "testsuite",
@@ -22,16 +28,17 @@ def junit_xml(report: RunReport) -> bytes:
             tests=str(len(kinds)),
             failures=str(kinds.count("fail")),
             errors=str(kinds.count("inconclusive")),
+            skipped=str(kinds.count("report only")),
             timestamp=report.environment.date,
         )
-        for one in variant.capabilities:
-            case = ET.SubElement(suite, "testcase", classname=variant.variant, name=one.capability)
-            if one.verdict == "pass":
-                ET.SubElement(case, "system-out").text = one.sentence
+        for name, verdict, sentence in tests:
+            case = ET.SubElement(suite, "testcase", classname=variant.variant, name=name)
+            if verdict == "pass":
+                ET.SubElement(case, "system-out").text = sentence
+            elif verdict == "report only":
+                ET.SubElement(case, "skipped", message=sentence)
             else:
-                ET.SubElement(
-                    case, "failure" if one.verdict == "fail" else "error", message=one.sentence, type=one.verdict
-                )
+                ET.SubElement(case, "failure" if verdict == "fail" else "error", message=sentence, type=verdict)
     ET.indent(root)
     text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return text + b"\n"

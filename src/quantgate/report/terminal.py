@@ -15,6 +15,7 @@ from quantgate.decide import CapabilityVerdict, VariantVerdict
 from quantgate.decide.sentences import percent
 from quantgate.evaluate.evidence import Comparison, Evidence
 from quantgate.report import RunReport
+from quantgate.report.drifts import worst_sentence
 from quantgate.report.html import traps
 from quantgate.report.noise import noise_sentence, pace_lines
 
@@ -55,6 +56,9 @@ def show(report: RunReport, console: Console) -> None:
         console.print(Text.assemble((f"{mark:<5}", style), (f" {verdict.variant}: ", "bold"), verdict.sentence))
     for line in pace_lines(report.evidence, report.paces):
         console.print(Text(line, style="dim"))
+    for one in report.evidence:
+        if one.drift and (sentence := worst_sentence(one.variant, one.drift)):
+            console.print(sentence, style="dim")
     for trap in traps(report):
         console.print(Text(f"\n{trap_sentence(trap)}", style="italic"))
     console.print()
@@ -149,7 +153,7 @@ def megabytes(size: int) -> str:
 def spent(report: RunReport) -> str:
     """How many cases were asked, against an exhaustive run, and where the time went."""
     rows = [row for one in report.evidence for row in one.comparisons]
-    asked, available = sum(row.asked for row in rows), sum(row.available for row in rows)
+    asked, available = sum(row.asked + row.asked_for_slices for row in rows), sum(row.available for row in rows)
     times = ", ".join(f"{stage.name} {stage.seconds:.0f} s" for stage in report.stages if stage.seconds >= 1)
     share = f" ({asked / available:.0%})" if available else ""
     return f"{asked} of {available} paired cases were enough{share}" + (f"; {times}" if times else "")

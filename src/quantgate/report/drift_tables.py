@@ -1,0 +1,38 @@
+"""Drift in the terminal: its figures, and one table for each property."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from quantgate.decide.sentences import percent
+from quantgate.report.drifts import DriftReport, between, figures
+from quantgate.report.terminal import plain_table
+
+
+def show_drift(report: DriftReport, console: Console) -> None:
+    """Print the figures and one table for each property."""
+    drift = report.drift
+    console.print(
+        f"{report.variant} beside {report.baseline}: {drift.tokens} tokens of {', '.join(report.measured_on)}"
+    )
+    if drift.lower_bound:
+        console.print("The engine tells the likeliest tokens alone: KL and total variation are lower bounds.")
+    for name, text in figures(drift):
+        console.print(f"  [bold]{name}[/]: {text}")
+    for table in drift.detail.tables if drift.detail else ():
+        shown = plain_table(table.by, ("tokens", "KL", "95 % interval", "p99", "same top", "ln ratio"), "right")
+        for row in table.rows:
+            interval = "-" if row.kl_low is None else f"{row.kl_low:.3g} to {row.kl_high:.3g}"
+            cells = (str(row.tokens), f"{row.kl_mean:.3g}", interval, f"{row.kl_p99:.3g}")
+            shown.add_row(row.name, *cells, f"{100 * row.same_top:.1f}", f"{row.ln_ratio:+.3f}")
+        console.print(shown)
+    refusals = drift.detail.refusals if drift.detail else None
+    if refusals:
+        openers = ", ".join(repr(one) for one in refusals.openers)
+        console.print(f"First tokens of answers that are to refuse or to comply; a refusal begins with {openers}")
+        for one in refusals.rows:
+            console.print(
+                f"  {one.expect}: {one.cases} cases, total variation {one.tv:.3f}, chance to begin a refusal "
+                f"{percent(one.baseline)} -> {percent(one.variant)} {between(one.low, one.high)}"
+            )
+    console.print("Drift screens and explains; it decides nothing.", style="dim")
