@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.peers.inputs import Subject
 from quantgate.engines.torch import TorchEngine
 from quantgate.evaluate.drift import joined, positions, summarize
-from quantgate.evaluate.evidence import Drift
+from quantgate.evaluate.drift_record import Drift
 from quantgate.formats import IntGrid
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline.variants import open_variant

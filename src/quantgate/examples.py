@@ -17,7 +17,7 @@ EXAMPLE = """\
 model: quantgate/reference
 
 # The samples that quantization may see. Your own traffic represents your product best:
-#   traffic: traffic.jsonl     # one {"messages": [...]} or {"prompt": "..."} per line; or a folder of quantgate calibrate
+#   traffic: traffic.jsonl   # one {"messages": [...]} or {"prompt": "..."} per line, or a folder of quantgate calibrate
 calibration:
   samples: 256
   max_tokens: 512

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from quantgate import decide
 from quantgate.evaluate import degenerate, published, suites
 from quantgate.evaluate.compare import compare, visiting_order
 from quantgate.evaluate.degenerate import ANSWERS, COMPLIANCE, REFUSAL
-from quantgate.evaluate.evidence import Comparison, Gate
+from quantgate.evaluate.evidence import Comparison, Gate, SliceGate
 from quantgate.evaluate.suites import Case, Message
 from quantgate.plugins import names
 

@@ -12,7 +12,7 @@ from quantgate.evaluate.compare import Task, compare, compare_all
 from quantgate.evaluate.evidence import Comparison, Gate, SliceGate
 from quantgate.pipeline.slices import with_slices
 from quantgate.records import canonical
-from quantgate.release_config import CapabilityConfig, SliceConfig
+from quantgate.release_config import SliceConfig
 
 GATE = Gate(capability="sums", suite="sums", margin=0.05, cases=600)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -57,6 +58,44 @@ def test_comparison_ends_like_a_run(command: Any, place: Path, shared: Path, tmp
     assert command("compare", model, model, "--suite", suite, "--margin", "10%", "--out", tmp_path, "-q")[0] == 0
     lost = place / "lost.jsonl"
     assert command("compare", model, model, "-s", lost, "--margin", "10%", "--out", tmp_path, "-q")[0] == 3
+
+
+def test_drift_prints_its_tables_and_judges_nothing(command: Any, place: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The fox went home and slept. " * 30)
+    model, out = place / "model", tmp_path / "out"
+    code, shown, _ = command("drift", model, model, "--text", text, "--context", "32", "--out", out, "-q")
+    assert code == 0
+    assert "By position in the sequence" in shown and "same top token: 100 %" in shown
+    assert (out / "drift.json").exists() and (out / "drift.html").exists()
+    code, _, err = command("drift", model, model, "--text", text, "--suite", "math", "--out", out, "-q")
+    assert code == 2 and "give texts or suites, not both" in err
+
+
+def test_runs_that_are_empty_missing_mismatched_or_leaking_never_exit_0(
+    command: Any, release: Any, place: Path, tmp_path: Path
+) -> None:
+    """The same release exits 0 when it is whole (the first test of this file)."""
+    empty, leak = tmp_path / "empty.jsonl", tmp_path / "leak.jsonl"
+    empty.write_text("")
+    asked = json.loads((place / "echo.jsonl").read_text().splitlines()[7])["prompt"]
+    leak.write_text(json.dumps({"prompt": asked, "completion": "known"}) + "\n")
+    holes: dict[str, dict[str, Any]] = {
+        "the suite is empty": {"capabilities": {"echo": {"suite": str(empty)}}},
+        "no such file": {"capabilities": {"echo": {"suite": str(tmp_path / "none.jsonl")}}},
+        "unknown slice 'op=add'": {
+            "capabilities": {"echo": {"suite": str(place / "echo.jsonl"), "margin": "20%", "slices": ["op=add"]}}
+        },
+        "calibration": {"calibration": {"traffic": str(leak), "samples": 1, "max_tokens": 32}},
+    }
+    for told, changes in holes.items():
+        code, _, err = command("run", release(**changes), "--quiet")
+        assert code in (2, 4), told
+        assert err.startswith("quantgate: ") and told in err
+    mismatched = place / "model" / "missing"
+    suite = ("--suite", place / "echo.jsonl", "--margin", "20%")
+    code, _, err = command("compare", place / "model", mismatched, *suite, "--out", tmp_path, "-q")
+    assert code == 4 and "no such folder" in err
 
 
 def test_wrong_usage_is_2_and_a_run_that_cannot_start_is_4(command: Any, release: Any, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from quantgate import stats
 from quantgate.decide import Candidate, decide
-from quantgate.evaluate.evidence import Comparison, Drift, Evidence, Flip, Gate, NoiseFloor, Pace, SliceResult
+from quantgate.evaluate.drift_record import Drift
+from quantgate.evaluate.evidence import Comparison, Evidence, Flip, Gate, NoiseFloor, Pace, SliceResult
 from quantgate.report import Environment, RunReport, Stage, VariantSummary
 
 

@@ -11,6 +11,11 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
+from quantgate.decide import decide
+from quantgate.engines.scripted import ScriptedEngine
+from quantgate.evaluate import suites
+from quantgate.evaluate.drift import drift
+from quantgate.evaluate.evidence import SliceGate
 from quantgate.report import RunReport
 from quantgate.report.html import html_page, relative_loss, traps
 from quantgate.report.junit import junit_xml
@@ -125,3 +130,72 @@ def test_noise_floor_and_speed_stand_beside_the_results(report: RunReport) -> No
         assert sentence in text and "flips by itself" in text and "1/50" in text
         assert "1,500 tokens/s" in text and "75 % of 4000 drafted tokens accepted" in text
         assert "engine=llamacpp, kv_cache=q8_0" in text
+
+
+@pytest.fixture
+def drifting(report: RunReport) -> RunReport:
+    """The same run with drift that is known in detail."""
+    cases = suites.cases("refusals", "tune", 10) + suites.cases("json_tools", "tune", 10)
+    drifts = drift(ScriptedEngine({}), [ScriptedEngine({}, tilt=tilt) for tilt in (0.1, 0.6)], cases)
+    evidence = tuple(
+        one.model_copy(update={"drift": found}) for one, found in zip(report.evidence, drifts, strict=True)
+    )
+    return report.model_copy(update={"evidence": evidence})
+
+
+def test_the_page_shows_where_quality_drifts(drifting: RunReport, report: RunReport) -> None:
+    assert "Where quality drifts" not in html_page(report)  # nothing but the mean is known
+    page, parser = html_page(drifting), Wellformed()
+    parser.feed(page)
+    assert parser.open == []
+    section = page[page.index("Where quality drifts") : page.index("How this was decided")]
+    for by in ("position in the sequence", "position in the answer", "rarity of the true token", "slice"):
+        assert f"<h3>By {by}</h3>" in section
+    assert section.count("<svg") == 5
+    assert all(name in section for name in ("W8A8", "W3A16", "suite=refusals", "commonest 50 %", "quote"))
+    assert "mass outside the fewest tokens that hold 95% of the baseline" in section
+    assert "nan" not in section.lower().replace("nanc", "")
+
+
+def test_the_terminal_tells_where_each_variant_drifts_most(drifting: RunReport) -> None:
+    console = Console(width=200, file=StringIO())
+    show(drifting, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    found = re.findall(r"(W8A8|W3A16) drifts most at (.*) of its mean KL ([\d.e-]+)", text)
+    assert [one[0] for one in found] == ["W8A8", "W3A16"]
+    assert float(found[0][2]) < float(found[1][2])
+    assert re.search(r"\(sequence\) \d+\.\dx", found[1][1])
+
+
+def test_lower_bounds_are_called_so_everywhere(drifting: RunReport) -> None:
+    one = drifting.evidence[1]
+    assert one.drift is not None
+    bound = one.model_copy(update={"drift": one.drift.model_copy(update={"lower_bound": True})})
+    page = html_page(drifting.model_copy(update={"evidence": (drifting.evidence[0], bound)}))
+    assert "KL and total variation are lower bounds" in page
+    assert page.count("at least") > html_page(drifting).count("at least")
+
+
+def test_declared_slices_stand_beside_their_capability(report: RunReport) -> None:
+    gates = [
+        one.model_copy(update={"slices": (SliceGate(name="op=less", margin=0.05, cases=40, needs=90),)})
+        for one in report.gates
+    ]
+    evidence = tuple(
+        one.model_copy(
+            update={
+                "comparisons": tuple(
+                    row.model_copy(update={"gate": gate}) for row, gate in zip(one.comparisons, gates, strict=True)
+                )
+            }
+        )
+        for one in report.evidence
+    )
+    decision = decide(gates, report.candidates, evidence, alpha=0.05, order="e-bonferroni")
+    found = report.model_copy(update={"gates": tuple(gates), "evidence": evidence, "decision": decision})
+    told = "math [op=less]: report only, 40 cases where a margin of 5 % needs at least 90"
+    assert told in html_page(found)
+    suite = next(one for one in ET.fromstring(junit_xml(found)) if one.get("name") == "W8A8")
+    assert (suite.get("tests"), suite.get("skipped"), suite.get("failures")) == ("4", "2", "0")
+    skipped = suite.find("testcase[@name='math [op=less]']/skipped")
+    assert skipped is not None and skipped.get("message") == told

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantgate.errors import EngineError, Stopped, UsageError
+from quantgate.errors import Stopped, UsageError
 from quantgate.evaluate import suites
 from quantgate.evaluate.files import read_suite
 from quantgate.evaluate.suites import Case
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from quantgate.engines import Engine
     from quantgate.evaluate.drift.passages import Passage
     from quantgate.evaluate.drift_record import Drift
+    from quantgate.quantize import Artifact
 
 Progress = Callable[[str, int, int, str], None]
 STAGE = "measuring the drift"
@@ -54,6 +55,11 @@ def measure_drift(
     asked = [] if texts else _cases(suite, cases, seed)
     model = open_model(baseline)
     width = _context(model, context)
+    pair = open_pair(variant, model)
+    if pair[0].tokenizer_digest != model.tokenizer_digest:
+        raise UsageError(
+            f"drift: {variant} has another tokenizer than {model.ref}, so no token can be compared with it"
+        )
     passages = _windows(model, texts, width, tokens, seed)
     check_drafts(model, [runtime])
 
@@ -63,7 +69,7 @@ def measure_drift(
 
     try:
         with alone_in(folder):
-            sides = _sides(model, variant, engine, runtime, folder)
+            sides = _sides(model, pair, engine, runtime, folder)
             drift = _measured(sides, passages, asked, tell, folder / "parts")
             report = DriftReport(
                 baseline=baseline,
@@ -104,19 +110,20 @@ def _windows(model: OpenedModel, texts: Sequence[Path | str], context: int, most
         return []
     from quantgate.evaluate.drift.texts import read_documents, windows
 
+    def encode(text: str) -> list[int]:
+        ids = model.tokenizer(text, verbose=False)["input_ids"]  # which would warn of documents longer than the context
+        return [int(one) for one in ids]
+
     documents = [(Path(one).name, read_documents(Path(one))) for one in texts]
-    return windows(documents, model.encode, context, start=model.tokenizer.bos_token_id, most=most, seed=seed)
+    return windows(documents, encode, context, start=model.tokenizer.bos_token_id, most=most, seed=seed)
 
 
 def _sides(
-    model: OpenedModel, variant: str, engine: str, runtime: RuntimeConfig | None, out: Path
+    model: OpenedModel, variant: tuple[OpenedModel, Artifact], engine: str, runtime: RuntimeConfig | None, out: Path
 ) -> tuple[Engine, Engine]:
     from quantgate.quantize import baseline as as_baseline
 
-    other, artifact = open_pair(variant, model)
-    if other.tokenizer_digest != model.tokenizer_digest:
-        raise EngineError(f"{variant}: has another tokenizer than {model.ref}, so no token can be compared with it")
-    return engine_for(model, as_baseline(model), TORCH, out)[0], engine_for(other, artifact, engine, out, runtime)[0]
+    return engine_for(model, as_baseline(model), TORCH, out)[0], engine_for(*variant, engine, out, runtime)[0]
 
 
 def _measured(

@@ -15,7 +15,8 @@ from quantgate import decide
 from quantgate.engines import Completion
 from quantgate.errors import EngineError, UsageError
 from quantgate.evaluate.compare import Side, Task, compare_all
-from quantgate.evaluate.evidence import Comparison, Drift, Pace
+from quantgate.evaluate.drift_record import Drift
+from quantgate.evaluate.evidence import Comparison, Pace
 from quantgate.evaluate.noise import pace_of
 from quantgate.evaluate.suites import Case
 from quantgate.records import Record

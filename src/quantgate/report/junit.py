@@ -15,11 +15,10 @@ def junit_xml(report: RunReport) -> bytes:
     """The whole run as one UTF-8 document."""
     root = ET.Element("testsuites", name=report.title)
     for variant in report.decision.verdicts:
-        tests = [
-            (row.capability + name, one.verdict, one.sentence)
-            for row in variant.capabilities
-            for name, one in [("", row), *((f" [{part.name}]", part) for part in row.slices)]
-        ]
+        tests = list[tuple[str, str, str]]()
+        for row in variant.capabilities:
+            tests.append((row.capability, row.verdict, row.sentence))
+            tests += [(f"{row.capability} [{one.name}]", one.verdict, one.sentence) for one in row.slices]
         kinds = [verdict for _, verdict, _ in tests]
         suite = ET.SubElement(
             root,

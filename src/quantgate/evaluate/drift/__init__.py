@@ -45,8 +45,8 @@ def drift_of(
 ) -> Drift:
     """``drift`` of one variant; a lower bound from the likeliest tokens where a side gives no more (see ``topk``)."""
     if isinstance(baseline, Remote) or isinstance(variant, Remote):
-        sides = [side if isinstance(side, Remote) else Local(side) for side in (baseline, variant)]
-        return remote_drift(*sides, cases, progress)
+        first, second = (side if isinstance(side, Remote) else Local(side) for side in (baseline, variant))
+        return remote_drift(first, second, cases, progress)
     return drift(baseline, [variant], cases, progress, keep=keep)[0]
 
 
@@ -92,8 +92,8 @@ def measure(
         for at, one in zip(waiting, _compared(baseline, [variants[at] for at in waiting], part, most), strict=True):
             tapes[at].put(part, one)
             known[at] = one
-        for held, one in zip(seen, known, strict=True):
-            held += [one] if one is not None else []
+        for held, measured in zip(seen, known, strict=True):
+            held += [measured] if measured is not None else []
         if progress:
             progress(index + 1, len(parts))
     if variants and not any(seen):

@@ -29,15 +29,15 @@ def intervals(values: Tensor, documents: Tensor, seed: int = 0) -> list[Interval
     names, block = np.unique(documents.numpy(), return_inverse=True)
     if len(names) < MIN_DOCUMENTS:
         return [(None, None)] * columns.shape[1]
-    sizes = np.bincount(block).astype(float)
-    sums = np.stack([np.bincount(block, weights=column) for column in columns.T], axis=1)  # [documents, columns]
+    sizes: Array = np.bincount(block).astype(np.float64)
+    sums: Array = np.stack([np.bincount(block, weights=column) for column in columns.T], axis=1, dtype=np.float64)
     means = _redrawn(sums, sizes, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return [(float(one), float(two)) for one, two in zip(low, high, strict=True)]
 
 
 def _redrawn(sums: Array, sizes: Array, generator: np.random.Generator) -> Array:
-    """Means [DRAWS, columns] over documents drawn with replacement."""
+    """Means [DRAWS, columns] over documents drawn with replacement, of ``sums`` [documents, columns]."""
     count, parts = len(sizes), list[Array]()
     step = max(1, AT_ONCE // count)
     for start in range(0, DRAWS, step):

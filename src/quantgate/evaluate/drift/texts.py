@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from quantgate.errors import DataError, UsageError
@@ -61,22 +62,29 @@ def windows(
     """Windows of ``context`` tokens, full ones but for the last of each document, every token scored but the first.
 
     ``documents`` are (name, texts) of files; ``encode`` gives ids, of which the first may be ``start``, the token that
-    begins a sequence, and then begins every window, as in llama.cpp. Documents are taken in a seeded order until
-    ``most`` tokens are scored. One document alone is cut into windows that count as documents. Raises UsageError when
+    begins a sequence, and then begins every window, as in llama.cpp. Windows are taken until ``most`` tokens are
+    scored, the first one of each document in a seeded order, then the second ones: many documents tell more than a long
+    one. One document alone is cut into windows that count as documents. Raises UsageError when
     the context is shorter than 2 tokens, DataError when no document has two.
     """
     if context < 2:
         raise UsageError(f"a window of {context} tokens leaves nothing to score; give at least 2")
     texts = [(name, text) for name, many in documents for text in many]
     random.Random(seed).shuffle(texts)
-    found: list[Passage] = []
-    scored = 0
+    cut: list[list[Passage]] = []
+    first = 0  # tokens scored in the first windows alone
     for index, (name, text) in enumerate(texts):
-        for ids in _cut(encode(text), context, start):
-            if len(ids) < 2 or (most is not None and scored >= most):
-                continue
-            scored += len(ids) - 1
-            found.append(Passage(ids, 1, index, (f"text={name}",)))
+        if most is not None and first >= most:
+            break
+        own = [Passage(ids, 1, index, (f"text={name}",)) for ids in _cut(encode(text), context, start) if len(ids) > 1]
+        cut.append(own)
+        first += len(own[0].ids) - 1 if own else 0
+    found, scored = list[Passage](), 0
+    for passage in (one for row in zip_longest(*cut) for one in row if one is not None):
+        if most is not None and scored >= most:
+            break
+        scored += len(passage.ids) - 1
+        found.append(passage)
     if not found:
         raise DataError("no document has two tokens, so no token can be predicted; give longer text")
     if len({one.document for one in found}) == 1:
