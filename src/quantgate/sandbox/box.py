@@ -163,6 +163,8 @@ class Box:
         """End the server and everything behind it."""
         self.rest()
         self.control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(GRACE_S)  # it tidies up
         self.process.kill()
         self.process.wait()
         if self.process.stderr:

@@ -64,8 +64,8 @@ def _scratch(ground: enter.Ground, run: int, size: int) -> str:
     uid, gid = ground.user(run)
     if ground.tier == 1:
         rooms.own_room(uid, gid, size)
-        return rooms.SCRATCH
-    folder = tempfile.mkdtemp(prefix="quantgate-sandbox-")
+        return ground.scratch
+    folder = tempfile.mkdtemp(dir=ground.scratch)
     if ground.drops_user:
         os.chown(folder, uid, gid)
     return folder
