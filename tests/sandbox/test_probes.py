@@ -118,17 +118,23 @@ def test_what_honest_code_does_is_allowed(box: Box, body: str) -> None:
 
 
 def test_nothing_and_nobody_is_left_behind(box: Box) -> None:
-    """A run that is stopped leaves no process of its own and no scratch folder."""
+    """A run that is stopped leaves no process and no scratch folder; nor does one that was only made ready."""
     before = set(Path(tempfile.gettempdir()).glob("quantgate-sandbox-*"))
+    fresh = Box(box.tier)
     busy = "import os, time\ndef f():\n    open('kept', 'w').write('x')\n    os.mkdir('shut', 0)\n    time.sleep(60)\n"
-    outcome = box.run(Job(code=busy, tests="f()", limits=Limits(wall_s=0.5)))
+    outcome = fresh.run(Job(code=busy, tests="f()", limits=Limits(wall_s=0.5)))
     assert outcome.because == "took longer than 0.5 s"
-    assert set(Path(tempfile.gettempdir()).glob("quantgate-sandbox-*")) <= before
+    time.sleep(0.6)  # the clock of the next run has not started
+    assert fresh.run(Job(code="def f(): pass", tests="f()", limits=Limits(wall_s=0.5))).verdict == "passed"
+    fresh.rest()
     for _ in range(100):
-        if not descendants(box.process.pid):
-            return
+        if not descendants(fresh.process.pid):
+            break
         time.sleep(0.02)
-    raise AssertionError(descendants(box.process.pid))
+    assert not descendants(fresh.process.pid)
+    assert fresh.run(Job(code="def f(): open('kept', 'w').close()", tests="f()")).verdict == "passed"
+    fresh.close()  # with a run made ready
+    assert set(Path(tempfile.gettempdir()).glob("quantgate-sandbox-*")) <= before
 
 
 def descendants(pid: int) -> list[int]:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.errors import SandboxError
-from quantgate.sandbox import TIERS, Job, Outcome, Tier
+from quantgate.sandbox import TIERS, Job, Limits, Outcome, Tier
 
+Ends = tuple[socket.socket, socket.socket, socket.socket]  # to the keeper, the solver, the tester
 START = "import sys; sys.path.insert(0, sys.argv[1]); import socket; from inside.server import serve; serve({})"
 STARTING_S, GRACE_S = 20.0, 10.0
 SIGNALS = {
@@ -36,6 +37,7 @@ class Box:
 
     def __init__(self, tier: Tier) -> None:
         self.tier, self.lock, self.instead_of = tier, threading.Lock(), ""
+        self.spare: tuple[Limits, Ends] | None = None
         if not sys.platform.startswith("linux"):
             raise Refused(f"it takes Linux to contain it, and this is {sys.platform}")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -83,25 +85,52 @@ class Box:
         return f"{TIERS[self.tier]}; Landlock {self.facts['landlock']}, {who}{self.instead_of}"
 
     def run(self, job: Job) -> Outcome:
-        """Run one job. Raises SandboxError where the sandbox itself failed, never for what the code did."""
-        pairs = [socket.socketpair() for _ in range(3)]
-        ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        """Run one job. Raises SandboxError where the sandbox itself failed, never for what the code did.
+
+        The processes of the next run, if its limits are the same, are made ready meanwhile: they know nothing yet.
+        """
+        ends = self._taken(job.limits) or self._prepare(job.limits)
         with contextlib.ExitStack() as stack:
-            for one in ours:
+            for one in ends:
                 stack.enter_context(one).settimeout(job.limits.wall_s + GRACE_S)
-            try:
-                with self.lock:
-                    wanted = json.dumps(job.limits.model_dump()).encode()
-                    socket.send_fds(self.control, [wanted], [one.fileno() for one in theirs])
-            except OSError:
-                raise Refused("its server has ended; run the same command again") from None
-            finally:
-                for one in theirs:
-                    one.close()
-            return self._exchange(job, *ours)
+            with self.lock:
+                self.spare = self.spare or (job.limits, self._prepare(job.limits))
+            return self._exchange(job, *ends)
+
+    def _taken(self, limits: Limits) -> Ends | None:
+        """The run that was made ready, if it has these limits; one with others is given up."""
+        with self.lock:
+            (ready, ends), self.spare = self.spare or (None, None), None
+        if ends and ready != limits:
+            for one in ends:
+                one.close()
+        return ends if ready == limits else None
+
+    def rest(self) -> None:
+        """Give up the run that was made ready: nothing but the server is left."""
+        for one in (self.spare or (None, ()))[1]:
+            one.close()
+        self.spare = None
+
+    def _prepare(self, limits: Limits) -> Ends:
+        """Have the server start a keeper with its two processes: our ends of its three sockets."""
+        report, code, tests = (socket.socketpair() for _ in range(3))
+        try:
+            wanted = json.dumps(limits.model_dump()).encode()
+            socket.send_fds(self.control, [wanted], [report[1].fileno(), code[1].fileno(), tests[1].fileno()])
+        except OSError:
+            for pair in (report, code, tests):
+                pair[0].close()
+            raise Refused("its server has ended; run the same command again") from None
+        finally:
+            for pair in (report, code, tests):
+                pair[1].close()
+        return report[0], code[0], tests[0]
 
     def _exchange(self, job: Job, report: socket.socket, code: socket.socket, tests: socket.socket) -> Outcome:
         nonce = secrets.token_hex(16)
+        with contextlib.suppress(OSError):
+            report.send(b"!")  # the clock starts
         asked = {"tests": job.tests, "setup": job.setup, "entry": job.entry, "nonce": nonce}
         for end, message in ((tests, asked), (code, job.code)):
             with contextlib.suppress(OSError):  # a process that has ended does not read; the report says why
@@ -132,7 +161,10 @@ class Box:
 
     def close(self) -> None:
         """End the server and everything behind it."""
+        self.rest()
         self.control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(GRACE_S)  # it tidies up
         self.process.kill()
         self.process.wait()
         if self.process.stderr:

@@ -34,6 +34,9 @@ class Ground:
     threads: int  # processes and threads of this user when the server started
     readable: tuple[str, ...]
     machine: str
+    scratch: (
+        str  # the folder that holds the scratch folders of all runs; at tier 1 each run has its own file system there
+    )
 
     def user(self, run: int) -> tuple[int, int]:
         """User and group that the processes of a run act as."""

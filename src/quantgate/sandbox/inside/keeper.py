@@ -31,7 +31,6 @@ REFUSED = 97  # how a process ends that could not shut itself in
 def keep(ground: enter.Ground, wanted: dict[str, Any], sockets: tuple[int, int, int]) -> None:
     """Do one run and report it as JSON on the first socket; the second goes to the solver, the third to the tester."""
     report_to, code_from, tests_from = sockets
-    began = time.monotonic()
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -48,7 +47,7 @@ def keep(ground: enter.Ground, wanted: dict[str, Any], sockets: tuple[int, int, 
         )
         for one in (*calls, *replies, output[1], code_from, tests_from):
             os.close(one)
-        watch = Watch(children[0], children[1], output[0], report_to, began + wanted["wall_s"])
+        watch = Watch(children[0], children[1], output[0], report_to, wanted["wall_s"])
         if ground.tier > 1:
             watch.folder, watch.folder_bytes = scratch, wanted["scratch_bytes"]
         report = watch.until_the_end()
@@ -57,7 +56,6 @@ def keep(ground: enter.Ground, wanted: dict[str, Any], sockets: tuple[int, int, 
         kill_what_is_left(children)
         if ground.tier > 1:
             remove(scratch)
-    report |= {"wall_s": time.monotonic() - began}
     with contextlib.suppress(OSError):  # nobody waits any more
         os.write(report_to, json.dumps(report).encode())
 
@@ -66,8 +64,8 @@ def _scratch(ground: enter.Ground, run: int, size: int) -> str:
     uid, gid = ground.user(run)
     if ground.tier == 1:
         rooms.own_room(uid, gid, size)
-        return rooms.SCRATCH
-    folder = tempfile.mkdtemp(prefix="quantgate-sandbox-")
+        return ground.scratch
+    folder = tempfile.mkdtemp(dir=ground.scratch)
     if ground.drops_user:
         os.chown(folder, uid, gid)
     return folder
@@ -130,10 +128,11 @@ def _solver(
 class Watch:
     """The two processes from outside: how long, how much output, who ended how."""
 
-    def __init__(self, test: int, solve: int, output: int, report_to: int, deadline: float) -> None:
+    def __init__(self, test: int, solve: int, output: int, report_to: int, wall_s: float) -> None:
         self.processes = {"tester": test, "solver": solve}
         self.ends: dict[str, int] = {}
-        self.output, self.report_to, self.deadline = output, report_to, deadline
+        self.output, self.report_to, self.wall_s = output, report_to, wall_s
+        self.began = float("inf")  # the clock starts with the job: a run may have been made ready long before
         self.head, self.tail, self.printed = bytearray(), bytearray(), 0
         self.folder, self.folder_bytes = "", 0
         self.stopped = ""
@@ -156,6 +155,7 @@ class Watch:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return {
             "stopped": self.stopped,
+            "wall_s": time.monotonic() - self.began,
             "tester": self.ends.get("tester"),
             "solver": self.ends.get("solver"),
             "printed": self.printed,
@@ -169,12 +169,15 @@ class Watch:
         return [self.processes[name] for name in self.ends]
 
     def _look(self, ready: selectors.BaseSelector) -> None:
-        left = self.deadline - time.monotonic()
+        left = self.began + self.wall_s - time.monotonic()
         if left <= 0:
             self._stop("wall")
             return
-        for key, _ in ready.select(min(left, WATCH_S) if self.folder else left):
-            if key.data == "caller":
+        patience = None if left == float("inf") else left
+        for key, _ in ready.select(min(left, WATCH_S) if self.folder and patience else patience):
+            if key.data == "caller" and os.read(self.report_to, 1):
+                self.began = time.monotonic()
+            elif key.data == "caller":
                 self._stop("caller")
             elif key.data == "output":
                 if not self._drain():

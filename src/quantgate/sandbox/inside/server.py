@@ -15,6 +15,7 @@ import platform
 import signal
 import socket
 import sys
+import tempfile
 from typing import Any
 
 from . import enter, keeper, landlock, rooms, seccomp
@@ -35,7 +36,8 @@ def serve(control: socket.socket) -> None:
     _first_to_be_killed()
     _say(control, _facts())
     try:
-        ground = _ground(json.loads(control.recv(LONGEST))["tier"])
+        tier = json.loads(control.recv(LONGEST))["tier"]
+        ground = _ground(tier)
     except OSError as problem:
         _say(control, {"refused": str(problem)})
         return
@@ -48,7 +50,7 @@ def serve(control: socket.socket) -> None:
     while True:
         data, sockets, _, _ = socket.recv_fds(control, LONGEST, 3)
         if not data:
-            return
+            break
         if os.fork() == 0:
             control.close()
             try:
@@ -59,6 +61,9 @@ def serve(control: socket.socket) -> None:
                 os._exit(0)
         for one in sockets:
             os.close(one)
+    if tier > 1:
+        keeper.kill_what_is_left()
+        keeper.remove(ground.scratch)
 
 
 def _facts() -> dict[str, Any]:
@@ -78,7 +83,10 @@ def _ground(tier: int) -> enter.Ground:
         rooms.move_in(os.getuid(), os.getgid())
     drops = root and (tier == 1 or rooms.readable_by_anybody(readable))
     threads = 0 if drops or tier == 1 else _threads_of(os.getuid())
-    return enter.Ground(tier, landlock.version(), drops, threads, tuple(readable), platform.machine())
+    scratch = rooms.SCRATCH if tier == 1 else tempfile.mkdtemp(prefix="quantgate-sandbox-")
+    if tier > 1:
+        os.chmod(scratch, 0o711)  # runs that act as another user must pass
+    return enter.Ground(tier, landlock.version(), drops, threads, tuple(readable), platform.machine(), scratch)
 
 
 def _threads_of(uid: int) -> int:
