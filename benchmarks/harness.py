@@ -67,7 +67,7 @@ class Sizes:
 
 
 FULL = Sizes(1319, 64, 5, 4000)
-QUICK = Sizes(200, 32, 3, 1000)
+QUICK = Sizes(400, 64, 3, 1000)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ def _verdicts(folder: Path, sizes: Sizes, threads: int) -> Table:
         verdict = _exhaustive(gate, cases, first, scores)
         print(f"  {artifact.name}: lm-eval {theirs_s:.0f} s, quantgate {ours_s:.0f} s", flush=True)
         races.append(Race(artifact.name, theirs_s, ours_s, (verdict, found.finding.verdict), found.asked))
-    return _verdict_table(races, len(cases), threads)
+    ran = f"lm-eval {version('lm-eval')}, transformers {version('transformers')}. {machine(threads)}"
+    return _verdict_table(races, len(cases), ran)
 
 
 def _plain(model: OpenedModel, artifact: Artifact, folder: Path) -> Path:
@@ -204,7 +205,7 @@ def _exhaustive(gate: Gate, cases: Sequence[Case], first: dict[str, float], seco
     return verdict
 
 
-def _verdict_table(races: Sequence[Race], problems: int, threads: int) -> Table:
+def _verdict_table(races: Sequence[Race], problems: int, ran: str) -> Table:
     theirs, ours = sum(one.theirs_s for one in races), sum(one.ours_s for one in races)
     same = all(one.verdicts[0] == one.verdicts[1] for one in races)
     rows = [
@@ -223,7 +224,7 @@ def _verdict_table(races: Sequence[Race], problems: int, threads: int) -> Table:
             f"The built-in model, {problems} problems of the suite math as a task file that both read; bfloat16, "
             f"greedy, batches of {ROWS} (lm-eval) and up to 128 (quantgate). Margin {MARGIN * 100:g} points at alpha "
             f"{ALPHA:g}; lm-eval has no verdict, so its scores were given to the same test in the same order.",
-            f"lm-eval {version('lm-eval')}, transformers {version('transformers')}. {machine(threads)}",
+            ran,
         ),
     )
 
