@@ -274,7 +274,8 @@ def _pace(
     def theirs() -> None:
         peer.generate_until(requests, disable_tqdm=True)
 
-    ours(), theirs()
+    ours()
+    theirs()
     paces = []
     for _ in range(turns):
         paces.append((_seconds(theirs), _seconds(ours)))
