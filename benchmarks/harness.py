@@ -67,7 +67,7 @@ class Sizes:
 
 
 FULL = Sizes(1319, 64, 5, 4000)
-QUICK = Sizes(400, 64, 3, 1000)
+QUICK = Sizes(60, 16, 1, 200)
 
 
 @dataclass(frozen=True)
