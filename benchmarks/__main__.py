@@ -1,6 +1,7 @@
 """Run all benchmarks of speed, or those named: ``python -m benchmarks sweep``; ``--write`` appends to the page.
 
-``kquants``, ``gguf`` and ``llamacpp`` compare with llama.cpp and need llama-cpp-python: they run when they are named.
+``kquants``, ``gguf`` and ``llamacpp`` compare with llama.cpp and need llama-cpp-python, ``harness`` compares with
+lm-eval and needs that: they run when they are named.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from benchmarks.tables import Table, of_results, section
 
 NAMES = ("engine", "sweep", "forecast", "sandbox", "demo")  # what runs unless something is named
 NAMED = ("kquants",)  # need another program
-TABLED = ("gguf", "llamacpp")  # likewise, with tables of their own
+TABLED = ("gguf", "llamacpp", "harness")  # likewise, with tables of their own
 PEERS = "peers"
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 
@@ -31,7 +32,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="append the tables to docs/BENCHMARKS.md")
     parser.add_argument("--only", action="append", choices=peers.PARTS, help="peers: this part alone (repeatable)")
     parser.add_argument(
-        "--quick", action="store_true", help="peers, gguf, llamacpp: tiny sizes, to try the way; not for the page"
+        "--quick",
+        action="store_true",
+        help="peers, gguf, llamacpp, harness: tiny sizes, to try the way; not for the page",
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="the same: threads of every tool (2)")
     parser.add_argument("--fresh", action="store_true", help="peers: make again what is there")

@@ -105,8 +105,9 @@ class CapabilityConfig(Record):
     cases: int = Field(default=400, ge=1, description="cases at most; the test usually stops earlier")
     suite: str | None = Field(
         default=None,
-        description="your own suite, a JSONL file; or a published one such as gsm8k; left out, the built-in suite of "
-        "that name",
+        description="your own suite, a JSONL file; a published one such as gsm8k; one made for the model or its "
+        "traffic, such as needle; a task of lm-eval, such as lm_eval:arc_easy; left out, the built-in suite "
+        "of that name",
     )
     path: str | None = Field(
         default=None,

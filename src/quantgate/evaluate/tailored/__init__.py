@@ -158,9 +158,9 @@ def fitted(
 ) -> str:
     """A ``text(size, end)`` of ``length`` tokens where there is one near the best, else the longest with fewer.
 
-    ``text`` grows with its size, up to ``most``; ``ends`` are marks that may stand behind its filling, since one
-    more character can be two more tokens. Raises DataError where even the smallest is too long, or the
-    largest falls short by more than a twentieth.
+    ``text`` grows with its size, up to ``most``; ``ends`` are marks that may stand behind its filling, for a character
+    more can be two tokens more. Raises DataError where even the smallest is too long, or the largest falls short by
+    more than a twentieth.
     """
     low, ceiling, best, size, tries = -1, most + 1, "", min(most, 4 * length), 0
     while ceiling - low > 1:
