@@ -66,6 +66,11 @@ class RuntimeConfig(Record):
         exclude_if=lambda batch: batch is None,  # settings without one keep their digest
         description="answers that are decoded together at most; left out, the engine's own number",
     )
+    guard: bool = Field(
+        default=False,
+        exclude_if=lambda guard: not guard,
+        description="of llamacpp: answers are held to the JSON schema that their case states, token by token",
+    )
     compile: bool = Field(
         default=False,
         exclude_if=lambda compile: not compile,
@@ -76,7 +81,9 @@ class RuntimeConfig(Record):
         """What the engine's door is told. Raises UsageError for a setting that the engine does not have."""
         if engine == "openai":
             raise UsageError("runtime: sets engines that run here; what a server does stands in its 'launch' command")
-        own = {"torch": ("batch", "compile"), "llamacpp": ("kv_cache", "draft", "draft_tokens", "batch")}[engine]
+        own = {"torch": ("batch", "compile"), "llamacpp": ("kv_cache", "draft", "draft_tokens", "batch", "guard")}[
+            engine
+        ]
         strange = [name for name in type(self).model_fields if name not in own and self.changes(name)]
         if strange:
             owner = "llamacpp" if engine == "torch" else "torch"

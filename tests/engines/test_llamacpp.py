@@ -167,6 +167,9 @@ def test_a_prompts_schema_holds_its_answer_and_no_other(opened: Any) -> None:
     free, held = engine.generate([asked, asked.model_copy(update={"answer_schema": SCHEMA})])
     assert isinstance(json.loads(held.text)["ok"], bool)
     assert free.text == engine.generate([asked])[0].text != held.text
+    unguarded = opened(guard=False)
+    assert unguarded.generate([asked.model_copy(update={"answer_schema": SCHEMA})])[0].text == free.text
+    assert unguarded.identity.key != engine.identity.key
 
 
 def test_a_schema_without_a_grammar_is_a_failure_of_its_prompt_alone(opened: Any) -> None:

@@ -38,6 +38,9 @@ def compare(
     ] = None,
     draft_tokens: Annotated[int, typer.Option(min=1, max=64, help="Tokens drafted at a time.")] = 8,
     batch: Annotated[int | None, typer.Option(min=1, help="Answers of the variant decoded together, at most.")] = None,
+    guard: Annotated[
+        bool, typer.Option("--guard", help="Hold the variant's answers to the JSON schema of their case (llamacpp).")
+    ] = False,
     compile: Annotated[bool, typer.Option("--compile", help="MLPs and norms of the variant by torch.compile.")] = False,
     each: Annotated[
         bool, typer.Option("--each", help="Judge the variant as it is, with each of these settings, and with all.")
@@ -67,7 +70,8 @@ def compare(
     from quantgate.report.comparisons import show_comparisons
     from quantgate.variant_config import RuntimeConfig
 
-    settings = {"kv_cache": kv_cache, "draft": draft, "draft_tokens": draft_tokens, "batch": batch, "compile": compile}
+    settings = {"kv_cache": kv_cache, "draft": draft, "draft_tokens": draft_tokens, "batch": batch}
+    settings |= {"guard": guard, "compile": compile}
     runtime = parse(RuntimeConfig, settings, where="compare")
     told = {"api_key_env": api_key_env, "concurrency": concurrency, "timeout": timeout}
     endpoints = [

@@ -62,12 +62,14 @@ class LlamaCppEngine:
         seed: int = 0,
         grammar: str = "",
         json_schema: dict[str, Any] | None = None,
+        guard: bool = True,
         draft: GgufArtifact | Path | str | None = None,
         draft_tokens: int = 8,
     ) -> None:
         """``threads`` 0 takes as many as torch does; ``rows`` are decoded together; ``kv_cache`` is the type of cached
         keys and values. ``temperature`` 0 takes the likeliest token; ``grammar`` (GBNF) or ``json_schema`` holds every
-        answer to a form. ``draft`` is a GGUF file of the same tokenizer that proposes ``draft_tokens`` at a time."""
+        answer to a form, ``guard`` each to its prompt's own schema. ``draft`` is a GGUF file of the same tokenizer that
+        proposes ``draft_tokens`` at a time."""
         if not isinstance(artifact, GgufArtifact):
             raise EngineError(f"{artifact.path}: llama.cpp runs GGUF files; name one, or choose the torch engine")
         if kv_cache not in KV_TYPES:
@@ -89,7 +91,7 @@ class LlamaCppEngine:
         self.prefix = bool(artifact.tensors.file.metadata.get("tokenizer.ggml.add_space_prefix", False))
         self.stops = stop_ids(model) | self.loaded.ends()
         self.sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-        self.grammar = grammar_of(grammar, json_schema)
+        self.grammar, self.guard = grammar_of(grammar, json_schema), guard
         self.plain = not self.grammar and temperature == 0
         if not self.plain:
             self._sampler([], self.grammar)  # a grammar that cannot be read is told now
@@ -113,6 +115,7 @@ class LlamaCppEngine:
                 f"threads={self.threads}",
                 f"batch={self.rows}x{BATCH_TOKENS}",
                 f"stops={sorted(self.stops)}",
+                *(["guard=schema"] if self.guard else []),
                 *(self.draft.runtime if self.draft else ()),
                 *features,
             ),
@@ -225,8 +228,9 @@ class LlamaCppEngine:
         return [answers[index] for index in range(len(prompts))]
 
     def _row(self, index: int, ids: list[int], prompt: Prompt) -> Row:
-        """The engine's own grammar holds every answer; a prompt's schema holds its answer where there is none."""
-        grammar = grammar_of("", prompt.answer_schema) if prompt.answer_schema and not self.grammar else self.grammar
+        """The engine's own grammar holds every answer; under ``guard`` a prompt's schema does where there is none."""
+        held = self.guard and prompt.answer_schema and not self.grammar
+        grammar = grammar_of("", prompt.answer_schema) if held else self.grammar
         return Row(index, ids, prompt.max_tokens, stops_of(prompt.stop, self._text), grammar)
 
     def _weigher(self) -> Weigher:
