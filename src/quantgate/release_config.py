@@ -48,6 +48,11 @@ class CalibrationConfig(Record):
     samples: int = Field(default=256, ge=1, description="how many samples")
     max_tokens: int = Field(default=512, ge=8, description="longer samples are cut here, in tokens")
     seed: int = Field(default=0, description="fixes which samples are taken")
+    allow_overlap: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda names: not names,
+        description="suites, or single cases as suite/id, that calibration may hold: a known overlap; any other blocks",
+    )
 
 
 class CapabilityConfig(Record):

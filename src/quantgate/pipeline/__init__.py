@@ -23,10 +23,9 @@ from quantgate.errors import EngineError, RecordError, Stopped
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison, Drift, Evidence
-from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, budgets, probing
+from quantgate.pipeline import auto, budgets, overlaps, probing
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.lock import alone_in
@@ -109,7 +108,7 @@ def _run(this: Run) -> RunReport:
     if recipes or mixed:
         with this.stage("choose the calibration set"):
             chosen = calibration_of(config, model)
-            check_overlap(chosen.turns, [case for group in cases.gate.values() for case in group])
+            overlaps.check(config, chosen.turns, [case for group in cases.gate.values() for case in group], this.out)
     with alone_in(this.out):
         if chosen is not None:
             with this.stage("quantize"):
