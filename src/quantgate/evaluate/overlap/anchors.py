@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,14 +38,16 @@ class Anchors:
     answer: str | None = None
 
 
-def anchors_of(text: str, answer: str | None, tools: Iterable[str] = ()) -> Anchors:
-    """``answer`` is a text, or None where none is known; ``tools`` are names of functions.
+def anchors_of(
+    text: str, answer: str | None, tools: Iterable[str] = (), words: Collection[str] | None = None
+) -> Anchors:
+    """``answer`` is a text, or None where none is known; ``tools`` are names of functions; ``words`` as in ``numbers``.
 
     >>> found = anchors_of("Janets Enten legen 16 Eier.", "Also 18.")
     >>> sorted(found.firm), "janet" in found.names, found.answer
     (['16'], True, '18')
     """
-    firm = numbers(text) | {one.casefold() for one in tools}
+    firm = numbers(text, words) | {one.casefold() for one in tools}
     if JOINED.search(text):
         firm |= {one.casefold() for one in IDENTIFIER.findall(text)}
     names = {one.casefold().removesuffix("s") for one in NAME.findall(text)}
@@ -87,7 +89,7 @@ class Signatures:
         return (self.seen[key] + 0.5) / (self.texts + 1)
 
     def likeness(self, found: Anchors, but: int | None = None) -> Likeness | None:
-        """None when a text shares nothing but names with any case; case ``but`` is left out, as if it were not there."""
+        """None when a text shares nothing but names with any case; case ``but`` is left out."""
         keys = [key for key in _keys(found) if key in self.places]
         if all(key[0] == "@" for key in keys):
             return None

@@ -112,7 +112,7 @@ class Grams:
 
     def _coded(self, text: Sequence[str]) -> NDArray[np.int64]:
         known = self.known
-        return np.fromiter((known.get(word, 0) for word in text), np.int64, len(text))
+        return np.fromiter([known.get(word, 0) for word in text], np.int64, len(text))
 
     def _hashes(self, coded: NDArray[np.int64], n: int) -> tuple[Hashes, NDArray[np.int64]]:
         """Hashes of all windows of ``n`` known words, and where they begin."""

@@ -32,17 +32,17 @@ class Alike:
     jaccard: float  # of the shingles that are no template's
 
 
-def word_codes(text: str) -> Hashes:
-    """One number for each word of a ``normal`` text."""
-    found = words(text)
-    return np.fromiter((zlib.crc32(word.encode()) + 1 for word in found), np.uint64, len(found))
+def word_codes(text: str, found: Sequence[str]) -> Hashes:
+    """One number for each word."""
+    return np.fromiter([zlib.crc32(word.encode()) + 1 for word in found], np.uint64, len(found))
 
 
-def character_codes(text: str) -> Hashes:
+def character_codes(text: str, found: Sequence[str]) -> Hashes:
+    """One number for each character."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64) + np.uint64(1)
 
 
-CODES: dict[str, Callable[[str], Hashes]] = {"words": word_codes, "characters": character_codes}
+CODES: dict[str, Callable[[str, Sequence[str]], Hashes]] = {"words": word_codes, "characters": character_codes}
 
 
 def shingles(codes: Sequence[Hashes]) -> tuple[Hashes, NDArray[np.int64]]:
@@ -65,7 +65,7 @@ class Near:
 
     def __init__(self, kind: str, texts: Sequence[str], suites: Sequence[int], cuts: Sequence[int]) -> None:
         self.kind, self.codes = kind, CODES[kind]
-        hashes, counts = shingles([self.codes(one) for one in texts])
+        hashes, counts = shingles([self.codes(one, words(one)) for one in texts])
         parts = np.split(hashes, np.cumsum(counts)[:-1]) if len(counts) else []
         keys, cases = rows_of(parts)
         mask = template_mask(keys, cases, np.asarray(suites, dtype=np.int64), np.asarray(cuts, dtype=np.int64))
@@ -76,14 +76,15 @@ class Near:
         self.steps = list(zip(a.tolist(), b.tolist(), strict=True))
         self.permutations = (a, b)
         self.lsh = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
+        self.probe = MinHash(num_perm=BANDS * ROWS, scheme=SCHEME)
         wanted = [at for at, one in enumerate(self.sets) if len(one) >= LEAST[kind]]
         rows = self._signatures([self.sets[at] for at in wanted])
         for at, row in zip(wanted, rows, strict=True):
             self.lsh.insert(at, self._minhash(row))
 
-    def alike(self, texts: Sequence[str]) -> list[list[Alike]]:
-        """For every ``normal`` text the cases it is a near duplicate of."""
-        hashes, counts = shingles([self.codes(one) for one in texts])
+    def alike(self, texts: Sequence[str], found_words: Sequence[Sequence[str]]) -> list[list[Alike]]:
+        """For every ``normal`` text, given with its words, the cases it is a near duplicate of."""
+        hashes, counts = shingles([self.codes(*one) for one in zip(texts, found_words, strict=True)])
         kept = ~self.template[_slot(hashes)]
         owners = np.repeat(np.arange(len(texts)), counts)
         sizes = np.bincount(owners[kept], minlength=len(texts))
@@ -92,7 +93,8 @@ class Near:
         rows = self._signatures([parts[at] for at in wanted])
         found: list[list[Alike]] = [[] for _ in texts]
         for at, row in zip(wanted, rows, strict=True):
-            candidates = self.lsh.query(self._minhash(row))
+            self.probe.hashvalues = row  # a MinHash for each text would cost more than the question
+            candidates = self.lsh.query(self.probe)
             if candidates:
                 own = np.unique(parts[at])
                 pairs = (Alike(case, _jaccard(own, self.sets[case])) for case in candidates)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection
 
 DIGITS = re.compile(r"\d+(?:[.,'\u2019\u00a0\u202f ]\d{3}(?!\d))*(?:[.,\u066b]\d+)?")
 LETTERS = re.compile(r"[^\W\d_]+")
@@ -62,8 +63,8 @@ def _table() -> dict[str, str]:
 WORDS = _table()
 
 
-def numbers(text: str) -> frozenset[str]:
-    """The different numbers of a text, 0 and 1 left out: they are everywhere.
+def numbers(text: str, words: Collection[str] | None = None) -> frozenset[str]:
+    """The different numbers of a text, 0 and 1 left out: they are everywhere. ``words`` are its words, if known.
 
     >>> sorted(numbers("Drei Enten, 1.200 Eier zu je 2,50 \u20ac")), sorted(numbers("three ducks, 1,200 eggs, $2.5"))
     (['1200', '2.5', '3'], ['1200', '2.5', '3'])
@@ -71,7 +72,7 @@ def numbers(text: str) -> frozenset[str]:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     found = {plain(one) for one in DIGITS.findall(text)}
-    found |= {WORDS[word] for word in WORDS.keys() & set(LETTERS.findall(text.casefold()))}
+    found |= {WORDS[word] for word in WORDS.keys() & set(LETTERS.findall(text.casefold()) if words is None else words)}
     if not text.isascii():
         found |= {_han(one) for one in HAN.findall(text)}
     return frozenset(found - {"0", "1"})

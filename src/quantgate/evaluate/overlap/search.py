@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,8 +26,22 @@ ENOUGH_WORDS = 8  # of a question that is a case's by itself; shorter ones must 
 COPIED = 0.5  # share of a case's 8-grams from which a conversation holds the case
 CUT_OUT = 0.25  # the same where an N-gram collides as well
 ENOUGH_ANCHORS = 3  # numbers, identifiers and tools that a copy recognised by itself shares with its case
+USUAL = 3000  # cases that are looked up among their own suite's
 KINDS = ("words", "characters")
 ORDER: tuple[Check, ...] = ("exact", "code", "n-gram", "minhash", "signature")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One thing that one sample asks."""
+
+    number: int
+    unit: Unit
+    plain: str
+
+    @cached_property
+    def words(self) -> list[str]:
+        return words(self.plain)
 
 
 @dataclass
@@ -162,7 +177,7 @@ class _Index:
             for shape in item.shapes:
                 self.shapes.setdefault(shape, []).append(at)
         self.suites = ready.suites
-        self.floors = Floors([ready.suites.count(at) for at in range(len(ready.names))])
+        self.floors = Floors([min(USUAL, ready.suites.count(at)) for at in range(len(ready.names))])
         self.bars: dict[int, float] = {}
         self._usual()
         self.bars = {at: self.floors.bar(at) for at in range(len(ready.names))}
@@ -171,31 +186,41 @@ class _Index:
     def look(self, batch: Sequence[Sample], lines: _Lines) -> list[tuple[int, str, _Found]]:
         """Items and sources among ``batch``; what signatures say goes to ``lines``."""
         found = list[tuple[int, str, _Found]]()
-        asked = list[tuple[Sample, Unit, str]]()
+        asked = list[_Asked]()
         for sample in batch:
             found += ((sample.number, text, one) for text, one in self._exact(sample))
-            own = units(sample.turns, self.drop)
-            asked += ((sample, unit, normal(unit.text)) for unit in own)
-            found += ((sample.number, unit.text, one) for unit in own for one in self._code(unit))
-            tools = _tools(sample)
-            best = [(self.signatures.likeness(anchors_of(unit.text, unit.answer, tools)), unit.text) for unit in own]
-            likeliest = max(best, key=lambda one: -99.0 if one[0] is None else one[0].evidence, default=(None, ""))
-            lines.add(sample.number, likeliest[1], likeliest[0])
-        passages = self.grams.passages([words(text) for _, _, text in asked])
-        alike = [near.alike([text for _, _, text in asked]) for near in self.near]
-        for (sample, unit, text), shared, *near in zip(asked, passages, *alike, strict=True):
-            if (at := self.asked.get(text)) is not None:
-                found.append((sample.number, unit.text, _Found(at, "exact", True, 1.0, "the same question")))
-            found += ((sample.number, unit.text, one) for one in self._passages(unit.text, shared))
+            own = [_Asked(sample.number, unit, normal(unit.text)) for unit in units(sample.turns, self.drop)]
+            lines.add(sample.number, *self._likeliest(own, _tools(sample)))
+            asked += own
+        plain, split = [one.plain for one in asked], [one.words for one in asked]
+        passages = self.grams.passages(split)
+        alike = [near.alike(plain, split) for near in self.near]
+        for one, shared, *near in zip(asked, passages, *alike, strict=True):
+            text = one.unit.text
+            told = list(self._code(one.unit))
+            if (at := self.asked.get(one.plain)) is not None:
+                told.append(_Found(at, "exact", True, 1.0, "the same question"))
+            told += self._passages(text, shared)
             for kind, likes in zip(KINDS, near, strict=True):
-                found += ((sample.number, unit.text, one) for one in self._alike(unit.text, kind, likes))
+                told += self._alike(text, kind, likes)
+            found += ((one.number, text, each) for each in told)
         return found
 
+    def _likeliest(self, asked: Sequence[_Asked], tools: Sequence[str]) -> tuple[str, Likeness | None]:
+        """Of all that was asked in one sample, what is likeliest a copy."""
+        best: tuple[str, Likeness | None] = ("", None)
+        for one in asked:
+            like = self.signatures.likeness(anchors_of(one.unit.text, one.unit.answer, tools, one.words))
+            if like is not None and (best[1] is None or like.evidence > best[1].evidence):
+                best = one.unit.text, like
+        return best
+
     def _exact(self, sample: Sample) -> Iterator[tuple[str, _Found]]:
-        turns = [(role, normal(content)) for role, content in sample.turns]
-        for end, turn in enumerate(turns, 1):
-            if turn in self.last_turns and (at := self.whole.get(tuple(turns[:end]))) is not None:
-                yield sample.turns[end - 1][1], _Found(at, "exact", True, 1.0, "the same conversation")
+        for end, (role, content) in enumerate(sample.turns, 1):
+            if role != "assistant" and (role, normal(content)) in self.last_turns:
+                turns = tuple((role, normal(content)) for role, content in sample.turns[:end])
+                if (at := self.whole.get(turns)) is not None:
+                    yield content, _Found(at, "exact", True, 1.0, "the same conversation")
 
     def _code(self, unit: Unit) -> Iterator[_Found]:
         texts = (unit.raw, unit.answer or "", f"{unit.raw}\n{unit.answer or ''}")
@@ -224,17 +249,20 @@ class _Index:
         return _Found(case, check, held and not but, strength, because)
 
     def _usual(self) -> None:
-        """Look every case up among the others of its suite."""
-        shared = self.grams.passages([words(item.plain) for item in self.items])
-        alike = [near.alike([item.plain for item in self.items]) for near in self.near]
-        for at, item in enumerate(self.items):
-            found = list(self._passages(item.text, shared[at]))
-            kinds = ["8-word passages"] * len(found)
-            for kind, likes in zip(KINDS, alike, strict=True):
-                more = list(self._alike(item.text, kind, likes[at]))
-                found, kinds = found + more, kinds + [kind] * len(more)
+        """Look cases up among the others of their suite: all of them, or as many as show what is usual."""
+        places = range(0, len(self.items), max(1, len(self.items) // USUAL))
+        own = [self.items[at] for at in places]
+        split = [words(item.plain) for item in own]
+        alike = [near.alike([item.plain for item in own], split) for near in self.near]
+        for at, item, shared, *near in zip(places, own, self.grams.passages(split), *alike, strict=True):
             suite = self.suites[at]
-            for one, kind in zip(found, kinds, strict=True):
+            told = [("8-word passages", one) for one in self._passages(item.text, shared)]
+            told += [
+                (kind, one)
+                for kind, likes in zip(KINDS, near, strict=True)
+                for one in self._alike(item.text, kind, likes)
+            ]
+            for kind, one in told:
                 if one.item and one.case != at and self.suites[one.case] == suite:
                     self.floors.add(suite, kind, at, one.strength)
             best = self.signatures.likeness(item.anchors, but=at)

@@ -10,6 +10,7 @@ are as alike as old ones.
 from __future__ import annotations
 
 SIGNATURE = "signature"
+ORDINARY = 0.4  # a floor below it is that of a few passages in common, not of a template
 FEW, FEW_SHARE = 2, 0.005  # cases of a suite that may look like a copy of another one
 
 
@@ -41,4 +42,4 @@ class Floors:
     def bar(self, suite: int) -> float:
         """The least strength of a copy by words or characters: half-way from the suite's floor to the same text."""
         found = [floor for (of, check), floor in self.floors.items() if of == suite and check != SIGNATURE]
-        return (1 + max(found)) / 2 if found else 0.0
+        return (1 + max(found)) / 2 if found and max(found) >= ORDINARY else 0.0

@@ -10,11 +10,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from quantgate.evaluate.overlap.numbers import numbers
 from quantgate.evaluate.overlap.texts import normal, words
 
 SAME = 0.8  # of the bits of the text that has fewer
+LONG_WORD, TYPED = 4, 0.8  # letters of a word that can be mistyped and known again; how alike it must then be
 SAME_NUMBERS = 0.75  # of the numbers of the text that has fewer
 
 
@@ -51,6 +53,17 @@ class Weights:
         fewer = min(len(one.numbers), len(other.numbers))
         if fewer and len(one.numbers & other.numbers) < SAME_NUMBERS * fewer:
             return "other numbers"
-        if self._sum(one.words & other.words) < SAME * min(one.bits, other.bits):
-            return "other words where it matters"
-        return ""
+        if self._sum(one.words & other.words) >= SAME * min(one.bits, other.bits):
+            return ""
+        less, more = sorted((one, other), key=lambda text: text.bits)
+        rest = more.words - less.words
+        same = [word for word in less.words if word in more.words or _mistyped(word, rest)]
+        return "" if self._sum(same) >= SAME * less.bits else "other words where it matters"
+
+
+def _mistyped(word: str, others: Iterable[str]) -> bool:
+    """Whether one of ``others`` is ``word`` but for a letter or two."""
+    if len(word) < LONG_WORD:
+        return False
+    near = (one for one in others if one[:1] == word[:1] and abs(len(one) - len(word)) <= 1)
+    return any(SequenceMatcher(None, word, one).ratio() >= TYPED for one in near)
