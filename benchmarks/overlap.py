@@ -1,8 +1,9 @@
 """A hundred thousand lines of traffic against ten thousand cases: time and peak memory, in a process of its own.
 
 Texts are strung together from fragments of one vocabulary with Zipf's frequencies, so passages recur as in real text;
-one line in a hundred is a case, word for word, edited or shuffled. ``python -m benchmarks.overlap '{"samples": ...}'`` is
-the child. The floor is what reading the traffic costs by itself: normal form, words, and one hash of every 5 characters.
+one line in a hundred is a case, word for word, cut or inside something else. The floor is what reading the traffic
+costs by itself: normal form, words, and one hash of every 5 characters. ``python -m benchmarks.overlap '{...}'`` is the
+child.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BeforeValidator, Field, JsonValue, field_validator
 
 from quantgate.decide import Order
+from quantgate.decide.price import Price
 from quantgate.errors import UsageError, hint
 from quantgate.quantize.manifest import EVENTS
 from quantgate.records import Record, parse
@@ -125,6 +126,11 @@ class ReleaseConfig(Record):
         description="the candidates; a bare name such as W4A16 will do. auto: a choice of them, mixtures included"
     )
     judge: JudgeConfig = Field(default=JudgeConfig(), description="the test and its error rate")
+    price: Price | None = Field(
+        default=None,
+        exclude_if=lambda price: price is None,
+        description="what asking costs, for the plan: 2.50/h of the machine, or {prompt: 0.15/M, completion: 0.60/M}",
+    )
     drift_cases: int = Field(
         default=160, ge=0, description="held-out conversations for the drift screen; 0 leaves it out"
     )

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from quantgate.decide.preflight import fewest_cases, refuse_hopeless
+from quantgate.decide.preflight import fewest_cases, likely_cases, refuse_hopeless, short_sentence
 from quantgate.decide.sentences import capability_sentence, chosen_sentence, ledger_sentence, verdict_sentence
 from quantgate.errors import UsageError
 from quantgate.evaluate.evidence import Comparison, Evidence, Gate
@@ -173,6 +173,8 @@ __all__ = [
     "fewest_cases",
     "judge_capability",
     "judge_variant",
+    "likely_cases",
     "pass_alpha",
     "refuse_hopeless",
+    "short_sentence",
 ]

@@ -25,10 +25,11 @@ from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison, Drift, Evidence
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, budgets, overlaps, probing
+from quantgate.pipeline import auto, budgets, overlaps, planning, probing
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.planning import Plan
 from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
@@ -61,6 +62,7 @@ class Run:
     config: ReleaseConfig
     out: Path
     progress: Progress
+    planned: Callable[[Plan], None] = lambda _: None
     stages: list[Stage] = field(default_factory=list)
 
     @contextmanager
@@ -70,17 +72,23 @@ class Run:
         self.stages.append(Stage(name=name, seconds=round(time.monotonic() - began, 3)))
 
 
-def run(config: ReleaseConfig | Path | str, *, out: Path | None = None, progress: Progress | None = None) -> RunReport:
+def run(
+    config: ReleaseConfig | Path | str,
+    *,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    planned: Callable[[Plan], None] | None = None,
+) -> RunReport:
     """Make and judge every variant of ``config``, or of the release.yaml of that path.
 
     Writes report.json, report.html and junit.xml into the release's folder, or into ``out``, in which one run works at
-    a time.
+    a time. ``planned`` is given what it is expected to take, before anything slow; plan.json holds it.
 
     Raises UsageError, ModelError, DataError ... before anything slow; DiskFull and Stopped keep what is finished.
     """
     if not isinstance(config, ReleaseConfig):
         config = load_config(Path(config))
-    this = Run(config, Path(out or config.out), progress or (lambda *_: None))
+    this = Run(config, Path(out or config.out), progress or (lambda *_: None), planned or (lambda _: None))
     try:
         return _run(this)
     except KeyboardInterrupt:
@@ -110,6 +118,9 @@ def _run(this: Run) -> RunReport:
             chosen = calibration_of(config, model)
             overlaps.check(config, chosen.turns, [case for group in cases.gate.values() for case in group], this.out)
     with alone_in(this.out):
+        planned = planning.plan_of(config, cases, model, this.out)
+        planned.save(this.out / planning.FILE)
+        this.planned(planned)
         if chosen is not None:
             with this.stage("quantize"):
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
