@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 from quantgate.calibrate.scan import Rule
 from quantgate.calibrate.slices import CATALOGUE, check_requirement
 from quantgate.decide import Order
+from quantgate.decide.price import Price
 from quantgate.endpoint_config import EndpointConfig
 from quantgate.errors import UsageError, hint
 from quantgate.quantize.manifest import EVENTS
@@ -66,6 +67,12 @@ class CalibrationConfig(Record):
         exclude_if=lambda required: not required,
         description="samples of a slice that there must be, such as {tools: 20, language=de: 10, length>=2048: 5}; "
         f"slices: {', '.join(CATALOGUE)}, tool=..., json=..., language=..., length>=...",
+    )
+
+    allow_overlap: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda names: not names,
+        description="suites, or single cases as suite/id, that calibration may hold: a known overlap; any other blocks",
     )
 
     @field_validator("require")
@@ -228,6 +235,11 @@ class ReleaseConfig(Record):
         description="the candidates; a bare name such as W4A16 will do. auto: a choice of them, mixtures included"
     )
     judge: JudgeConfig = Field(default=JudgeConfig(), description="the test and its error rate")
+    price: Price | None = Field(
+        default=None,
+        exclude_if=lambda price: price is None,
+        description="what asking costs, for the plan: 2.50/h of the machine, or {prompt: 0.15/M, completion: 0.60/M}",
+    )
     drift_cases: int = Field(
         default=160, ge=0, description="held-out conversations that drift is measured on; 0 leaves it out"
     )

@@ -21,10 +21,10 @@ from quantgate.cli.screen import exit_code
 from quantgate.decide import Candidate, decide
 from quantgate.engines.scripted import ScriptedEngine, last
 from quantgate.errors import DataError, Overlap, QuantgateError
+from quantgate.evaluate import overlap
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, compare
 from quantgate.evaluate.evidence import Comparison, Evidence, Gate
-from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case, Message
 from quantgate.records import digest_of
 
@@ -212,7 +212,7 @@ def test_leaks_stop_a_run_before_any_case_is_asked() -> None:
         traffic = [(("user", f"something else {at}"), ("assistant", "yes")) for at in range(30)]
         traffic.insert(rng.randrange(30), (("user", leaked.messages[0].content), ("assistant", "known")))
         with pytest.raises(Overlap) as told:
-            check_overlap(traffic, cases)
+            overlap.refuse(overlap.find([overlap.Sample(at, one) for at, one in enumerate(traffic, 1)], cases))
         assert told.value.exit_code != 0
 
 

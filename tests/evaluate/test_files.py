@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from quantgate.errors import DataError, Overlap, UnknownName
-from quantgate.evaluate.files import check_cases, check_overlap, read_suite
+from quantgate.errors import DataError, UnknownName
+from quantgate.evaluate.files import check_cases, read_suite
 from quantgate.evaluate.suites import Case, Message
 
 GOOD = {"id": "a", "prompt": "Is it open?", "scorer": "exact", "reference": "yes"}
@@ -119,43 +119,3 @@ def test_built_in_suites_pass_the_same_check() -> None:
 
     for name in suites.names():
         check_cases(suites.cases(name, "gate", 20, seed=0), name)
-
-
-@pytest.mark.parametrize(
-    "sample",
-    [
-        (("user", "Is it open?"),),
-        (("user", "Is it open?"), ("assistant", "yes")),
-        (("user", " IS it\topen\uff1f"),),  # a full-width question mark is the same character to NFKC
-        (("user", "Is it open?"), ("assistant", "yes"), ("user", "Until when?"), ("assistant", "six")),
-    ],
-)
-def test_calibration_sample_that_is_a_gate_case_is_refused_with_both_named(tmp_path: Path, sample: Any) -> None:
-    cases = read_suite(write(tmp_path, GOOD | {"id": "b", "prompt": "other"}, GOOD), "support")
-    with pytest.raises(Overlap) as told:
-        check_overlap([(("user", "Hello"),), sample], cases)
-    assert str(told.value).startswith("calibration sample 2 ('")
-    assert str(told.value).endswith(
-        "is also the gate case 'a' of support; a gate must ask what calibration has not seen: "
-        "remove it from one of the two"
-    )
-
-
-@pytest.mark.parametrize(
-    "sample",
-    [
-        (("user", "Is it open today?"),),
-        (("system", "Be brief."), ("user", "Is it open?")),
-        (("user", "Hello"), ("assistant", "Is it open?")),
-    ],
-)
-def test_other_samples_do_not_overlap(tmp_path: Path, sample: Any) -> None:
-    check_overlap([sample], read_suite(write(tmp_path, GOOD), "support"))
-
-
-def test_long_sample_is_shown_by_its_beginning(tmp_path: Path) -> None:
-    text = "word " * 50
-    cases = read_suite(write(tmp_path, GOOD | {"prompt": text}), "support")
-    with pytest.raises(Overlap) as told:
-        check_overlap([(("user", text),)], cases)
-    assert "('" + text[:57] + "...')" in str(told.value)

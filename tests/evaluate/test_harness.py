@@ -21,7 +21,9 @@ from quantgate.models.locate import REFERENCE_FOLDER
 from quantgate.quantize import baseline
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed (quantgate[lm-eval])")
-pytest.importorskip("accelerate", reason="accelerate is not installed (quantgate[servers]): lm-eval runs models with it")
+pytest.importorskip(
+    "accelerate", reason="accelerate is not installed (quantgate[servers]): lm-eval runs models with it"
+)
 GSM8K = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k"
 ROWS = 12
 COMPLETE = {

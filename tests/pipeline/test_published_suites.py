@@ -97,7 +97,7 @@ def test_mixture_without_training_rows_is_refused(sums: Path) -> None:
 def test_worked_example_that_is_also_a_case_is_refused(sums: Path) -> None:
     rows = (sums / "test.jsonl").read_text().splitlines()
     write_rows(sums / "train.jsonl", [json.loads(row) for row in rows[:40]])
-    with pytest.raises(Overlap, match="is also the gate case"):
+    with pytest.raises(Overlap, match="calibration overlaps with the gate: an example shown with the cases"):
         drawn({"gsm8k": {"path": str(sums), "options": {"shots": 2}}})
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from quantgate import pipeline
 from quantgate.errors import DataError, ModelError, Overlap, Stopped, UnknownName, UsageError
+from quantgate.evaluate.overlap import Overlaps
 from quantgate.pipeline.lock import alone_in
 from quantgate.records import canonical, digest_file
 from quantgate.release_config import load_config
@@ -190,7 +191,21 @@ def test_calibration_sample_that_is_a_gate_case_is_refused(release: Any, tmp_pat
     traffic = tmp_path / "traffic.jsonl"
     traffic.write_text('{"prompt": "hello"}\n{"prompt": "Echo  4", "completion": "x"}\n')
     told = refused(Overlap, release, calibration={"traffic": str(traffic), "samples": 8})
-    assert told.startswith("calibration sample 2 ('Echo 4') is also the gate case 'echo-2' of echo;")
+    assert told.startswith("calibration overlaps with the gate: sample 2 ('Echo 4') is 'echo-2' of echo (the same conv")
+    found = Overlaps.load(tmp_path / "run" / "overlap.json")
+    assert [(pair.sample, pair.case, pair.item) for pair in found.pairs] == [(2, "echo-2", True)]
+    assert str(tmp_path / "run" / "overlap.json") in told
+
+
+def test_overlap_that_is_allowed_by_name_does_not_stop_a_run(release: Any, tmp_path: Path) -> None:
+    traffic = tmp_path / "traffic.jsonl"
+    traffic.write_text('{"prompt": "hello"}\n{"prompt": "Echo  4", "completion": "x"}\n')
+    calibration = {"traffic": str(traffic), "samples": 8, "allow_overlap": ["echo/echo-2"]}
+    report = pipeline.run(load_config(release(calibration=calibration)))
+    assert report.decision.verdicts
+    assert Overlaps.load(tmp_path / "run" / "overlap.json").allowed == 1
+    told = refused(UsageError, release, calibration=calibration | {"allow_overlap": ["eco"]})
+    assert told == "overlap: 'eco' is no suite and no case (suite/id) of this run; mend or remove it"
 
 
 def test_broken_traffic_line_is_told_with_its_number(release: Any, tmp_path: Path) -> None:

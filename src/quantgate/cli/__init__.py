@@ -9,7 +9,21 @@ import sys
 
 import typer
 
-from quantgate.cli import calibrate, compare, demo, drift, export, init, inspect, quantize, repair, report, run, train
+from quantgate.cli import (
+    calibrate,
+    compare,
+    demo,
+    drift,
+    export,
+    init,
+    inspect,
+    overlap,
+    quantize,
+    repair,
+    report,
+    run,
+    train,
+)
 from quantgate.cli.screen import errors
 from quantgate.errors import QuantgateError
 
@@ -29,6 +43,7 @@ app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("repair")(repair.repair)
 app.command("inspect")(inspect.inspect)
+app.command("overlap")(overlap.overlap)
 app.command("report")(report.report)
 app.command("init")(init.init)
 app.add_typer(train.app, name="train")

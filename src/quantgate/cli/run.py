@@ -17,6 +17,9 @@ def run(
         "release.yaml"
     ),
     out: Annotated[Path | None, typer.Option(help="Folder for artifacts, evidence and reports.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what the run needs and takes (cases, tokens, time, price), and exit.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Make every variant, prove or refute it, choose the smallest proven one, write the report.
@@ -24,14 +27,25 @@ def run(
     Resumable: after a crash or Ctrl-C the same command goes on where it stopped.
     """
     from quantgate import pipeline
+    from quantgate.pipeline import planning
     from quantgate.release_config import load_config
+    from quantgate.report.plans import show_plan
     from quantgate.report.terminal import repair_hint, show
 
     settings = load_config(config)
     folder = out or Path(settings.out)
+    if plan:
+        show_plan(planning.plan(settings, folder), console)
+        return
     secrets = secrets_for(settings.endpoints)
     with bars(quiet=quiet) as progress:
-        report = pipeline.run(settings, out=folder, progress=progress, secrets=secrets)
+        report = pipeline.run(
+            settings,
+            out=folder,
+            progress=progress,
+            planned=None if quiet else lambda told: show_plan(told, console),
+            secrets=secrets,
+        )
     show(report, console)
     if hint := repair_hint(report, config, out):
         console.print(hint)

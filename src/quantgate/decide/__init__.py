@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from quantgate.decide.preflight import fewest_cases, refuse_hopeless
+from quantgate.decide.preflight import fewest_cases, likely_cases, refuse_hopeless, short_sentence
 from quantgate.decide.sentences import (
     capability_sentence,
     chosen_sentence,
@@ -237,6 +237,8 @@ __all__ = [
     "fewest_cases",
     "judge_capability",
     "judge_variant",
+    "likely_cases",
     "pass_alpha",
     "refuse_hopeless",
+    "short_sentence",
 ]

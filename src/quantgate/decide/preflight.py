@@ -15,6 +15,29 @@ def fewest_cases(gate: Gate) -> int:
     return plan.fewest_cases(gate.margin, test=gate.test, alpha=gate.pass_alpha, relative=gate.relative, baseline=1.0)
 
 
+def likely_cases(gate: Gate, flip_rate: float, baseline: float = 1.0) -> int | None:
+    """Cases after which ``gate`` is likely to pass a variant that loses nothing; None when no number is enough."""
+    return plan.likely_cases(
+        flip_rate,
+        gate.margin,
+        test=gate.test,
+        alpha=gate.pass_alpha,
+        relative=gate.relative,
+        baseline=baseline,
+    )
+
+
+def short_sentence(gate: Gate, available: int, flip_rate: float, likely: int | None) -> str:
+    """What to expect of a gate that has fewer cases than it is likely to need; nothing where it has enough."""
+    if likely is not None and likely <= available:
+        return ""
+    need = "no number of cases decides" if likely is None else f"about {likely} cases are likely to be needed"
+    return (
+        f"{gate.capability}: a margin of {margin_of(gate)} at alpha {percent(gate.pass_alpha)} and "
+        f"{percent(flip_rate)} of answers flipping: {need}, the suite has {available}; it may stay undecided"
+    )
+
+
 def refuse_hopeless(gates: Sequence[Gate], available: Mapping[str, int]) -> None:
     """Raises UsageError, with the figures, when a capability has fewer cases than a pass needs at the very least."""
     hopeless = [(gate, need) for gate in gates if (need := fewest_cases(gate)) > available[gate.capability]]

@@ -15,7 +15,7 @@ from typing import Any
 
 from quantgate import plugins
 from quantgate.calibrate import Turns, json_lines
-from quantgate.errors import DataError, Overlap, UnknownName
+from quantgate.errors import DataError, UnknownName
 from quantgate.evaluate import scorers
 from quantgate.evaluate.scorers import Unscored
 from quantgate.evaluate.suites import Case
@@ -72,24 +72,6 @@ def check_cases(cases: Sequence[Case], where: str) -> None:
                 what = f"id '{first}' occurs twice" if kind == "id" else f"'{first}' and '{second}' ask the same"
                 raise DataError(f"{where}: {what} (cases {seen[key] + 1} and {index + 1}); keep one of them")
             seen[key] = index
-
-
-def check_overlap(calibration: Sequence[Turns], cases: Sequence[Case]) -> None:
-    """Raises Overlap when calibration saw what a gate case asks, also as an earlier turn of a longer conversation.
-
-    Prompts are compared whole, without regard to capitals, white space and forms of the same character (NFKC).
-    """
-    asked = {prompt_key(case): case for case in cases}
-    for index, turns in enumerate(calibration):
-        for end in range(1, len(turns) + 1):
-            case = asked.get(_key(turns[:end])) if turns[end - 1][0] != "assistant" else None
-            if case is not None:
-                shown = " ".join(turns[end - 1][1].split())
-                shown = shown if len(shown) <= 60 else shown[:57] + "..."
-                raise Overlap(
-                    f"calibration sample {index + 1} ('{shown}') is also the gate case '{case.id}' of {case.suite}; "
-                    "a gate must ask what calibration has not seen: remove it from one of the two"
-                )
 
 
 def prompt_key(case: Case) -> str:

@@ -24,15 +24,15 @@ from quantgate.evaluate import scorers
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison, Evidence, NoiseFloor, Pace
-from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.noise import noise_floor, pace_of
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, budgets, probing
+from quantgate.pipeline import auto, budgets, overlaps, planning, probing
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.drifting import drift_in, screened
 from quantgate.pipeline.endpoints import Served, check_keys, served
 from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.planning import Plan
 from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for, runtime_of
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
@@ -65,6 +65,7 @@ class Run:
     config: ReleaseConfig
     out: Path
     progress: Progress
+    planned: Callable[[Plan], None] = lambda _: None
     stages: list[Stage] = field(default_factory=list)
     paces: dict[str, Pace] = field(default_factory=dict)  # of the variants' engines
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)  # keys of servers, by the variables' names
@@ -83,18 +84,21 @@ def run(
     *,
     out: Path | None = None,
     progress: Progress | None = None,
+    planned: Callable[[Plan], None] | None = None,
     secrets: Mapping[str, str] = {},
 ) -> RunReport:
     """Make and judge every variant of ``config``, or of the release.yaml of that path.
 
     Writes report.json, report.html and junit.xml into the release's folder, or into ``out``, in which one run works at
-    a time. ``secrets`` are the keys of servers, by the variables that the configuration names.
+    a time. ``planned`` is given what it is expected to take, before anything slow; plan.json holds it. ``secrets`` are
+    the keys of servers, by the variables that the configuration names.
 
     Raises UsageError, ModelError, DataError ... before anything slow; DiskFull and Stopped keep what is finished.
     """
     if not isinstance(config, ReleaseConfig):
         config = load_config(Path(config))
-    this = Run(config, Path(out or config.out), progress or (lambda *_: None), secrets=secrets)
+    tell, told = progress or (lambda *_: None), planned or (lambda _: None)
+    this = Run(config, Path(out or config.out), tell, told, secrets=secrets)
     check_keys(config.endpoints, secrets)
     try:
         with this.servers, this.server:
@@ -124,8 +128,11 @@ def _run(this: Run) -> RunReport:
     if recipes or mixed:
         with this.stage("choose the calibration set"):
             chosen = calibration_of(config, model, lambda what, done, total: this.progress(what, done, total, ""))
-            check_overlap(chosen.turns, [case for group in cases.gate.values() for case in group])
+            overlaps.check(config, chosen.turns, [case for group in cases.gate.values() for case in group], this.out)
     with alone_in(this.out):
+        planned = planning.plan_of(config, cases, model, this.out)
+        planned.save(this.out / planning.FILE)
+        this.planned(planned)
         if chosen is not None:
             with this.stage("quantize"):
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from quantgate.calibrate import Turns
 from quantgate.errors import UsageError
-from quantgate.evaluate import published, suites
+from quantgate.evaluate import overlap, published, suites
 from quantgate.evaluate.compare import visiting_order
 from quantgate.evaluate.evidence import Gate
-from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case
 from quantgate.release_config import CapabilityConfig, ReleaseConfig
 
@@ -33,7 +32,7 @@ def cases_for(name: str, suite: str, wanted: CapabilityConfig, seed: int) -> lis
         raise UsageError(f"capabilities: {name}: 'hard' is for built-in suites; {suite} has no harder cases")
     found = published.load(suite, _path(wanted), wanted.options, seed=seed)
     bare = [case.model_copy(update={"messages": case.messages[2 * len(found.shots) :]}) for case in found.cases]
-    check_overlap(found.shots, bare)
+    overlap.refuse(overlap.find([overlap.Sample(0, one) for one in found.shots], bare))
     return published.balanced(visiting_order(found.cases, seed), published.get(suite).guards, wanted.cases)
 
 

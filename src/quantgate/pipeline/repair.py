@@ -21,10 +21,9 @@ from quantgate.evaluate import scorers, suites
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Pairs, Side, Task, compare_all, mean, visiting_order
 from quantgate.evaluate.evidence import Evidence, Gate
-from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, made_suites, probing, published_suites
+from quantgate.pipeline import auto, made_suites, overlaps, probing, published_suites
 from quantgate.pipeline.cases import calibration_of, gate_cases
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.two_models import Progress
@@ -156,7 +155,7 @@ def _repair(bench: Bench) -> Repair:
     fresh = {gate.capability: _fresh(bench, gate) for gate in rules}  # all that can be refused, before anything slow
     decide.refuse_hopeless(rules, {name: len(cases) for name, cases in fresh.items()})
     chosen = calibration_of(bench.config, bench.model)
-    check_overlap(chosen.turns, [case for cases in fresh.values() for case in cases])
+    overlaps.check(bench.config, chosen.turns, [case for cases in fresh.values() for case in cases], bench.out)
     for name in bench.targets:
         probing.tune_cases(bench.config, name, TUNE_CASES)
     base = Side(engine := open_engine(bench.model, baseline(bench.model)), _answers(bench, engine))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from scipy.stats import norm
 
 from quantgate.stats.paired import PairedCounts, exact_p, score_p
 from quantgate.stats.search import LIMIT, smallest
 from quantgate.stats.sequential import Contrast, log_e
+
+SHARES = 100_000  # parts that shares of answers are rounded to
 
 
 def power_cases(
@@ -40,6 +43,36 @@ def fewest_cases(
     floor = 1 if test == "tango" else math.ceil(math.log(alpha) / math.log1p(-margin))
     n = smallest(enough, start=floor)
     return math.ceil(n / baseline) if relative else n
+
+
+def likely_cases(
+    flip_rate: float,
+    margin: float,
+    *,
+    test: str = "eprocess",
+    alpha: float = 0.05,
+    relative: bool = False,
+    baseline: float = 1.0,
+) -> int | None:
+    """Cases after which a variant that loses nothing is proven, when a share ``flip_rate`` of answers flips.
+
+    As many are gained as lost. For tests at a fixed number: with probability 0.80, and never fewer than
+    ``fewest_cases``. For the e-process: where its expected logarithm crosses, which about half of all such runs reach
+    earlier. ``baseline`` is the baseline's score, which ``flip_rate`` must leave room for. None: no number of cases.
+    """
+    scaled = margin * baseline if relative else margin
+    least = fewest_cases(margin, test=test, alpha=alpha, relative=relative, baseline=baseline)
+    if test != "eprocess":
+        return max(least, power_cases(flip_rate, scaled, alpha=alpha))
+    each = min(flip_rate / 2, baseline, 1 - flip_rate / 2)
+    right = min(baseline - each, 1 - 2 * each)
+    shares = {(1.0, 0.0): each, (0.0, 1.0): each, (1.0, 1.0): right, (0.0, 0.0): 1 - 2 * each - right}
+    pairs = Contrast(Counter({pair: round(share * SHARES) for pair, share in shares.items()}))
+
+    def proven(n: int) -> bool:
+        return pairs.log_e(margin, relative=relative, scale=n / SHARES)[0] >= math.log(1 / alpha)
+
+    return smallest(proven, start=least) if proven(LIMIT) else None
 
 
 def needed_cases(

@@ -1,0 +1,52 @@
+"""What a run is expected to take, as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from quantgate.decide.sentences import percent
+from quantgate.report.terminal import plain_table
+
+
+def show_plan(plan: Any, console: Console) -> None:
+    """Print a ``pipeline.planning.Plan``: cases, tokens and time per capability, then the sums and what is short."""
+    columns = ("cases", "fewest", "likely", "flips", "prompt tokens", "answer tokens", "minutes")
+    table = plain_table("plan", columns, "right")
+    for one in plan.capabilities:
+        table.add_row(
+            one.capability,
+            str(one.available),
+            str(one.fewest),
+            Text("-" if one.likely is None else str(one.likely), style="yellow" if one.short else ""),
+            f"{percent(one.flip_rate)}{'*' if one.flips_from == 'assumed' else ''}",
+            f"{one.prompt_tokens:,}",
+            f"{one.answer_tokens:,}",
+            minutes(one.seconds),
+        )
+    console.print(table)
+    console.print(Text(plan_sentence(plan), style="bold"))
+    if any(one.flips_from == "assumed" for one in plan.capabilities):
+        console.print("* assumed: no earlier run in the folder says how many answers flip", style="dim")
+    for one in plan.capabilities:
+        if one.short:
+            console.print(Text(one.short, style="yellow"))
+
+
+def plan_sentence(plan: Any) -> str:
+    """The sums: models, cases, tokens, time and price."""
+    cases = sum(one.asked for one in plan.capabilities)
+    said = (
+        f"{plan.models} models x about {cases} cases: {plan.prompt_tokens:,} prompt tokens, "
+        f"{plan.answer_tokens:,} answer tokens at most"
+    )
+    said += ", time not measured" if plan.seconds is None else f", {minutes(plan.seconds)} min ({plan.seconds_from})"
+    if plan.price is not None:
+        said += f", price {plan.price:.2f}"
+    return said + (f", no price: {plan.price_missing}" if plan.price_missing else "")
+
+
+def minutes(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds / 60:.1f}"
