@@ -12,6 +12,7 @@ Each class with the exit code it stands for, where it is not its parent's:
     |-- FormatError                numbers that a format cannot hold, a group that does not divide
     |-- DataError                  traffic and suite files: a broken line, an empty suite, duplicate ids
     |   `-- Overlap                a calibration sample is also a gate case
+    |-- ComparabilityError         two sides of a comparison were not asked and judged alike
     |-- RecordError                a saved record is broken, foreign, or of another version
     |-- ArtifactError              an artifact is incomplete, or its bytes do not match its manifest
     |-- EngineError                an engine could not answer
@@ -77,6 +78,10 @@ class DataError(QuantgateError):
 
 class Overlap(DataError):
     """A calibration sample is also a gate case."""
+
+
+class ComparabilityError(QuantgateError):
+    """The two sides of a comparison were not asked and judged alike; says every difference with both values."""
 
 
 class RecordError(QuantgateError):

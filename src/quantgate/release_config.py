@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator
 
 from quantgate.decide import Order
 from quantgate.errors import UsageError, hint
+from quantgate.evaluate.lock import Allowed
 from quantgate.quantize.manifest import EVENTS
 from quantgate.records import Record, parse
 from quantgate.variant_config import AUTO, VariantConfig
@@ -120,6 +121,12 @@ class ReleaseConfig(Record):
         description="the candidates; a bare name such as W4A16 will do. auto: a choice of them, mixtures included"
     )
     judge: JudgeConfig = Field(default=JudgeConfig(), description="the test and its error rate")
+    allow: tuple[Allowed, ...] = Field(
+        default=(),
+        exclude_if=lambda allow: not allow,
+        description="what variants and baseline may not have in common, such as [tokenizer, template]; everything else "
+        "that differs refuses the comparison",
+    )
     drift_cases: int = Field(
         default=160, ge=0, description="held-out conversations for the drift screen; 0 leaves it out"
     )

@@ -27,6 +27,10 @@ def compare(
         str | None, typer.Option(help="A smaller GGUF file of the same tokenizer that drafts tokens for llama.cpp.")
     ] = None,
     draft_tokens: Annotated[int, typer.Option(min=1, max=64, help="Tokens drafted at a time.")] = 8,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="What the two may not have in common, such as tokenizer; may be repeated."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for answers and the result.")] = Path("runs/compare"),
     quiet: Quiet = False,
 ) -> None:
@@ -50,6 +54,7 @@ def compare(
             seed=seed,
             engine=engine,
             runtime=None if runtime == RuntimeConfig() else runtime,
+            allow=allow or (),
             out=out,
             progress=progress,
         )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
 from quantgate.engines._greedy import Decoder
 from quantgate.engines._linears import Rounded, build
-from quantgate.engines._prompts import read
+from quantgate.engines._prompts import leading, read
 from quantgate.engines._tables import build_table, coded_paths
 from quantgate.errors import EngineError, UnknownName
 from quantgate.models import OpenedModel
@@ -69,10 +69,14 @@ class TorchEngine:
                 f"threads={torch.get_num_threads()}",  # sums are split among threads
                 f"torch={torch.__version__}",
                 f"transformers={transformers.__version__}",
-                f"stops={sorted(self.stops)}",
                 f"batch={BATCH_ROWS}x{BATCH_TOKENS}/{self.decoder.slice_tokens}",
             ),
+            config=model.config_digest,
+            bos=leading(self.encode, model),
+            stops=tuple(sorted(self.stops)),
         )
+        model.unchanged()  # what the digests say is what was loaded
+        artifact.unchanged()
 
     def _swap(self, artifact: Artifact, kernels: str, paths: dict[str, str]) -> tuple[KernelPath, ...]:
         """Put a module that computes from codes in the place of every quantized linear; tell what runs."""

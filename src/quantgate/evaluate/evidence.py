@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
+from quantgate.evaluate.lock import Lock
 from quantgate.records import Record
 from quantgate.stats import Finding
 
@@ -103,3 +106,4 @@ class Evidence(Record):
     comparisons: tuple[Comparison, ...]
     drift: Drift | None
     no_drift: str = ""  # why there is none
+    lock: Lock | None = Field(default=None, exclude_if=lambda lock: lock is None)  # what both sides have in common

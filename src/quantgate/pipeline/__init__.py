@@ -24,6 +24,7 @@ from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison, Drift, Evidence
 from quantgate.evaluate.files import check_overlap
+from quantgate.evaluate.lock import comparable
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline import auto, budgets, probing
@@ -184,6 +185,7 @@ def _evaluate(this: Run, model: OpenedModel, artifacts: Sequence[Artifact], case
     for index, artifact in enumerate(artifacts):
         named = artifact.name
         engine, proof = engine_for(model, artifact, engines.get(named, TORCH), this.out, runtimes.get(named))
+        locked = comparable(base.engine.identity, engine.identity, cases.gate, allow=this.config.allow)
         side = _side(engine, this.out)
         done = total // len(artifacts) * index
         comparisons = _compare_all(this, base, side, cases, artifact.name, (done, total))
@@ -199,6 +201,7 @@ def _evaluate(this: Run, model: OpenedModel, artifacts: Sequence[Artifact], case
                 comparisons=tuple(comparisons),
                 drift=drift,
                 no_drift=no_drift,
+                lock=locked,
             )
         )
     return found

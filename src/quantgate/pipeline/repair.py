@@ -22,6 +22,7 @@ from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Pairs, Side, Task, compare_all, mean, visiting_order
 from quantgate.evaluate.evidence import Evidence, Gate
 from quantgate.evaluate.files import check_overlap
+from quantgate.evaluate.lock import Terms, agreed, comparable, terms_of
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline import auto, probing
@@ -159,6 +160,7 @@ def _repair(bench: Bench) -> Repair:
     for name in bench.targets:
         probing.tune_cases(bench.config, name, TUNE_CASES)
     base = Side(engine := open_engine(bench.model, baseline(bench.model)), _answers(bench, engine))
+    _as_the_run(bench, terms_of(engine.identity, fresh))
     found = probing.probe(bench.config, bench.model, bench.sources, base, bench.out, bench.progress)
     trials = list[Trial]()
     for choice, foreseen in _mixtures(bench, found):
@@ -177,6 +179,14 @@ def _repair(bench: Bench) -> Repair:
     result = _record(bench, found, choice, made, trials, evidence)
     _write(bench, result, made)
     return result
+
+
+def _as_the_run(bench: Bench, now: Terms) -> None:
+    """Raises ComparabilityError when the run was judged on other terms: its failure would not be this one."""
+    recorded = [one.lock for one in bench.report.evidence if one.variant == bench.name]
+    for one in recorded:
+        if one is not None:
+            agreed(one.baseline, now, since=True)
 
 
 def _answers(bench: Bench, engine: Engine) -> Answers:
@@ -267,6 +277,7 @@ def _gate(
     def tell(done: int, available: int, undecided: list[str]) -> None:
         bench.progress("evaluate", done, available, ", ".join(undecided))
 
+    locked = comparable(base.engine.identity, side.engine.identity, fresh, allow=bench.config.allow)
     rows = compare_all([Task(gate, fresh[gate.capability]) for gate in rules], base, side, progress=tell)
     return Evidence(
         variant=made.name,
@@ -278,6 +289,7 @@ def _gate(
         comparisons=tuple(rows),
         drift=None,
         no_drift="a repair is not screened, it is judged",
+        lock=locked,
     )
 
 

@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from quantgate import decide
 from quantgate.errors import Stopped, UsageError
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison
+from quantgate.evaluate.lock import Lock, comparable
 from quantgate.models import OpenedModel, open_model
 from quantgate.models.locate import locate
 from quantgate.pipeline.cases import Cases, cases_of
@@ -34,6 +37,7 @@ class CompareResult(Record):
     variant: str
     comparisons: tuple[Comparison, ...]
     verdicts: tuple[decide.CapabilityVerdict, ...]
+    lock: Lock | None = Field(default=None, exclude_if=lambda lock: lock is None)  # what both sides have in common
 
 
 def compare_models(
@@ -47,24 +51,27 @@ def compare_models(
     seed: int = 0,
     engine: str = TORCH,
     runtime: RuntimeConfig | None = None,
+    allow: Sequence[str] = (),
     out: Path = Path("runs/compare"),
     progress: Progress | None = None,
 ) -> CompareResult:
     """Ask two models the same cases; ``suite`` names capabilities or JSONL files, ``variant`` a model or an artifact.
 
     ``engine`` "llamacpp" runs a GGUF file in llama.cpp, once it is proven, as ``runtime`` sets it. Every suite is
-    judged at ``alpha`` on its own; ``out`` keeps the answers, so a stopped comparison goes on. Raises UsageError,
-    DataError and ModelError before anything slow, Stopped on Ctrl-C.
+    judged at ``alpha`` on its own, and both sides must be asked alike but for what ``allow`` names; ``out`` keeps the answers, so a stopped comparison goes on. Raises UsageError,
+    DataError, ModelError and ComparabilityError before anything slow, Stopped on Ctrl-C.
     """
     found = _cases(suite, {"margin": margin, "cases": cases}, {"alpha": alpha, "seed": seed})
     try:
         with alone_in(out):
-            comparisons = _compare(baseline, variant, found, (engine, runtime), out, progress)
+            comparisons, locked = _compare(baseline, variant, found, (engine, runtime), allow, out, progress)
     except KeyboardInterrupt:
         sentence = f"stopped; the answers so far are kept in {out}, and the same command goes on from there"
         raise Stopped(sentence) from None
     verdicts = tuple(decide.judge_capability(one.gate, one) for one in comparisons)
-    result = CompareResult(baseline=baseline, variant=variant, comparisons=tuple(comparisons), verdicts=verdicts)
+    result = CompareResult(
+        baseline=baseline, variant=variant, comparisons=tuple(comparisons), verdicts=verdicts, lock=locked
+    )
     result.save(out / "compare.json")
     return result
 
@@ -88,24 +95,31 @@ def _compare(
     variant: str,
     found: Cases,
     engine: tuple[str, RuntimeConfig | None],
+    allow: Sequence[str],
     out: Path,
     progress: Progress | None,
-) -> list[Comparison]:
+) -> tuple[list[Comparison], Lock]:
     from quantgate.quantize import baseline as as_baseline
 
     model = open_model(baseline)
     check_drafts(model, [engine[1]])
     other_model, artifact = _open_variant(variant, model)
-    sides = []
-    for opened, what, (name, runtime) in ((model, as_baseline(model), (TORCH, None)), (other_model, artifact, engine)):
-        opened_engine, _ = engine_for(opened, what, name, out, runtime)
-        sides.append(Side(opened_engine, Answers(out / "answers", opened_engine.identity)))
+    engines = [
+        engine_for(opened, what, name, out, runtime)[0]
+        for opened, what, (name, runtime) in (
+            (model, as_baseline(model), (TORCH, None)),
+            (other_model, artifact, engine),
+        )
+    ]
+    locked = comparable(engines[0].identity, engines[1].identity, found.gate, allow=allow)
+    sides = [Side(one, Answers(out / "answers", one.identity)) for one in engines]
 
     def tell(done: int, available: int, undecided: list[str]) -> None:
         if progress:
             progress("comparing", done, available, ", ".join(undecided))
 
-    return compare_all([Task(gate, found.gate[gate.capability]) for gate in found.gates], *sides, progress=tell)
+    tasks = [Task(gate, found.gate[gate.capability]) for gate in found.gates]
+    return compare_all(tasks, *sides, progress=tell), locked
 
 
 def _open_variant(ref: str, model: OpenedModel) -> tuple[OpenedModel, Artifact]:

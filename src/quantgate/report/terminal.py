@@ -14,6 +14,7 @@ from rich.text import Text
 from quantgate.decide import CapabilityVerdict, VariantVerdict
 from quantgate.decide.sentences import percent
 from quantgate.evaluate.evidence import Comparison, Evidence
+from quantgate.evaluate.lock import Lock
 from quantgate.report import RunReport
 from quantgate.report.html import traps
 
@@ -48,11 +49,19 @@ def show(report: RunReport, console: Console) -> None:
     for verdict in report.decision.verdicts:
         mark, style = MARKS[verdict.verdict]
         console.print(Text.assemble((f"{mark:<5}", style), (f" {verdict.variant}: ", "bold"), verdict.sentence))
+    for one in report.evidence:
+        show_accepted(one.lock, console, f"{one.variant}: ")
     for trap in traps(report):
         console.print(Text(f"\n{trap_sentence(trap)}", style="italic"))
     console.print()
     console.print(Text(report.decision.sentence, style="bold green" if report.decision.chosen else "bold yellow"))
     console.print(Text(spent(report), style="dim"))
+
+
+def show_accepted(lock: Lock | None, console: Console, prefix: str = "") -> None:
+    """What the two sides do not have in common, because the user said that they need not."""
+    for one in lock.accepted if lock else ():
+        console.print(Text(f"{prefix}compared although they differ, as allowed: {one}", style="yellow"))
 
 
 def trap_sentence(trap: dict[str, Any]) -> str:
@@ -156,3 +165,4 @@ def show_comparisons(result: Any, console: Console) -> None:
     console.print(table)
     for verdict in result.verdicts:
         console.print(verdict.sentence)
+    show_accepted(result.lock, console)
