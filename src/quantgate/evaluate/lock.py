@@ -2,8 +2,8 @@
 
 Two answers are a pair only if the question was the same: chat template, tokenizer, first tokens, sampling, what ends an
 answer, its budget, the cases, the scorers and the sandbox they ran in. A difference refuses the comparison, field by
-field with both values, unless the user accepts that field (``allow``); what is accepted stays in the evidence. Where two
-machines may only differ in the last bits of a sum (threads, batches), it is noted and not locked.
+field with both values, unless the user accepts that field (``allow``); what is accepted stays in the evidence. Where
+two machines may only differ in the last bits of a sum (threads, batches), it is noted and not locked.
 """
 
 from __future__ import annotations

@@ -58,8 +58,9 @@ def compare_models(
     """Ask two models the same cases; ``suite`` names capabilities or JSONL files, ``variant`` a model or an artifact.
 
     ``engine`` "llamacpp" runs a GGUF file in llama.cpp, once it is proven, as ``runtime`` sets it. Every suite is
-    judged at ``alpha`` on its own, and both sides must be asked alike but for what ``allow`` names; ``out`` keeps the answers, so a stopped comparison goes on. Raises UsageError,
-    DataError, ModelError and ComparabilityError before anything slow, Stopped on Ctrl-C.
+    judged at ``alpha`` on its own, and both sides must be asked alike but for what ``allow`` names. ``out`` keeps the
+    answers, so a stopped comparison goes on. Raises UsageError, DataError, ModelError and ComparabilityError before
+    anything slow, Stopped on Ctrl-C.
     """
     found = _cases(suite, {"margin": margin, "cases": cases}, {"alpha": alpha, "seed": seed})
     try:
