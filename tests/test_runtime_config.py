@@ -37,7 +37,14 @@ def test_a_configuration_without_a_runtime_keeps_its_digest(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("variant", "sentence"),
     [
-        ({"scheme": "W4A16", "runtime": {}}, r"'runtime' sets llama.cpp; write engine: llamacpp beside it"),
+        (
+            {"scheme": "W4A16", "runtime": {"kv_cache": "q8_0"}},
+            r"'kv_cache' is a setting of engine llamacpp; choose it",
+        ),
+        (
+            {"scheme": "Q4_K_M", "engine": "llamacpp", "runtime": {"compile": True}},
+            r"'compile' is a setting of engine torch",
+        ),
         (
             {"scheme": "Q4_K_M", "engine": "llamacpp", "kv_cache": "int8"},
             r"no KV cache in int8; write runtime: \{kv_cache",

@@ -90,6 +90,12 @@ class JudgeConfig(Record):
         default="e-bonferroni", description="how many variants are corrected for; see the page on verdicts"
     )
     seed: int = Field(default=0, description="fixes which cases are asked, and in which order")
+    noise: int = Field(
+        default=50,
+        ge=0,
+        description="cases of every capability that the baseline is asked twice, in other batches: how often it "
+        "contradicts itself stands beside every result; 0 leaves it out",
+    )
     ledger: dict[str, int] = Field(
         default={},
         description="lines of the ledger that a variant may have and still be chosen, by event, such as "

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
+from quantgate.errors import UsageError
 from quantgate.formats import scheme_names
 from quantgate.formats.schemes import BLOCK_SCHEMES
 from quantgate.models.families import ROTATABLE
@@ -47,15 +48,47 @@ Milliseconds = Annotated[float, BeforeValidator(_milliseconds)]
 
 
 class RuntimeConfig(Record):
-    """How llama.cpp runs a variant; evidence is taken with exactly these settings."""
+    """The stack that runs a variant, as it will ship; evidence is taken with exactly these settings."""
 
     kv_cache: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"] = Field(
-        default="f16", description="the type that keys and values are cached in"
+        default="f16", description="of llamacpp: the type that keys and values are cached in"
     )
     draft: str | None = Field(
-        default=None, description="a smaller GGUF file of the same tokenizer: it drafts tokens that the variant judges"
+        default=None,
+        description="of llamacpp: a smaller GGUF file of the same tokenizer, which drafts tokens that the variant "
+        "judges",
     )
-    draft_tokens: int = Field(default=8, ge=1, le=64, description="how many tokens are drafted at a time")
+    draft_tokens: int = Field(default=8, ge=1, le=64, description="of llamacpp: how many tokens are drafted at a time")
+    batch: int | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=lambda batch: batch is None,  # settings without one keep their digest
+        description="answers that are decoded together at most; left out, the engine's own number",
+    )
+    compile: bool = Field(
+        default=False,
+        exclude_if=lambda compile: not compile,
+        description="of torch: MLPs and norms go through torch.compile",
+    )
+
+    def settings(self, engine: str) -> dict[str, Any]:
+        """What the engine's door is told. Raises UsageError for a setting that the engine does not have."""
+        own = {"torch": ("batch", "compile"), "llamacpp": ("kv_cache", "draft", "draft_tokens", "batch")}[engine]
+        strange = [name for name in type(self).model_fields if name not in own and self.changes(name)]
+        if strange:
+            owner = "llamacpp" if engine == "torch" else "torch"
+            raise UsageError(f"runtime: '{strange[0]}' is a setting of engine {owner}; choose it, or leave this out")
+        told = {name: getattr(self, name) for name in own if name != "batch"}
+        return told | ({} if self.batch is None else {"rows": self.batch})
+
+    def changes(self, name: str) -> bool:
+        """Whether a setting is not what it is when nothing is said."""
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not what they are when nothing is said, by name, in order."""
+        return {name: getattr(self, name) for name in type(self).model_fields if self.changes(name)}
 
 
 PLAIN_SCHEMES = tuple(name for name in scheme_names() if name not in BLOCK_SCHEMES)
@@ -127,7 +160,7 @@ class VariantConfig(Record):
     runtime: RuntimeConfig | None = Field(
         default=None,
         exclude_if=lambda runtime: runtime is None,  # a configuration without one keeps its digest
-        description="settings of engine llamacpp, such as {kv_cache: q8_0, draft: small.gguf}",
+        description="settings of the engine, such as {kv_cache: q8_0, draft: small.gguf} or {batch: 8}",
     )
 
     @model_validator(mode="after")
@@ -146,8 +179,11 @@ class VariantConfig(Record):
                 "engine llamacpp runs GGUF files; name a scheme such as Q4_K_M, or a .gguf file under 'artifact', or "
                 "leave 'engine' out"
             )
-        if self.runtime is not None and self.engine != "llamacpp":
-            raise ValueError("'runtime' sets llama.cpp; write engine: llamacpp beside it, or leave it out")
+        if self.runtime is not None:
+            try:
+                self.runtime.settings(self.engine)
+            except UsageError as refused:
+                raise ValueError(str(refused)) from None
         if self.engine == "llamacpp" and self.kv_cache:
             raise ValueError(
                 f"llama.cpp has no KV cache in {self.kv_cache}; write runtime: {{kv_cache: q8_0}}, "

@@ -125,7 +125,7 @@ def test_a_run_with_a_swapped_baseline_asks_it_and_its_variants_anew(release: An
     keys = {one.evidence[0].engine for one in (first, second)} | {
         one.evidence[0].baseline_engine for one in (first, second)
     }
-    assert journals == {key[7:39] for key in keys} and len(keys) == 4
+    assert journals >= {key[7:39] for key in keys} and len(keys) == 4
 
 
 def test_drift_is_kept_under_both_sides_weights(release: Any, folder: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_draft_of_another_tokenizer_is_refused_before_anything_is_made(release
 
 
 def test_settings_of_llama_cpp_need_it(place: Path, files: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"settings of llama.cpp; add --engine llamacpp"):
+    with pytest.raises(UsageError, match=r"is a setting of engine llamacpp; choose it"):
         compare_models(str(place / "model"), str(files["file"]), [str(place / "echo.jsonl")], margin=0.2,
                        runtime=RuntimeConfig(kv_cache="q8_0"), out=tmp_path / "o")  # fmt: skip
 

@@ -40,7 +40,7 @@ def test_a_copy_of_the_model_passes(place: Path, tmp_path: Path) -> None:
     )
     assert [(one.capability, one.verdict) for one in result.verdicts] == [("echo", "pass"), ("count", "pass")]
     assert CompareResult.load(tmp_path / "out" / "compare.json") == result
-    assert len(list((tmp_path / "out" / "answers").iterdir())) == 1  # the same bytes are the same model
+    assert len(list((tmp_path / "out" / "answers").iterdir())) == 2  # the same bytes are the same model, asked again
 
 
 def test_an_artifact_is_compared_with_the_model_it_was_made_from(place: Path, broken: Path, tmp_path: Path) -> None:
@@ -60,7 +60,9 @@ def test_stopped_comparison_goes_on_to_the_same_result(place: Path, broken: Path
     assert not (tmp_path / "stopped" / "compare.json").exists()
     resumed = compare_models(*wanted, margin=0.2, out=tmp_path / "stopped")
     whole = compare_models(*wanted, margin=0.2, out=tmp_path / "whole")
-    assert canonical(resumed.body()) == canonical(whole.body())
+    assert resumed.pace is not None and whole.pace is not None
+    same = [one.model_copy(update={"pace": None}).body() for one in (resumed, whole)]  # clocks never agree
+    assert canonical(same[0]) == canonical(same[1])
 
 
 def test_comparison_that_cannot_pass_is_refused_before_a_model_is_opened(place: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from quantgate import stats
 from quantgate.decide import Candidate, decide
-from quantgate.evaluate.evidence import Comparison, Drift, Evidence, Flip, Gate, SliceResult
+from quantgate.evaluate.evidence import Comparison, Drift, Evidence, Flip, Gate, NoiseFloor, Pace, SliceResult
 from quantgate.report import Environment, RunReport, Stage, VariantSummary
 
 
@@ -62,6 +62,7 @@ def evidence(name: str, lost: int, ratio: float) -> Evidence:
         kernels=("6 linears of 256 x 256: int4 packed kernel",),
         comparisons=(comparison("math", 0), comparison("json_tools", lost)),
         drift=drift,
+        runtime=("engine=llamacpp", "kv_cache=q8_0"),
     )
 
 
@@ -94,6 +95,11 @@ def report() -> RunReport:
         variants=summaries,
         evidence=tuple(found),
         decision=decide(gates, candidates, found, alpha=0.05, order="e-bonferroni"),
+        noise=tuple(
+            NoiseFloor(capability=one.capability, n=50, flips=1, differ=2, low=0.0005, high=0.1065, how="backwards")
+            for one in gates
+        ),
+        paces={"W8A8": Pace(cases=400, tokens=9000, prefill_s=1.0, decode_s=6.0, drafted=4000, accepted=3000)},
         environment=Environment(
             quantgate="0.1.0", python="3.11", torch="2.13", transformers="5", platform="Linux x86_64", cpu="cpu",
             cores=2, gpu=None, date="2026-01-01T00:00:00+00:00",

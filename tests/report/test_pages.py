@@ -115,3 +115,13 @@ def test_the_terminal_table_fits_eighty_columns_and_cuts_nothing(report: RunRepo
 def test_a_saved_report_reads_back_the_same(report: RunReport, tmp_path: Path) -> None:
     path = report.save(tmp_path / "report.json")
     assert RunReport.load(path) == report
+
+
+def test_noise_floor_and_speed_stand_beside_the_results(report: RunReport) -> None:
+    page, told = html_page(report), StringIO()
+    show(report, Console(file=told, width=160))
+    sentence = "of 100 cases asked twice (backwards) 2 flip (2 %, 95 %: 0.2 to 7.0 %), 4 texts differ"
+    for text in (page, told.getvalue()):
+        assert sentence in text and "flips by itself" in text and "1/50" in text
+        assert "1,500 tokens/s" in text and "75 % of 4000 drafted tokens accepted" in text
+        assert "engine=llamacpp, kv_cache=q8_0" in text

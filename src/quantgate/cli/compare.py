@@ -31,18 +31,23 @@ def compare(
         list[str] | None,
         typer.Option(help="What the two may not have in common, such as tokenizer; may be repeated."),
     ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Answers of the variant decoded together, at most.")] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="MLPs and norms of the variant by torch.compile.")] = False,
+    each: Annotated[
+        bool, typer.Option("--each", help="Judge the variant as it is, with each of these settings, and with all.")
+    ] = False,
+    noise: Annotated[int, typer.Option(min=0, help="Cases per suite that the baseline is asked twice.")] = 50,
     out: Annotated[Path, typer.Option(help="Folder for answers and the result.")] = Path("runs/compare"),
     quiet: Quiet = False,
 ) -> None:
     """Ask two models the same cases and say, per suite, whether the second is proven no worse."""
     from quantgate import pipeline
     from quantgate.records import parse
-    from quantgate.report.terminal import show_comparisons
+    from quantgate.report.comparisons import show_comparisons
     from quantgate.variant_config import RuntimeConfig
 
-    runtime = parse(
-        RuntimeConfig, {"kv_cache": kv_cache, "draft": draft, "draft_tokens": draft_tokens}, where="compare"
-    )
+    settings = {"kv_cache": kv_cache, "draft": draft, "draft_tokens": draft_tokens, "batch": batch, "compile": compile}
+    runtime = parse(RuntimeConfig, settings, where="compare")
     with bars(quiet=quiet) as progress:
         result = pipeline.compare_models(
             baseline,
@@ -53,7 +58,9 @@ def compare(
             alpha=alpha,
             seed=seed,
             engine=engine,
-            runtime=None if runtime == RuntimeConfig() else runtime,
+            runtime=runtime if runtime.changed else None,
+            each=each,
+            noise=noise,
             allow=allow or (),
             out=out,
             progress=progress,

@@ -52,6 +52,8 @@ class Completion(Record):
     finish: Literal["stop", "length"]
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    drafted: int = Field(default=0, exclude_if=_nothing)  # tokens that a draft model proposed
+    accepted: int = Field(default=0, exclude_if=_nothing)  # of these, that stood
 
 
 class TokenLogprobs(Record):

@@ -37,6 +37,7 @@ class Tally:
     accepted: int = 0
     passes: int = 0
     close: int = 0
+    by_row: tuple[tuple[int, int], ...] = ()  # of every row: drafted, accepted
 
 
 class Draft:
@@ -90,17 +91,17 @@ class Speculator:
         prefilled = time.perf_counter()
         seen = [len(row.prompt) for row in rows]  # tokens of each row that the draft's cache holds
         running = [at for at, row in enumerate(rows) if goes_on(row, made[at], self.stops)]
-        drafted = accepted = passes = 0
+        drafted, accepted, passes = [0] * len(rows), [0] * len(rows), 0
         while running:
             proposed = self._propose(rows, made, seen, running, choosers)
             stood = self._judge(rows, made, seen, proposed, choosers)
-            drafted, accepted, passes = (
-                drafted + sum(map(len, proposed.values())),
-                accepted + stood,
-                passes + len(running),
-            )
+            for at in running:
+                drafted[at] += len(proposed[at])
+                accepted[at] += stood[at]
+            passes += len(running)
             running = [at for at in running if goes_on(rows[at], made[at], self.stops)]
-        tally = Tally(drafted, accepted, passes, sum(one.close for one in choosers))
+        by_row = tuple(zip(drafted, accepted, strict=True))
+        tally = Tally(sum(drafted), sum(accepted), passes, sum(one.close for one in choosers), by_row)
         return Made(made, prefilled - began, time.perf_counter() - prefilled), tally
 
     def _read(self, rows: Sequence[Row], choosers: Sequence[Chooser]) -> list[list[int]]:
@@ -147,8 +148,8 @@ class Speculator:
         seen: list[int],
         proposed: dict[int, list[int]],
         choosers: Sequence[Chooser],
-    ) -> int:
-        """One pass of the target over all drafts; answers grow, caches forget what fell. Gives how many stood."""
+    ) -> dict[int, int]:
+        """One pass of the target over all drafts; answers grow, caches forget what fell. How many stood, by row."""
         begins = {at: len(rows[at].prompt) + len(made[at]) for at in proposed}
         logits = self.context.decode(
             [
@@ -157,7 +158,7 @@ class Speculator:
                 for place, token in enumerate([made[at][-1], *drafts])
             ]
         )
-        first = total = 0
+        first, found = 0, dict[int, int]()
         for at, drafts in proposed.items():
             stood = 0
             for place, draft in enumerate([*drafts, None]):
@@ -168,10 +169,10 @@ class Speculator:
                 stood += 1
                 if not goes_on(rows[at], made[at], self.stops):
                     break
-            first, total = first + len(drafts) + 1, total + stood
+            first, found[at] = first + len(drafts) + 1, stood
             if stood < len(drafts):
                 self.context.forget(at, begins[at] + stood)
             if begins[at] + stood < seen[at]:
                 seen[at] = begins[at] + stood
                 self.draft.forget(at, seen[at])
-        return total
+        return found

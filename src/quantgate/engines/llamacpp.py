@@ -230,9 +230,10 @@ class LlamaCppEngine:
             close=spent.close + (tally.close if tally else 0),
         )
         shares = done.prefill_s / len(batch), done.decode_s / len(batch)
+        by_row = tally.by_row if tally else ((0, 0),) * len(batch)
         return {
-            row.index: self._completion(made, len(row.prompt), *shares)
-            for row, made in zip(batch, done.made, strict=True)
+            row.index: self._completion(made, len(row.prompt), shares, drafts)
+            for row, made, drafts in zip(batch, done.made, by_row, strict=True)
         }
 
     def _answer(self, context: LlamaContext, batch: Sequence[Row]) -> tuple[Made, Tally | None]:
@@ -256,7 +257,9 @@ class LlamaCppEngine:
         """How one prompt is sampled; its chance depends on the seed and the prompt, not on its place in the batch."""
         return {**self.sampling, "seed": int(digest_of([self.sampling["seed"], prompt])[7:15], 16)}
 
-    def _completion(self, made: list[int], prompt_tokens: int, prefill_s: float, decode_s: float) -> Completion:
+    def _completion(
+        self, made: list[int], prompt_tokens: int, seconds: tuple[float, float], drafts: tuple[int, int]
+    ) -> Completion:
         stopped = bool(made) and made[-1] in self.stops
         body = made[:-1] if stopped else made
         text = b"".join(self.loaded.piece(token) for token in body).decode(errors="replace")
@@ -265,8 +268,10 @@ class LlamaCppEngine:
             tokens=len(body),
             prompt_tokens=prompt_tokens,
             finish="stop" if stopped else "length",
-            prefill_s=prefill_s,
-            decode_s=decode_s,
+            prefill_s=seconds[0],
+            decode_s=seconds[1],
+            drafted=drafts[0],
+            accepted=drafts[1],
         )
 
 

@@ -16,6 +16,7 @@ import transformers
 from torch import Tensor, nn
 
 from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
+from quantgate.engines._compiled import BACKEND, compile_blocks
 from quantgate.engines._greedy import Decoder
 from quantgate.engines._linears import Rounded, build
 from quantgate.engines._prompts import leading, read
@@ -43,8 +44,15 @@ class TorchEngine:
         dtype: str = "bfloat16",
         kernels: str = "auto",
         device: str = "auto",
+        rows: int = BATCH_ROWS,
+        compile: bool = False,
     ) -> None:
-        """``kernels`` "dequantize" decodes every weight on load; ``device`` "auto" takes a GPU where torch sees one."""
+        """``kernels`` "dequantize" decodes every weight on load; ``device`` "auto" takes a GPU where torch sees one.
+
+        At most ``rows`` are decoded together; ``compile`` hands MLPs and norms to torch.compile (see ``_compiled``).
+        """
+        if rows < 1:
+            raise EngineError(f"rows={rows}: a batch has at least 1 row")
         if dtype not in DTYPES:
             raise UnknownName("dtype", dtype, DTYPES)
         if kernels not in KERNELS:
@@ -54,6 +62,8 @@ class TorchEngine:
         self.network, paths = load_with_paths(artifact, self.dtype)
         self.kernels = () if artifact.is_baseline else self._swap(artifact, kernels, paths)
         self.network.to(self.device)
+        self.rows = rows
+        compiled = compile_blocks(self.network) if compile else 0
         self.stops = stop_ids(model)
         self.decoder = Decoder(self.network, sorted(self.stops), self.device, artifact.kv_cache())
         self.identity = Identity(
@@ -69,7 +79,8 @@ class TorchEngine:
                 f"threads={torch.get_num_threads()}",  # sums are split among threads
                 f"torch={torch.__version__}",
                 f"transformers={transformers.__version__}",
-                f"batch={BATCH_ROWS}x{BATCH_TOKENS}/{self.decoder.slice_tokens}",
+                f"batch={rows}x{BATCH_TOKENS}/{self.decoder.slice_tokens}",
+                *([f"compile={BACKEND}, {compiled} modules"] if compile else []),
             ),
             config=model.config_digest,
             bos=leading(self.encode, model),
@@ -133,7 +144,7 @@ class TorchEngine:
         ids, refused = read(self.encode, prompts, self.source.context)
         answers: dict[int, Completion | Failure] = dict(refused)
         rows: list[Row] = sorted(ids.items(), key=lambda row: (len(row[1]), row[0]))
-        for batch in _cut(rows, prompts):
+        for batch in _cut(rows, prompts, self.rows):
             answers |= self._batch(batch, prompts)
         return [answers[index] for index in range(len(prompts))]
 
@@ -170,13 +181,13 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _cut(rows: Sequence[Row], prompts: Sequence[Prompt]) -> list[list[Row]]:
-    """Batches of neighbours in length, within BATCH_ROWS and BATCH_TOKENS of cache."""
+def _cut(rows: Sequence[Row], prompts: Sequence[Prompt], most: int) -> list[list[Row]]:
+    """Batches of neighbours in length, within ``most`` rows and BATCH_TOKENS of cache."""
     batches: list[list[Row]] = [[]]
     steps = 0  # the longest answer of the batch; every row holds a place for it
     for row in rows:
         steps = max(steps, prompts[row[0]].max_tokens)
-        full = len(batches[-1]) == BATCH_ROWS or (len(row[1]) + steps) * (len(batches[-1]) + 1) > BATCH_TOKENS
+        full = len(batches[-1]) == most or (len(row[1]) + steps) * (len(batches[-1]) + 1) > BATCH_TOKENS
         if batches[-1] and full:
             batches.append([])
             steps = prompts[row[0]].max_tokens

@@ -78,6 +78,41 @@ def gaps(unscored: int, asked: int) -> bool:
     return unscored > MAX_UNSCORED * asked
 
 
+class NoiseFloor(Record):
+    """How often the baseline contradicts itself on one capability: the same prompts, asked again in other batches."""
+
+    capability: str
+    n: int  # cases asked twice
+    flips: int  # whose score changed
+    differ: int  # whose text changed
+    low: float  # of the share of flips: exact 95 % interval
+    high: float
+    how: str  # what was different the second time
+
+    @property
+    def rate(self) -> float:
+        return self.flips / self.n
+
+
+class Pace(Record):
+    """What an engine's own clock said over the cases that one variant was asked; no evidence: it differs every time."""
+
+    cases: int
+    tokens: int  # generated
+    prefill_s: float
+    decode_s: float
+    drafted: int = 0  # tokens that a draft model proposed
+    accepted: int = 0  # of these, that stood
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        return self.tokens / self.decode_s if self.decode_s else None
+
+    @property
+    def acceptance(self) -> float | None:
+        return self.accepted / self.drafted if self.drafted else None
+
+
 class Drift(Record):
     """Logit-level distance from the baseline on held-out text; it screens, it never decides. Natural logarithms."""
 
@@ -106,4 +141,5 @@ class Evidence(Record):
     comparisons: tuple[Comparison, ...]
     drift: Drift | None
     no_drift: str = ""  # why there is none
+    runtime: tuple[str, ...] = ()  # what the engine was set to: "engine=llamacpp", "kv_cache=q8_0" ...
     lock: Lock | None = Field(default=None, exclude_if=lambda lock: lock is None)  # what both sides have in common

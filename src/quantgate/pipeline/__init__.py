@@ -22,16 +22,17 @@ from quantgate.engines import Engine
 from quantgate.errors import EngineError, RecordError, Stopped
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
-from quantgate.evaluate.evidence import Comparison, Drift, Evidence
+from quantgate.evaluate.evidence import Comparison, Drift, Evidence, NoiseFloor, Pace
 from quantgate.evaluate.files import check_overlap
 from quantgate.evaluate.lock import comparable
+from quantgate.evaluate.noise import noise_floor, pace_of
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline import auto, budgets, probing
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.lock import alone_in
-from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for
+from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for, runtime_of
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
     Import,
@@ -64,6 +65,7 @@ class Run:
     out: Path
     progress: Progress
     stages: list[Stage] = field(default_factory=list)
+    paces: dict[str, Pace] = field(default_factory=dict)  # of the variants' engines
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -117,8 +119,11 @@ def _run(this: Run) -> RunReport:
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
         artifacts = [made[one.name] for one in variants]
         with this.stage("evaluate"):
-            evidence = _evaluate(this, model, artifacts, cases)
-        report = _report(this, model, chosen, cases, artifacts, evidence)
+            base = _baseline_side(this, model)
+            evidence = _evaluate(this, model, base, artifacts, cases)
+        with this.stage("ask the baseline again") if config.judge.noise else nullcontext():
+            noise = _noise(this, base, cases)
+        report = _report(this, model, chosen, cases, artifacts, evidence, noise)
         write_reports(report, this.out)
     return report
 
@@ -130,6 +135,7 @@ def _report(
     cases: Cases,
     artifacts: Sequence[Artifact],
     evidence: Sequence[Evidence],
+    noise: Sequence[NoiseFloor],
 ) -> RunReport:
     config = this.config
     candidates = [candidate_of(artifact) for artifact in artifacts]
@@ -151,6 +157,8 @@ def _report(
         evidence=tuple(evidence),
         decision=decision,
         environment=environment(),
+        noise=tuple(noise),
+        paces=this.paces,
         stages=tuple(this.stages),
     )
 
@@ -174,12 +182,25 @@ def _quantize(
     return made[: len(recipes)] + auto.mixtures(this.config, model, mixed, lent, this.out, this.progress, tables)
 
 
-def _evaluate(this: Run, model: OpenedModel, artifacts: Sequence[Artifact], cases: Cases) -> list[Evidence]:
-    """Evidence of every variant, each in its own engine; the baseline's engine and answers serve them all."""
+def _baseline_side(this: Run, model: OpenedModel) -> Side:
     from quantgate.quantize import baseline
 
+    return _side(engine_for(model, baseline(model), TORCH, this.out)[0], this.out)
+
+
+def _noise(this: Run, base: Side, cases: Cases) -> list[NoiseFloor]:
+    """How often the baseline contradicts itself; nothing where no case is to be asked twice."""
+    tasks = [Task(gate, cases.gate[gate.capability]) for gate in cases.gates]
+
+    def tell(done: int, total: int) -> None:
+        this.progress("the baseline again", done, total, "")
+
+    return noise_floor(tasks, base, this.out / "answers", this.config.judge.noise, tell)
+
+
+def _evaluate(this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Artifact], cases: Cases) -> list[Evidence]:
+    """Evidence of every variant, each in its own engine; the baseline's engine and answers serve them all."""
     engines, runtimes = engines_of(this.config.variants), runtimes_of(this.config.variants)
-    base = _side(engine_for(model, baseline(model), TORCH, this.out)[0], this.out)
     total = sum(map(len, cases.gate.values())) * len(artifacts)
     found: list[Evidence] = []
     for index, artifact in enumerate(artifacts):
@@ -189,6 +210,8 @@ def _evaluate(this: Run, model: OpenedModel, artifacts: Sequence[Artifact], case
         side = _side(engine, this.out)
         done = total // len(artifacts) * index
         comparisons = _compare_all(this, base, side, cases, artifact.name, (done, total))
+        if pace := pace_of(side.answers.held.values()):
+            this.paces[named] = pace
         drift, no_drift = _drift(this, base.engine, side.engine, cases.drift)
         found.append(
             Evidence(
@@ -201,6 +224,7 @@ def _evaluate(this: Run, model: OpenedModel, artifacts: Sequence[Artifact], case
                 comparisons=tuple(comparisons),
                 drift=drift,
                 no_drift=no_drift,
+                runtime=runtime_of(engines.get(named, TORCH), runtimes.get(named)),
                 lock=locked,
             )
         )

@@ -32,16 +32,14 @@ def engine_for(
     """
     if name not in ENGINES:
         raise UnknownName("engine", name, ENGINES)
+    settings = (runtime or RuntimeConfig()).settings(name)
     if name == TORCH:
-        if runtime is not None:
-            raise UsageError("a KV cache's type and a draft are settings of llama.cpp; add --engine llamacpp")
-        return plugins.get("engines", TORCH)(model, artifact), ""
+        return plugins.get("engines", TORCH)(model, artifact, **settings), ""
     from quantgate.evaluate.gguf_reference import COARSE
     from quantgate.quantize.gguf.artifact import GgufArtifact
 
     if not isinstance(artifact, GgufArtifact):
         raise UsageError(f"{artifact.name}: llama.cpp runs GGUF files, and this is none; leave 'engine' out")
-    settings = (runtime or RuntimeConfig()).model_dump()
     engine = plugins.get("engines", LLAMACPP)(model, artifact, **settings)
     if settings["kv_cache"].upper() in COARSE:  # whose logits prove little beside the cache: the rest is proven without
         _proven(model, artifact, plugins.get("engines", LLAMACPP)(model, artifact), out, PLAIN_CACHE)
@@ -50,6 +48,12 @@ def engine_for(
         f"; {settings['draft_tokens']} tokens at a time drafted by {settings['draft']}" if settings["draft"] else ""
     )
     return engine, sentence + drafts
+
+
+def runtime_of(name: str, runtime: RuntimeConfig | None) -> tuple[str, ...]:
+    """Engine and settings in words, as evidence keeps them: "engine=llamacpp", "kv_cache=q8_0"."""
+    changed = runtime.changed if runtime else {}
+    return (f"engine={name}", *(f"{setting}={value}" for setting, value in changed.items()))
 
 
 def check_drafts(model: OpenedModel, runtimes: Iterable[RuntimeConfig | None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,15 @@ from quantgate import decide
 from quantgate.errors import Stopped, UsageError
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
-from quantgate.evaluate.evidence import Comparison
+from quantgate.evaluate.evidence import Comparison, NoiseFloor, Pace
 from quantgate.evaluate.lock import Lock, comparable
+from quantgate.evaluate.noise import noise_floor, pace_of
 from quantgate.models import OpenedModel, open_model
 from quantgate.models.locate import locate
 from quantgate.pipeline.cases import Cases, cases_of
 from quantgate.pipeline.lock import alone_in
-from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for
+from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for, runtime_of
+from quantgate.pipeline.stacks import StackResult, compare_stacks, stacks_of
 from quantgate.pipeline.variants import open_variant
 from quantgate.records import Record, parse
 from quantgate.release_config import ReleaseConfig
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from quantgate.quantize import Artifact
 
 Progress = Callable[[str, int, int, str], None]
+DRIFT_CASES = 160  # held-out conversations for the drift of every stack
 
 
 class CompareResult(Record):
@@ -37,6 +41,10 @@ class CompareResult(Record):
     variant: str
     comparisons: tuple[Comparison, ...]
     verdicts: tuple[decide.CapabilityVerdict, ...]
+    runtime: tuple[str, ...] = ()  # the variant's engine and its settings: "engine=llamacpp", "kv_cache=q8_0"
+    noise: tuple[NoiseFloor, ...] = ()
+    pace: Pace | None = None
+    stacks: tuple[StackResult, ...] = ()  # each setting of the runtime alone, and all together
     lock: Lock | None = Field(default=None, exclude_if=lambda lock: lock is None)  # what both sides have in common
 
 
@@ -51,33 +59,35 @@ def compare_models(
     seed: int = 0,
     engine: str = TORCH,
     runtime: RuntimeConfig | None = None,
+    each: bool = False,
+    noise: int = 50,
     allow: Sequence[str] = (),
     out: Path = Path("runs/compare"),
     progress: Progress | None = None,
 ) -> CompareResult:
     """Ask two models the same cases; ``suite`` names capabilities or JSONL files, ``variant`` a model or an artifact.
 
-    ``engine`` "llamacpp" runs a GGUF file in llama.cpp, once it is proven, as ``runtime`` sets it. Every suite is
+    ``engine`` "llamacpp" runs a GGUF file in llama.cpp, once it is proven, as ``runtime`` sets it; ``each`` judges
+    every setting of it by itself, too. ``noise`` cases of every suite are asked the baseline twice. Every suite is
     judged at ``alpha`` on its own, and both sides must be asked alike but for what ``allow`` names. ``out`` keeps the
     answers, so a stopped comparison goes on. Raises UsageError, DataError, ModelError and ComparabilityError before
     anything slow, Stopped on Ctrl-C.
     """
-    found = _cases(suite, {"margin": margin, "cases": cases}, {"alpha": alpha, "seed": seed})
+    found = _cases(suite, {"margin": margin, "cases": cases}, {"alpha": alpha, "seed": seed}, DRIFT_CASES * each)
+    if each:
+        stacks_of(runtime or RuntimeConfig())  # refuses settings of which none is set
     try:
         with alone_in(out):
-            comparisons, locked = _compare(baseline, variant, found, (engine, runtime), allow, out, progress)
+            asked = _Asked(found, noise, tuple(allow), progress or (lambda *_: None))
+            result = asked.compare(_Pair(baseline, variant, engine, runtime, out), each=each)
     except KeyboardInterrupt:
         sentence = f"stopped; the answers so far are kept in {out}, and the same command goes on from there"
         raise Stopped(sentence) from None
-    verdicts = tuple(decide.judge_capability(one.gate, one) for one in comparisons)
-    result = CompareResult(
-        baseline=baseline, variant=variant, comparisons=tuple(comparisons), verdicts=verdicts, lock=locked
-    )
     result.save(out / "compare.json")
     return result
 
 
-def _cases(suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any]) -> Cases:
+def _cases(suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any], drift_cases: int) -> Cases:
     """The gates and cases of every named suite, as a release with one variant would have them."""
     capabilities: dict[str, dict[str, Any]] = {}
     for one in suite:
@@ -85,42 +95,78 @@ def _cases(suite: Sequence[str], rules: dict[str, Any], judge: dict[str, Any]) -
         if name in capabilities:
             raise UsageError(f"suite '{one}': a suite called '{name}' is named already; keep one, or rename the file")
         capabilities[name] = rules | ({"suite": one} if one.endswith(".jsonl") else {})
-    data = {"capabilities": capabilities, "variants": ["BF16"], "judge": judge, "drift_cases": 0}
+    data = {"capabilities": capabilities, "variants": ["BF16"], "judge": judge, "drift_cases": drift_cases}
     found = cases_of(parse(ReleaseConfig, data, where="compare"), 1)
     decide.refuse_hopeless(found.gates, {name: len(group) for name, group in found.gate.items()})
     return found
 
 
-def _compare(
-    baseline: str,
-    variant: str,
-    found: Cases,
-    engine: tuple[str, RuntimeConfig | None],
-    allow: Sequence[str],
-    out: Path,
-    progress: Progress | None,
-) -> tuple[list[Comparison], Lock]:
-    from quantgate.quantize import baseline as as_baseline
+class _Pair:
+    """Both models, opened once, and their engines in any stack."""
 
-    model = open_model(baseline)
-    check_drafts(model, [engine[1]])
-    other_model, artifact = _open_variant(variant, model)
-    engines = [
-        engine_for(opened, what, name, out, runtime)[0]
-        for opened, what, (name, runtime) in (
-            (model, as_baseline(model), (TORCH, None)),
-            (other_model, artifact, engine),
+    def __init__(self, baseline: str, variant: str, engine: str, runtime: RuntimeConfig | None, out: Path) -> None:
+        self.names, self.engine, self.runtime, self.out = (baseline, variant), engine, runtime, out
+        self.model = open_model(baseline)
+        check_drafts(self.model, [runtime])
+        self.other, self.artifact = _open_variant(variant, self.model)
+
+    def baseline(self) -> Side:
+        from quantgate.quantize import baseline
+
+        return self._side(self.model, baseline(self.model), TORCH, None)
+
+    def variant(self, runtime: RuntimeConfig | None) -> Side:
+        return self._side(self.other, self.artifact, self.engine, runtime)
+
+    def _side(self, model: OpenedModel, artifact: Artifact, name: str, runtime: RuntimeConfig | None) -> Side:
+        engine, _ = engine_for(model, artifact, name, self.out, runtime)
+        return Side(engine, Answers(self.out / "answers", engine.identity))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What both sides are asked, and who is told how far it is."""
+
+    cases: Cases
+    noise: int
+    allow: tuple[str, ...]
+    progress: Progress
+
+    def compare(self, pair: _Pair, *, each: bool) -> CompareResult:
+        tasks = [Task(gate, self.cases.gate[gate.capability]) for gate in self.cases.gates]
+        base, stacks, locks = pair.baseline(), list[StackResult](), list[Lock]()
+
+        def variant(runtime: RuntimeConfig | None) -> Side:
+            side = pair.variant(runtime)
+            pairing = base.engine.identity, side.engine.identity
+            locks.append(comparable(*pairing, self.cases.gate, allow=self.allow))
+            return side
+
+        if each:
+            wanted = pair.runtime or RuntimeConfig()
+            stacks = compare_stacks(tasks, base, variant, wanted, self.cases.drift, self._tell)
+            comparisons, pace = stacks[-1].comparisons, stacks[-1].pace
+        else:
+            side = variant(pair.runtime)
+            comparisons = tuple(compare_all(tasks, base, side, progress=lambda *seen: self._tell("comparing", *seen)))
+            pace = pace_of(side.answers.held.values())
+        return CompareResult(
+            baseline=pair.names[0],
+            variant=pair.names[1],
+            comparisons=comparisons,
+            verdicts=tuple(decide.judge_capability(one.gate, one) for one in comparisons),
+            runtime=runtime_of(pair.engine, pair.runtime),
+            noise=tuple(noise_floor(tasks, base, pair.out / "answers", self.noise, self._tell_noise)),
+            pace=pace,
+            stacks=tuple(stacks),
+            lock=locks[-1],
         )
-    ]
-    locked = comparable(engines[0].identity, engines[1].identity, found.gate, allow=allow)
-    sides = [Side(one, Answers(out / "answers", one.identity)) for one in engines]
 
-    def tell(done: int, available: int, undecided: list[str]) -> None:
-        if progress:
-            progress("comparing", done, available, ", ".join(undecided))
+    def _tell(self, stage: str, done: int, total: int, undecided: list[str]) -> None:
+        self.progress(stage, done, total, ", ".join(undecided))
 
-    tasks = [Task(gate, found.gate[gate.capability]) for gate in found.gates]
-    return compare_all(tasks, *sides, progress=tell), locked
+    def _tell_noise(self, done: int, total: int) -> None:
+        self.progress("the baseline again", done, total, "")
 
 
 def _open_variant(ref: str, model: OpenedModel) -> tuple[OpenedModel, Artifact]:

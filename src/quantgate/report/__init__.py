@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantgate.calibrate import CalibrationSet
 from quantgate.decide import Candidate, Decision
-from quantgate.evaluate.evidence import Evidence, Gate
+from quantgate.evaluate.evidence import Evidence, Gate, NoiseFloor, Pace
 from quantgate.records import Record
 
 
@@ -65,4 +65,6 @@ class RunReport(Record):
     evidence: tuple[Evidence, ...]
     decision: Decision
     environment: Environment
+    noise: tuple[NoiseFloor, ...] = ()
+    paces: dict[str, Pace] = {}  # variant -> what its engine's clock said
     stages: tuple[Stage, ...]

@@ -11,6 +11,7 @@ from quantgate.decide.sentences import percent
 from quantgate.evaluate.evidence import Comparison, Evidence, SliceResult
 from quantgate.report import RunReport, VariantSummary
 from quantgate.report.charts import Bar, Point, frontier, intervals
+from quantgate.report.noise import noise_sentence, pace_sentence
 
 WORDS = {"pass": "proven safe", "fail": "damaged", "inconclusive": "not decided"}
 FLIPS_SHOWN = 8  # per capability and variant
@@ -35,6 +36,7 @@ def html_page(report: RunReport) -> str:
         chosen=next((view for view in views if view["verdict"].variant == report.decision.chosen), None),
         baseline_scores=_baseline_scores(report),
         traps=traps(report),
+        noise_sentence=noise_sentence(report.noise) if report.noise else "",
         plot=frontier([_point(report, view) for view in views], report.baseline_bytes / 1e6),
         asked=sum(row.asked for one in report.evidence for row in one.comparisons),
         available=sum(row.available for one in report.evidence for row in one.comparisons),
@@ -53,6 +55,7 @@ def _view(report: RunReport, verdict: VariantVerdict) -> dict[str, Any]:
         "candidate": next(one for one in report.candidates if one.name == verdict.variant),
         "summary": _summary(report, verdict.variant),
         "evidence": evidence,
+        "pace": pace_sentence(report.paces.get(verdict.variant), evidence.runtime) if evidence else "",
         "drift": evidence.drift if evidence else None,
         "pairs": pairs,
         "plot": intervals([_bar(one, row) for one, row in pairs if row is not None and row.n]),

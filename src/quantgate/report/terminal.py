@@ -17,6 +17,7 @@ from quantgate.evaluate.evidence import Comparison, Evidence
 from quantgate.evaluate.lock import Lock
 from quantgate.report import RunReport
 from quantgate.report.html import traps
+from quantgate.report.noise import noise_sentence, pace_lines
 
 MARKS = {"pass": ("pass", "green"), "fail": ("FAIL", "bold red"), "inconclusive": ("open", "yellow")}
 SHORT = {
@@ -37,6 +38,8 @@ def show(report: RunReport, console: Console) -> None:
     scores = plain_table("variant", [SHORT.get(gate.capability, gate.capability) for gate in report.gates], "center")
     facts.add_row("  baseline", megabytes(report.baseline_bytes), "16", "", "", "", style="dim")
     scores.add_row("  baseline", *baseline_cells(report), style="dim")
+    if report.noise:
+        scores.add_row("  flips by itself", *noise_cells(report), style="dim")
     for verdict in report.decision.verdicts:
         name = _name(report, verdict)
         facts.add_row(name, *fact_cells(report, verdict, evidence.get(verdict.variant)))
@@ -46,11 +49,15 @@ def show(report: RunReport, console: Console) -> None:
     console.print(
         "score in percent; green: proven within its margin, red: loss proven, yellow: not decided", style="dim"
     )
+    if report.noise:
+        console.print(noise_sentence(report.noise), style="dim")
     for verdict in report.decision.verdicts:
         mark, style = MARKS[verdict.verdict]
         console.print(Text.assemble((f"{mark:<5}", style), (f" {verdict.variant}: ", "bold"), verdict.sentence))
     for one in report.evidence:
         show_accepted(one.lock, console, f"{one.variant}: ")
+    for line in pace_lines(report.evidence, report.paces):
+        console.print(Text(line, style="dim"))
     for trap in traps(report):
         console.print(Text(f"\n{trap_sentence(trap)}", style="italic"))
     console.print()
@@ -111,6 +118,12 @@ def baseline_cells(report: RunReport) -> list[str]:
     return [score_text(row.baseline_score if row else None) for row in found]
 
 
+def noise_cells(report: RunReport) -> list[str]:
+    """How many answers of the baseline flip by themselves, of how many."""
+    found = {one.capability: f"{one.flips}/{one.n}" for one in report.noise}
+    return [found.get(gate.capability, "-") for gate in report.gates]
+
+
 def fact_cells(report: RunReport, verdict: VariantVerdict, evidence: Evidence | None) -> list[str | Text]:
     candidate = next(one for one in report.candidates if one.name == verdict.variant)
     drift = evidence.drift if evidence else None
@@ -149,20 +162,3 @@ def spent(report: RunReport) -> str:
     times = ", ".join(f"{stage.name} {stage.seconds:.0f} s" for stage in report.stages if stage.seconds >= 1)
     share = f" ({asked / available:.0%})" if available else ""
     return f"{asked} of {available} paired cases were enough{share}" + (f"; {times}" if times else "")
-
-
-def show_comparisons(result: Any, console: Console) -> None:
-    """Print the outcome of ``quantgate compare``."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("capability", "baseline", "variant", "cases", "lost", "gained", "verdict"):
-        table.add_column(name, justify="left" if name in ("capability", "verdict") else "right")
-    for row, verdict in zip(result.comparisons, result.verdicts, strict=True):
-        mark, style = MARKS[verdict.verdict]
-        table.add_row(
-            verdict.capability, score_text(row.baseline_score), score_text(row.variant_score), str(row.n),
-            str(row.finding.losses), str(row.finding.gains), Text(mark, style=style),
-        )  # fmt: skip
-    console.print(table)
-    for verdict in result.verdicts:
-        console.print(verdict.sentence)
-    show_accepted(result.lock, console)
