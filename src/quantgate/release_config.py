@@ -113,6 +113,21 @@ class JudgeConfig(Record):
         return value
 
 
+class RayConfig(Record):
+    """A Ray cluster, or one that is started here for the run."""
+
+    address: Literal["local", "auto"] = Field(
+        default="local", description="local: workers on this machine, for this run; auto: the cluster that runs here"
+    )
+    workers: int = Field(default=2, ge=1, le=1024, description="processes that work at a time, each with its engines")
+
+
+class ExecutorConfig(Record):
+    """Who does the work: this process, or the workers of a cluster; verdicts are the same."""
+
+    ray: RayConfig | None = Field(default=None, description="a Ray cluster: needs quantgate[ray]")
+
+
 class ReleaseConfig(Record):
     """One release, as the user writes it down."""
 
@@ -136,9 +151,24 @@ class ReleaseConfig(Record):
     drift_cases: int = Field(
         default=160, ge=0, description="held-out conversations for the drift screen; 0 leaves it out"
     )
+    executor: ExecutorConfig = Field(
+        default=ExecutorConfig(),
+        exclude_if=lambda executor: executor.ray is None,
+        description="local (this process), ray, or {ray: {address: auto, workers: 4}}",
+    )
     out: str = Field(
         default="runs/release", description="folder for artifacts, evidence and reports; a killed run goes on from it"
     )
+
+    @property
+    def content(self) -> str:
+        """Digest of what is made and judged; where, and by how many processes, is no part of it."""
+        return self.model_copy(update={"out": "", "executor": ExecutorConfig()}).digest
+
+    @field_validator("executor", mode="before")
+    @classmethod
+    def _bare_executor(cls, value: Any) -> Any:
+        return {"local": {}, "ray": {"ray": {}}}.get(value, value) if isinstance(value, str) else value
 
     @field_validator("capabilities", mode="before")
     @classmethod

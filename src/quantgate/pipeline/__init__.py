@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,9 @@ from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline import auto, budgets, probing
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
+from quantgate.pipeline.executor import Elsewhere, Executor, Local, executor_for
 from quantgate.pipeline.lock import alone_in
-from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for, runtime_of
+from quantgate.pipeline.runtimes import TORCH, check_drafts, runtime_of
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
     Import,
@@ -66,6 +68,9 @@ class Run:
     progress: Progress
     stages: list[Stage] = field(default_factory=list)
     paces: dict[str, Pace] = field(default_factory=dict)  # of the variants' engines
+    executor: Executor = field(default_factory=Local)
+    journals: dict[str, Answers] = field(default_factory=dict)  # by the key of the engine's identity
+    asked: dict[str, int] = field(default_factory=dict)  # cases that each variant is done with
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -113,7 +118,7 @@ def _run(this: Run) -> RunReport:
         with this.stage("choose the calibration set"):
             chosen = calibration_of(config, model)
             check_overlap(chosen.turns, [case for group in cases.gate.values() for case in group])
-    with alone_in(this.out):
+    with alone_in(this.out), executor_for(config.executor, this.out) as this.executor:
         if chosen is not None:
             with this.stage("quantize"):
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
@@ -149,7 +154,7 @@ def _report(
         baseline=model.weights_digest,
         parameters=model.parameters,
         baseline_bytes=model.weights_bytes,
-        config=config.model_copy(update={"out": ""}).digest,
+        config=config.content,
         gates=tuple(cases.gates),
         calibration=None if chosen is None else chosen.record,
         candidates=tuple(candidates),
@@ -167,7 +172,6 @@ def _quantize(
     this: Run, model: OpenedModel, chosen: Chosen, recipes: Sequence[Recipe], mixed: Sequence[Mixture]
 ) -> list[Artifact]:
     """The variants' artifacts: those with recipes, then the mixtures."""
-    from quantgate.quantize.sweep import sweep
 
     def tell(stage: str, done: int, total: int) -> None:
         this.progress("quantize", done, total, stage)
@@ -175,7 +179,8 @@ def _quantize(
     lending = auto.ingredients(model, mixed, recipes)
     tables = Tables(model, lending, mixed) if mixed else None
     every = [*recipes, *(one for one in lending if one not in recipes)]
-    made = sweep(model, chosen.ids, every, this.out / "artifacts", progress=tell, seed=this.config.calibration.seed)
+    seed = this.config.calibration.seed
+    made = this.executor.sweep(model, chosen.ids, every, this.out / "artifacts", tell, seed)
     lent = {one.name: next(found for found in made if found.name == one.name) for one in lending}
     if tables is None:
         return made
@@ -185,7 +190,7 @@ def _quantize(
 def _baseline_side(this: Run, model: OpenedModel) -> Side:
     from quantgate.quantize import baseline
 
-    return _side(engine_for(model, baseline(model), TORCH, this.out)[0], this.out)
+    return _side(this, this.executor.open(model, baseline(model), TORCH, this.out, None)[0])
 
 
 def _noise(this: Run, base: Side, cases: Cases) -> list[NoiseFloor]:
@@ -202,48 +207,48 @@ def _evaluate(this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Art
     """Evidence of every variant, each in its own engine; the baseline's engine and answers serve them all."""
     engines, runtimes = engines_of(this.config.variants), runtimes_of(this.config.variants)
     total = sum(map(len, cases.gate.values())) * len(artifacts)
-    found: list[Evidence] = []
-    for index, artifact in enumerate(artifacts):
+
+    def of(artifact: Artifact, base: Side) -> Evidence:
         named = artifact.name
-        engine, proof = engine_for(model, artifact, engines.get(named, TORCH), this.out, runtimes.get(named))
+        engine, proof = this.executor.open(model, artifact, engines.get(named, TORCH), this.out, runtimes.get(named))
         locked = comparable(base.engine.identity, engine.identity, cases.gate, allow=this.config.allow)
-        side = _side(engine, this.out)
-        done = total // len(artifacts) * index
-        comparisons = _compare_all(this, base, side, cases, artifact.name, (done, total))
+        side = _side(this, engine)
+        comparisons = _compare_all(this, base, side, cases, artifact.name, total)
         if pace := pace_of(side.answers.held.values()):
             this.paces[named] = pace
         drift, no_drift = _drift(this, base.engine, side.engine, cases.drift)
-        found.append(
-            Evidence(
-                variant=artifact.name,
-                artifact=artifact.manifest.digest,
-                baseline=model.weights_digest,
-                engine=side.engine.identity.key,
-                baseline_engine=base.engine.identity.key,
-                kernels=(*sentences_of(side.engine.kernels), *([proof] if proof else [])),
-                comparisons=tuple(comparisons),
-                drift=drift,
-                no_drift=no_drift,
-                runtime=runtime_of(engines.get(named, TORCH), runtimes.get(named)),
-                lock=locked,
-            )
+        return Evidence(
+            variant=artifact.name,
+            artifact=artifact.manifest.digest,
+            baseline=model.weights_digest,
+            engine=side.engine.identity.key,
+            baseline_engine=base.engine.identity.key,
+            kernels=(*sentences_of(side.engine.kernels), *([proof] if proof else [])),
+            comparisons=tuple(comparisons),
+            drift=drift,
+            no_drift=no_drift,
+            runtime=runtime_of(engines.get(named, TORCH), runtimes.get(named)),
+            lock=locked,
         )
-    return found
+
+    return this.executor.gather([partial(of, artifact) for artifact in artifacts], base)
 
 
-def _side(engine: Engine, out: Path) -> Side:
-    return Side(engine, Answers(out / "answers", engine.identity))
+def _side(this: Run, engine: Engine) -> Side:
+    """An engine and its journal, which variants of the same bytes share."""
+    key = engine.identity.key
+    if key not in this.journals:
+        this.journals[key] = Answers(this.out / "answers", engine.identity)
+    return Side(engine, this.journals[key])
 
 
-def _compare_all(
-    this: Run, base: Side, side: Side, cases: Cases, variant: str, progress: tuple[int, int]
-) -> list[Comparison]:
+def _compare_all(this: Run, base: Side, side: Side, cases: Cases, variant: str, total: int) -> list[Comparison]:
     """Every capability of one variant; cases that an early verdict saves count as done."""
-    before, total = progress
 
     def tell(done: int, _available: int, undecided: list[str]) -> None:
         left = f"{len(undecided)} of {len(cases.gates)} undecided" if undecided else "decided"
-        this.progress("evaluate", before + done, total, f"{variant}: {left}")
+        this.asked[variant] = done
+        this.progress("evaluate", sum(this.asked.values()), total, f"{variant}: {left}")
 
     tasks = [Task(gate, cases.gate[gate.capability], cases.hard[gate.capability]) for gate in cases.gates]
     return compare_all(tasks, base, side, progress=tell)
@@ -263,7 +268,8 @@ def _drift(this: Run, base: Engine, engine: Engine, cases: Sequence[Case]) -> tu
         except RecordError:
             path.unlink()  # an older version wrote it
     try:
-        (found,) = drift(base, [engine], cases)
+        there = isinstance(base, Elsewhere) and isinstance(engine, Elsewhere)
+        found = engine.drift_from(base, cases) if there else drift(base, [engine], cases)[0]
     except EngineError as problem:
         return None, str(problem)
     found.save(path)

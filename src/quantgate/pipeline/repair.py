@@ -130,7 +130,7 @@ def _finished(config: ReleaseConfig, out: Path) -> RunReport:
     if not file.is_file():
         raise UsageError(f"repair: no {file}; finish the run first, with: quantgate run")
     report = RunReport.load(file)
-    if report.config != config.model_copy(update={"out": ""}).digest:
+    if report.config != config.content:
         raise UsageError(f"repair: {file} is of another configuration; run it again, with: quantgate run")
     for row in report.evidence[0].comparisons:
         cases, _ = gate_cases(row.gate.capability, config.capabilities[row.gate.capability], row.gate.seed)
