@@ -16,6 +16,7 @@ Each class with the exit code it stands for, where it is not its parent's:
     |-- RecordError                a saved record is broken, foreign, or of another version
     |-- ArtifactError              an artifact is incomplete, or its bytes do not match its manifest
     |-- EngineError                an engine could not answer
+    |-- StoreError                 a bucket or folder elsewhere: not there, no rights, a transfer that was cut
     |-- DiskFull                   no room left; nothing half-written stays behind
     `-- Stopped                    exit 130  Ctrl-C; what was finished is kept
 """
@@ -94,6 +95,10 @@ class ArtifactError(QuantgateError):
 
 class EngineError(QuantgateError):
     """An engine could not answer."""
+
+
+class StoreError(QuantgateError):
+    """A bucket or folder elsewhere is not there, may not be used, or a transfer was cut; what is whole is kept."""
 
 
 class DiskFull(QuantgateError):

@@ -14,6 +14,7 @@ from quantgate.errors import UsageError, hint
 from quantgate.evaluate.lock import Allowed
 from quantgate.quantize.manifest import EVENTS
 from quantgate.records import Record, parse
+from quantgate.store import is_address
 from quantgate.variant_config import AUTO, VariantConfig
 
 
@@ -132,7 +133,9 @@ class ReleaseConfig(Record):
     """One release, as the user writes it down."""
 
     model: str = Field(
-        default="quantgate/reference", description="the baseline: a folder, a Hugging Face id, or quantgate/reference"
+        default="quantgate/reference",
+        description="the baseline: a folder, an address such as s3://bucket/model, a Hugging Face id, or "
+        "quantgate/reference",
     )
     calibration: CalibrationConfig = Field(
         default=CalibrationConfig(), description="the samples that quantization may see"
@@ -157,7 +160,9 @@ class ReleaseConfig(Record):
         description="local (this process), ray, or {ray: {address: auto, workers: 4}}",
     )
     out: str = Field(
-        default="runs/release", description="folder for artifacts, evidence and reports; a killed run goes on from it"
+        default="runs/release",
+        description="folder for artifacts, evidence and reports, "
+        "from which a killed run goes on; or an address such as s3://bucket/run, which gets artifacts and reports",
     )
 
     @property
@@ -235,7 +240,7 @@ def _relative_to(config: ReleaseConfig, folder: Path) -> ReleaseConfig:
     """Files named in the configuration, seen from where it lies."""
 
     def seen(name: str | None) -> str | None:
-        return str(folder / name) if name and not Path(name).is_absolute() else name
+        return str(folder / name) if name and not Path(name).is_absolute() and not is_address(name) else name
 
     def suite_seen(name: str | None) -> str | None:
         """A bare word such as gsm8k or lm_eval:arc_easy names a suite, everything else a file."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantgate import pipeline
-from quantgate.pipeline import _ray, executor
+from quantgate.pipeline import _ray
 from quantgate.release_config import load_config
 
 
@@ -22,7 +22,7 @@ def main(release: str, out: str, result: str, fault: str = "") -> None:
         begin(pool)
         pools.append(pool)
 
-    _ray.RayPool._start = start  # type: ignore[method-assign]
+    _ray.RayPool._start = start  # type: ignore[method-assign,assignment]
     killed: list[int] = []
 
     def progress(stage: str, done: int, total: int, note: str) -> None:
@@ -39,5 +39,4 @@ def main(release: str, out: str, result: str, fault: str = "") -> None:
 
 
 if __name__ == "__main__":
-    assert executor.Spread
     main(*sys.argv[1:])

@@ -17,9 +17,8 @@ from quantgate.engines.scripted import ScriptedEngine
 from quantgate.errors import EngineError, UsageError
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side
-from quantgate.pipeline import executor as executors
 from quantgate.pipeline.executor import Spread, Turns, shares
-from quantgate.pipeline.workplace import Task, Workplace
+from quantgate.pipeline.workplace import Task, Workplace, post_of
 from quantgate.quantize import Recipe
 from quantgate.records import canonical
 from quantgate.release_config import ExecutorConfig, ReleaseConfig, load_config
@@ -196,7 +195,7 @@ def test_where_a_run_is_computed_is_no_part_of_what_it_judges(release: Any) -> N
     assert plain.content == there.content
     assert "executor" not in plain.body()
     assert load_config(release(executor="local")) == plain
-    with pytest.raises(UsageError, match="unknown key 'worker' in 'executor.ray'"):
+    with pytest.raises(UsageError, match=r"unknown key 'worker' in 'executor\.ray'"):
         load_config(release(executor={"ray": {"worker": 4}}))
 
 
@@ -206,6 +205,6 @@ def test_a_worker_that_sees_other_bytes_refuses(place: Path, tmp_path: Path) -> 
     from quantgate.quantize import baseline
 
     model = open_model(place / "model")
-    post = executors.post_of(model, baseline(model), "torch", tmp_path, None)
+    post = post_of(model, baseline(model), "torch", tmp_path, None)
     with pytest.raises(ModelError, match="a worker sees other weights than the run"):
         Workplace(1).open(post.model_copy(update={"weights": "sha256:else"}))

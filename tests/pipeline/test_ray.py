@@ -39,8 +39,8 @@ def run(release: Path, out: Path, result: Path, fault: str = "") -> int:
     """The run in a process group of its own, of which nothing is left afterwards."""
     import torch
 
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]),
-           "OMP_NUM_THREADS": str(torch.get_num_threads())}  # fmt: skip
+    paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     script = [sys.executable, str(Path(__file__).with_name("ray_run.py")), str(release), str(out), str(result), fault]
     with (result.with_suffix(".log")).open("wb") as log:
         child = subprocess.Popen(script, env=env, stdout=log, stderr=log, start_new_session=True)

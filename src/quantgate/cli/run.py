@@ -23,13 +23,14 @@ def run(
     Resumable: after a crash or Ctrl-C the same command goes on where it stopped.
     """
     from quantgate import pipeline
+    from quantgate.pipeline.sharing import folder_of
     from quantgate.release_config import load_config
     from quantgate.report.terminal import repair_hint, show
 
     settings = load_config(config)
-    folder = out or Path(settings.out)
+    folder = folder_of(out or settings.out)
     with bars(quiet=quiet) as progress:
-        report = pipeline.run(settings, out=folder, progress=progress)
+        report = pipeline.run(settings, out=out, progress=progress)
     show(report, console)
     if hint := repair_hint(report, config, out):
         console.print(hint)

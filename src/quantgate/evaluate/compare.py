@@ -39,7 +39,9 @@ class Side:
     def ahead(self, pieces: Sequence[Sequence[Case]]) -> None:
         """Let an engine that works elsewhere begin on all that it is about to be asked."""
         begin = getattr(self.engine, "begin", None)
-        for piece in pieces if begin is not None else ():
+        if begin is None:
+            return
+        for piece in pieces:
             if missing := self.answers.missing(piece):
                 begin([prompt_of(case) for case in missing])
 

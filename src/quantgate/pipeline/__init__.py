@@ -35,6 +35,7 @@ from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.executor import Elsewhere, Executor, Local, executor_for
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.runtimes import TORCH, check_drafts, runtime_of
+from quantgate.pipeline.sharing import bring, folder_of, send, send_reports
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
     Import,
@@ -89,7 +90,7 @@ def run(config: ReleaseConfig | Path | str, *, out: Path | None = None, progress
     """
     if not isinstance(config, ReleaseConfig):
         config = load_config(Path(config))
-    this = Run(config, Path(out or config.out), progress or (lambda *_: None))
+    this = Run(config, folder_of(out or config.out), progress or (lambda *_: None))
     try:
         return _run(this)
     except KeyboardInterrupt:
@@ -119,10 +120,13 @@ def _run(this: Run) -> RunReport:
             chosen = calibration_of(config, model)
             check_overlap(chosen.turns, [case for group in cases.gate.values() for case in group])
     with alone_in(this.out), executor_for(config.executor, this.out) as this.executor:
+        address = "" if this.out != folder_of(config.out) else config.out
         if chosen is not None:
+            bring(address, this.out, recipes, model.weights_digest, this.progress)
             with this.stage("quantize"):
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
         artifacts = [made[one.name] for one in variants]
+        send(address, artifacts, this.out, this.progress)
         with this.stage("evaluate"):
             base = _baseline_side(this, model)
             evidence = _evaluate(this, model, base, artifacts, cases)
@@ -130,6 +134,7 @@ def _run(this: Run) -> RunReport:
             noise = _noise(this, base, cases)
         report = _report(this, model, chosen, cases, artifacts, evidence, noise)
         write_reports(report, this.out)
+        send_reports(address, this.out)
     return report
 
 
@@ -268,8 +273,10 @@ def _drift(this: Run, base: Engine, engine: Engine, cases: Sequence[Case]) -> tu
         except RecordError:
             path.unlink()  # an older version wrote it
     try:
-        there = isinstance(base, Elsewhere) and isinstance(engine, Elsewhere)
-        found = engine.drift_from(base, cases) if there else drift(base, [engine], cases)[0]
+        if isinstance(base, Elsewhere) and isinstance(engine, Elsewhere):
+            found = engine.drift_from(base, cases)
+        else:
+            (found,) = drift(base, [engine], cases)
     except EngineError as problem:
         return None, str(problem)
     found.save(path)

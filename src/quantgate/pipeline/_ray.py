@@ -116,7 +116,7 @@ class RayTicket:
         ref = self.pool.actors[self.worker].told.remote(str(self.task.given[-1]))
         done, _ = ray.wait([ref], timeout=POLL_S)
         try:
-            return ray.get(ref) if done else None  # type: ignore[no-any-return]
+            return ray.get(ref) if done else None
         except ray.exceptions.RayError:
             return None  # it is being started anew
 

@@ -28,6 +28,7 @@ from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline import auto, probing
 from quantgate.pipeline.cases import calibration_of, gate_cases
 from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.sharing import folder_of
 from quantgate.pipeline.two_models import Progress
 from quantgate.pipeline.variants import candidate_of, sentences_of, summary_of
 from quantgate.quantize.manifest import BASELINE, SAFE_NAME
@@ -80,7 +81,7 @@ def repair(
     """
     if not isinstance(config, ReleaseConfig):
         config = load_config(Path(config))
-    folder = Path(out or config.out)
+    folder = folder_of(out or config.out)
     try:
         with alone_in(folder):
             return _repair(_bench(config, folder, variant, label or f"{variant}+repair", progress))
