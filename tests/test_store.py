@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_an_upload_that_is_cut_leaves_nothing_under_the_final_name_and_goes_on(
         sent.append(Path(source).name)
         copy(source, target)
 
-    monkeypatch.setattr(store.shutil, "copyfile", cut)
+    monkeypatch.setattr(shutil, "copyfile", cut)
     with pytest.raises(StoreError, match=r"could not all be sent \(Connection reset by peer\); run again to go on"):
         push(folder, url)
     there = {file.name for file in (tmp_path / "there").rglob("*") if file.is_file()}
@@ -138,9 +139,12 @@ def test_an_upload_that_is_cut_leaves_nothing_under_the_final_name_and_goes_on(
     if sent:
         with pytest.raises(StoreError, match="its upload was cut; run again what pushed it"):
             pull(f"{url}/{index_of(folder).name}", kept=tmp_path / "kept")
-    monkeypatch.setattr(
-        store.shutil, "copyfile", lambda source, target: (sent.append(Path(source).name), copy(source, target))
-    )
+
+    def whole(source: Any, target: Any) -> None:
+        sent.append(Path(source).name)
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", whole)
     assert same(pull(push(folder, url), kept=tmp_path / "kept"), folder)
     assert sorted(sent) == sorted(Path(name).name for name in index_of(folder).files)  # none was sent twice
 
@@ -182,19 +186,15 @@ class Cutting:
                 threading.Thread(target=self._relay, args=(one, other), daemon=True).start()
 
     def _relay(self, source: socket.socket, target: socket.socket) -> None:
-        try:
+        with suppress(OSError):
             while raw := source.recv(65536):
                 self.left -= len(raw)
                 if self.left < 0:
                     break
                 target.sendall(raw)
-        except OSError:
-            pass
         for one in (source, target):
-            try:
+            with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             one.close()
 
 
@@ -260,7 +260,7 @@ def test_s3_upload_that_is_cut_leaves_no_index_and_goes_on(s3: Cutting, folder: 
         push(folder, "s3://bucket/cut")
     s3.left = 10**12
     address = f"s3://bucket/cut/{index_of(folder).name}"
-    with pytest.raises(StoreError, match="its upload was cut|nothing is there"):
+    with pytest.raises(StoreError, match=r"its upload was cut|nothing is there"):
         pull(address, kept=tmp_path / "kept")
     assert same(pull(push(folder, "s3://bucket/cut"), kept=tmp_path / "kept"), folder)
 
