@@ -30,6 +30,8 @@ def main(release: str, out: str, result: str, fault: str = "") -> None:
             busy = max(range(2), key=lambda at: pools[0].pending[at])
             killed.append(pools[0].pids[busy])
             os.kill(killed[0], signal.SIGKILL)
+        if fault == "ctrl-c" and stage == "evaluate" and done:
+            os.kill(os.getpid(), signal.SIGINT)
         if fault == "driver" and stage == "evaluate" and done:
             os.kill(os.getpid(), signal.SIGKILL)
 

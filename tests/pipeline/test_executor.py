@@ -58,6 +58,9 @@ class Threads:
     def submit(self, task: Task) -> Any:
         return Ticket(self.threads.submit(self._do, task, self.rng.random() * 0.02))
 
+    def stop(self) -> None:
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
     def close(self) -> None:
         self.threads.shutdown(wait=True, cancel_futures=True)
 

@@ -22,7 +22,11 @@ pytest.importorskip("ray", reason="ray is not installed: pip install 'quantgate[
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 240  # of one run, on a machine that others use too
-VARIANTS = ["W8A16", {"scheme": "W4A16", "group_size": 32}, {"scheme": "W2A16", "group_size": 32, "method": "rtn"}]
+SMALL: dict[str, Any] = {
+    "variants": ["W8A16", {"scheme": "W2A16", "group_size": 32, "method": "rtn"}],
+    "judge": {"noise": 0},
+    "drift_cases": 8,
+}
 
 
 def said(report: Any) -> Any:
@@ -55,8 +59,8 @@ def run(release: Path, out: Path, result: Path, fault: str = "") -> int:
 def test_a_run_that_loses_a_worker_or_its_driver_says_what_the_local_one_says(
     release: Any, shared: Path, tmp_path: Path, fault: str
 ) -> None:
-    local = pipeline.run(load_config(release(variants=VARIANTS, drift_cases=0)), out=shared)
-    path, out, result = release(variants=VARIANTS, executor="ray"), tmp_path / "run", tmp_path / "result"
+    local = pipeline.run(load_config(release(**SMALL)), out=shared)
+    path, out, result = release(**SMALL, executor="ray"), tmp_path / "run", tmp_path / "result"
     code = run(path, out, result, fault)
     if fault == "driver":
         assert code == -signal.SIGKILL and not (out / "report.json").exists()

@@ -130,6 +130,7 @@ class RayPool:
     out: Path
     pids: list[int] = field(default_factory=list)  # of the workers, as they were started
     closed: bool = False
+    actors: list[Any] = field(default_factory=list)
     pending: list[int] = field(default_factory=list)  # tasks that each worker has
     loaded: list[list[str]] = field(
         default_factory=list
@@ -210,13 +211,17 @@ class RayPool:
                 ticket.counted = True
                 self.pending[ticket.worker] -= 1
 
-    def close(self) -> None:
+    def stop(self) -> None:
         with self.guard:
             if self.closed:
                 return
             self.closed = True
-        for one in getattr(self, "actors", []):
+        for one in self.actors:
             self.ray.kill(one)
+
+    def close(self) -> None:
+        """After the last thread that asks for a result: a call to Ray that comes later would start it anew."""
+        self.stop()
         self.ray.shutdown()
 
 

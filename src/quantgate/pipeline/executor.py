@@ -113,6 +113,10 @@ class Pool(Protocol):
 
     def submit(self, task: Task) -> Ticket: ...
 
+    def stop(self) -> None:
+        """Give up what is under way: every ticket raises from now on."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -202,7 +206,7 @@ class Spread:
             return [found.result() for found in [threads.submit(at, place) for place in range(len(parts))]]
         except BaseException:
             turns.stop()
-            self.pool.close()  # whoever waits for a worker is told
+            self.pool.stop()  # whoever waits for a worker is told
             raise
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
