@@ -12,10 +12,12 @@ Each class with the exit code it stands for, where it is not its parent's:
     |-- FormatError                numbers that a format cannot hold, a group that does not divide
     |-- DataError                  traffic and suite files: a broken line, an empty suite, duplicate ids
     |   `-- Overlap                a calibration sample is also a gate case
+    |-- ComparabilityError         two sides of a comparison were not asked and judged alike
     |-- RecordError                a saved record is broken, foreign, or of another version
     |-- ArtifactError              an artifact is incomplete, or its bytes do not match its manifest
     |-- EngineError                an engine could not answer
     |-- SandboxError             generated code cannot be contained on this machine, so it is not run
+    |-- StoreError                 a bucket or folder elsewhere: not there, no rights, a transfer that was cut
     |-- DiskFull                   no room left; nothing half-written stays behind
     `-- Stopped                    exit 130  Ctrl-C; what was finished is kept
 """
@@ -80,6 +82,10 @@ class Overlap(DataError):
     """A calibration sample is also a gate case."""
 
 
+class ComparabilityError(QuantgateError):
+    """The two sides of a comparison were not asked and judged alike; says every difference with both values."""
+
+
 class RecordError(QuantgateError):
     """A saved record is broken, foreign, or of another version."""
 
@@ -94,6 +100,10 @@ class EngineError(QuantgateError):
 
 class SandboxError(QuantgateError):
     """Generated code cannot be contained on this machine, so it is not run."""
+
+
+class StoreError(QuantgateError):
+    """A bucket or folder elsewhere is not there, may not be used, or a transfer was cut; what is whole is kept."""
 
 
 class DiskFull(QuantgateError):

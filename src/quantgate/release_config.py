@@ -15,8 +15,10 @@ from quantgate.decide import Order
 from quantgate.decide.price import Price
 from quantgate.endpoint_config import EndpointConfig
 from quantgate.errors import UsageError, hint
+from quantgate.evaluate.lock import Allowed
 from quantgate.quantize.manifest import EVENTS
 from quantgate.records import Record, parse
+from quantgate.store import is_address
 from quantgate.variant_config import AUTO, VariantConfig
 
 
@@ -216,11 +218,28 @@ class ScreenConfig(Record):
         return self
 
 
+class RayConfig(Record):
+    """A Ray cluster, or one that is started here for the run."""
+
+    address: Literal["local", "auto"] = Field(
+        default="local", description="local: workers on this machine, for this run; auto: the cluster that runs here"
+    )
+    workers: int = Field(default=2, ge=1, le=1024, description="processes that work at a time, each with its engines")
+
+
+class ExecutorConfig(Record):
+    """Who does the work: this process, or the workers of a cluster; verdicts are the same."""
+
+    ray: RayConfig | None = Field(default=None, description="a Ray cluster: needs quantgate[ray]")
+
+
 class ReleaseConfig(Record):
     """One release, as the user writes it down."""
 
     model: str = Field(
-        default="quantgate/reference", description="the baseline: a folder, a Hugging Face id, or quantgate/reference"
+        default="quantgate/reference",
+        description="the baseline: a folder, an address such as s3://bucket/model, a Hugging Face id, or "
+        "quantgate/reference",
     )
     baseline: BaselineConfig | None = Field(
         default=None,
@@ -240,6 +259,12 @@ class ReleaseConfig(Record):
         exclude_if=lambda price: price is None,
         description="what asking costs, for the plan: 2.50/h of the machine, or {prompt: 0.15/M, completion: 0.60/M}",
     )
+    allow: tuple[Allowed, ...] = Field(
+        default=(),
+        exclude_if=lambda allow: not allow,
+        description="what variants and baseline may not have in common, such as [tokenizer, template]; everything else "
+        "that differs refuses the comparison",
+    )
     drift_cases: int = Field(
         default=160, ge=0, description="held-out conversations that drift is measured on; 0 leaves it out"
     )
@@ -248,9 +273,26 @@ class ReleaseConfig(Record):
         exclude_if=lambda screen: screen is None,
         description="stop hopeless variants by their drift, before they are asked any case; left out, none is",
     )
-    out: str = Field(
-        default="runs/release", description="folder for artifacts, evidence and reports; a killed run goes on from it"
+    executor: ExecutorConfig = Field(
+        default=ExecutorConfig(),
+        exclude_if=lambda executor: executor.ray is None,
+        description="local (this process), ray, or {ray: {address: auto, workers: 4}}",
     )
+    out: str = Field(
+        default="runs/release",
+        description="folder for artifacts, evidence and reports, "
+        "from which a killed run goes on; or an address such as s3://bucket/run, which gets artifacts and reports",
+    )
+
+    @property
+    def content(self) -> str:
+        """Digest of what is made and judged; where, and by how many processes, is no part of it."""
+        return self.model_copy(update={"out": "", "executor": ExecutorConfig()}).digest
+
+    @field_validator("executor", mode="before")
+    @classmethod
+    def _bare_executor(cls, value: Any) -> Any:
+        return {"local": {}, "ray": {"ray": {}}}.get(value, value) if isinstance(value, str) else value
 
     @property
     def endpoints(self) -> tuple[EndpointConfig, ...]:
@@ -329,7 +371,7 @@ def _relative_to(config: ReleaseConfig, folder: Path) -> ReleaseConfig:
     """Files named in the configuration, seen from where it lies."""
 
     def seen(name: str | None) -> str | None:
-        return str(folder / name) if name and not Path(name).is_absolute() else name
+        return str(folder / name) if name and not Path(name).is_absolute() and not is_address(name) else name
 
     def suite_seen(name: str | None) -> str | None:
         """A bare word such as gsm8k or lm_eval:arc_easy names a suite, everything else a file."""

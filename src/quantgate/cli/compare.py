@@ -37,6 +37,10 @@ def compare(
         str | None, typer.Option(help="A smaller GGUF file of the same tokenizer that drafts tokens for llama.cpp.")
     ] = None,
     draft_tokens: Annotated[int, typer.Option(min=1, max=64, help="Tokens drafted at a time.")] = 8,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="What the two may not have in common, such as tokenizer; may be repeated."),
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Answers of the variant decoded together, at most.")] = None,
     guard: Annotated[
         bool, typer.Option("--guard", help="Hold the variant's answers to the JSON schema of their case (llamacpp).")
@@ -94,6 +98,7 @@ def compare(
             baseline_endpoint=endpoints[0],
             endpoint=endpoints[1],
             secrets=secrets_for(endpoints),
+            allow=allow or (),
             out=out,
             progress=progress,
         )

@@ -28,12 +28,13 @@ def run(
     """
     from quantgate import pipeline
     from quantgate.pipeline import planning
+    from quantgate.pipeline.sharing import folder_of
     from quantgate.release_config import load_config
     from quantgate.report.plans import show_plan
     from quantgate.report.terminal import repair_hint, show
 
     settings = load_config(config)
-    folder = out or Path(settings.out)
+    folder = folder_of(out or settings.out)
     if plan:
         show_plan(planning.plan(settings, folder), console)
         return
@@ -41,7 +42,7 @@ def run(
     with bars(quiet=quiet) as progress:
         report = pipeline.run(
             settings,
-            out=folder,
+            out=out,
             progress=progress,
             planned=None if quiet else lambda told: show_plan(told, console),
             secrets=secrets,

@@ -122,6 +122,9 @@ class Identity(Record):
     template: str  # digest of the chat template
     runtime: tuple[str, ...]  # "dtype=bfloat16", "kernels=auto", library versions ...
     sampling: str = "greedy"
+    config: str = Field(default="", exclude_if=_nothing)  # digest of the model's config.json, where the engine reads it
+    bos: str = Field(default="", exclude_if=_nothing)  # the tokens in front of every prompt: "1 x token 0"
+    stops: tuple[int, ...] = Field(default=(), exclude_if=_nothing)  # ids that end an answer, by the model's settings
 
     @property
     def key(self) -> str:

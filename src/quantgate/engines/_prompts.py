@@ -32,6 +32,23 @@ def read(encode: Encode, prompts: Sequence[Prompt], room: int) -> tuple[dict[int
     )
 
 
+def leading(encode: Callable[[Sequence[tuple[str, str]]], list[int]], model: OpenedModel) -> str:
+    """How often a prompt starts with the token that begins a sequence: ``1 x token 0``, as the engine makes it.
+
+    A second one, added in front of the template's own, is a known loss of quality. "" where a template takes no lone
+    user turn.
+    """
+    first = model.tokenizer.bos_token_id
+    if first is None:
+        return "no such token"
+    try:
+        ids = encode([("user", "a")]) if model.tokenizer.chat_template else model.encode("a")
+    except DataError:
+        return ""
+    count = next((at for at, one in enumerate(ids) if one != first), len(ids))
+    return f"{count} x token {int(first)}"
+
+
 def _ids(encode: Encode, prompt: Prompt, room: int) -> list[int] | Failure:
     try:
         ids = encode(prompt)

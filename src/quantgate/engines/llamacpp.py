@@ -29,7 +29,7 @@ from quantgate.engines._llama_answers import Answerer, Made, Row, Speed, grammar
 from quantgate.engines._llama_choose import Chooser, Held, Likeliest, Rejection
 from quantgate.engines._llama_drafts import Draft, Speculator, Tally
 from quantgate.engines._llama_trace import Tracer
-from quantgate.engines._prompts import is_chat, read, text_of
+from quantgate.engines._prompts import is_chat, leading, read, text_of
 from quantgate.engines._stops import stops_of
 from quantgate.engines.torch import stop_ids
 from quantgate.errors import EngineError, UnknownName
@@ -101,6 +101,8 @@ class LlamaCppEngine:
         self._spent = Speed()
         self.kernels = self._paths()
         self.identity = self._identity()
+        model.unchanged()  # what the digests say is what was loaded
+        artifact.unchanged()
 
     def _identity(self) -> Identity:
         features = [f"{key}={value}" for key, value in sorted(system().items())]
@@ -120,6 +122,9 @@ class LlamaCppEngine:
                 *features,
             ),
             sampling="greedy" if self.plain else how,
+            config=self.source.config_digest,
+            bos=leading(self.encode, self.source),
+            stops=tuple(sorted(stop_ids(self.source))),
         )
 
     def _paths(self) -> tuple[KernelPath, ...]:

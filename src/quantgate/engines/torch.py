@@ -21,7 +21,7 @@ from quantgate.engines._choices import Weigher
 from quantgate.engines._compiled import BACKEND, compile_blocks
 from quantgate.engines._greedy import Decoder
 from quantgate.engines._linears import Rounded, build
-from quantgate.engines._prompts import is_chat, read, text_of
+from quantgate.engines._prompts import is_chat, leading, read, text_of
 from quantgate.engines._stops import StopTexts, stops_of
 from quantgate.engines._tables import build_table, coded_paths
 from quantgate.errors import EngineError, UnknownName
@@ -82,11 +82,15 @@ class TorchEngine:
                 f"threads={torch.get_num_threads()}",  # sums are split among threads
                 f"torch={torch.__version__}",
                 f"transformers={transformers.__version__}",
-                f"stops={sorted(self.stops)}",
                 f"batch={rows}x{BATCH_TOKENS}/{self.decoder.slice_tokens}",
                 *([f"compile={BACKEND}, {compiled} modules"] if compile else []),
             ),
+            config=model.config_digest,
+            bos=leading(self.encode, model),
+            stops=tuple(sorted(self.stops)),
         )
+        model.unchanged()  # what the digests say is what was loaded
+        artifact.unchanged()
 
     def _swap(self, artifact: Artifact, kernels: str, paths: dict[str, str]) -> tuple[KernelPath, ...]:
         """Put a module that computes from codes in the place of every quantized linear; tell what runs."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ class Answers:
         self.identity = identity
         self.held: dict[str, Completion] = {}  # case digest -> answer
         self.failed: dict[str, Failure] = {}  # what this process was refused; never on disk, so a later run asks again
+        self.alone = threading.Lock()  # two variants of the same bytes are two threads in one journal
         self.asked = 0  # cases that reached the engine in this process
         folder.mkdir(parents=True, exist_ok=True)
         self.size = self._read() if self.path.exists() else 0
@@ -91,15 +93,23 @@ class Answers:
             raise
         self.size += len(line)
 
+    def missing(self, cases: Sequence[Case]) -> list[Case]:
+        """Those of ``cases`` that have no answer yet, in their order."""
+        return [case for case in cases if case.digest not in self.held and case.digest not in self.failed]
+
     def of(self, engine: Engine, cases: Sequence[Case]) -> list[Completion | Failure]:
         """Answers to one batch of cases, in order: from the journal where it has them, from the engine where not."""
         if engine.identity != self.identity:
             raise EngineError(f"{self.path}: keeps another engine's answers than the one asked; open its own journal")
-        missing = [case for case in cases if case.digest not in self.held and case.digest not in self.failed]
-        if missing:
-            answers = engine.generate([prompt_of(case) for case in missing])
-            self.asked += len(missing)
-            self._keep({case.digest: answer for case, answer in zip(missing, answers, strict=True)})
+        with self.alone:
+            if missing := self.missing(cases):
+                answers = engine.generate([prompt_of(case) for case in missing])
+                self.asked += len(missing)
+                self._keep({case.digest: answer for case, answer in zip(missing, answers, strict=True)})
+        return self.known(cases)
+
+    def known(self, cases: Sequence[Case]) -> list[Completion | Failure]:
+        """Answers that are there."""
         return [self.held.get(case.digest) or self.failed[case.digest] for case in cases]
 
     def _keep(self, fresh: dict[str, Completion | Failure]) -> None:

@@ -18,7 +18,7 @@ from quantgate import stats
 from quantgate.engines import Completion, Engine, Failure
 from quantgate.errors import DataError
 from quantgate.evaluate import scorers
-from quantgate.evaluate.answers import Answers
+from quantgate.evaluate.answers import Answers, prompt_of
 from quantgate.evaluate.degenerate import Controls, judge_scores
 from quantgate.evaluate.evidence import Comparison, Flip, Gate, SliceResult, gaps
 from quantgate.evaluate.scorers import Score, Unscored
@@ -40,6 +40,15 @@ class Side:
 
     engine: Engine
     answers: Answers
+
+    def ahead(self, pieces: Sequence[Sequence[Case]]) -> None:
+        """Let an engine that works elsewhere begin on all that it is about to be asked."""
+        begin = getattr(self.engine, "begin", None)
+        if begin is None:
+            return
+        for piece in pieces:
+            if missing := self.answers.missing(piece):
+                begin([prompt_of(case) for case in missing])
 
 
 @dataclass
@@ -279,13 +288,14 @@ def _answers(
     """
     once = {case.digest: case for case in cases}.values()  # two capabilities may share one
     by_length = sorted(once, key=lambda case: sum(len(message.content) for message in case.messages))
-    found = Answered()
-    for start in range(0, len(by_length), PIECE):
-        piece = by_length[start : start + PIECE]
+    found, pieces = Answered(), [by_length[start : start + PIECE] for start in range(0, len(by_length), PIECE)]
+    for side in (baseline, variant):
+        side.ahead(pieces)
+    for piece in pieces:
         first = baseline.answers.of(baseline.engine, piece)
         second = variant.answers.of(variant.engine, piece)
         found |= {case.digest: both for case, *both in zip(piece, first, second, strict=True)}
-        tell(start + len(piece))
+        tell(len(found))
     return found
 
 

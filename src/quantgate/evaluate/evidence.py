@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from quantgate.evaluate.drift_record import Drift
+from quantgate.evaluate.lock import Lock
 from quantgate.records import Record
 from quantgate.stats import Finding
 
@@ -174,3 +175,4 @@ class Evidence(Record):
     """The engine did not see the artifact's bytes: that a server runs just these is its operator's word."""
     screened: str = Field(default="", exclude_if=lambda screened: not screened)
     """Why no case was asked: the drift was beyond what the release allows. Empty where cases were asked."""
+    lock: Lock | None = Field(default=None, exclude_if=lambda lock: lock is None)  # what both sides have in common

@@ -24,6 +24,7 @@ from quantgate.errors import ModelError
 from quantgate.models import text
 from quantgate.models.families import SUPPORTED
 from quantgate.models.locate import REFERENCE, REFERENCE_FOLDER, locate
+from quantgate.models.seal import Seal
 from quantgate.models.tensors import TensorFiles, open_tensors
 from quantgate.records import digest_of
 
@@ -39,8 +40,9 @@ __all__ = ["REFERENCE", "REFERENCE_FOLDER", "OpenedModel", "open_model"]
 class OpenedModel:
     """A baseline model on disk: its configuration, tensors, tokenizer, digests, and its blocks one at a time."""
 
-    def __init__(self, ref: str, path: Path, config: Any, files: TensorFiles) -> None:
+    def __init__(self, ref: str, path: Path, config: Any, files: TensorFiles, seal: Seal | None = None) -> None:
         self.ref, self.path, self.config, self.files = ref, path, config, files
+        self.seal = seal or Seal.of(path)
 
     def __repr__(self) -> str:
         return f"OpenedModel({self.ref!r}, {self.architecture}, {self.depth} blocks)"
@@ -110,6 +112,11 @@ class OpenedModel:
     def config_digest(self) -> str:
         return digest_of(json.loads((self.path / "config.json").read_bytes()))
 
+    def unchanged(self) -> None:
+        """Raises ModelError when a file was changed since the model was opened: its digests speak of other bytes."""
+        if file := self.seal.broken():
+            raise ModelError(f"{file}: was changed while the model was in use; let it be finished, then run again")
+
     def check(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Read every weight that the architecture has once. Raises BadTensor naming the first one with NaN or Inf.
 
@@ -153,8 +160,9 @@ def open_model(ref: str | Path, *, hub: str | None = None, cache: Path | None = 
     Raises ModelError (no folder, no config, unknown architecture, truncated or missing files), PickleRefused.
     """
     path = locate(str(ref), hub=hub, cache=cache)
+    seal = Seal.of(path)
     files = open_tensors(path)
-    model = OpenedModel(str(ref), path, _config(path), files)
+    model = OpenedModel(str(ref), path, _config(path), files, seal)
     _ = model.walker  # built now, so that what cannot be walked is refused before anything slow starts
     return model
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from quantgate.errors import ModelError
+from quantgate.store import is_address, pull
 
 REFERENCE = "quantgate/reference"
 REFERENCE_FOLDER = Path(__file__).parent / "reference"
@@ -14,7 +15,7 @@ WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # never a p
 
 
 def locate(ref: str, *, hub: str | None = None, cache: Path | None = None) -> Path:
-    """The folder that ``ref`` means. Raises ModelError when there is none.
+    """The folder that ``ref`` means; one at an address is fetched. Raises ModelError when there is none, StoreError.
 
     ``hub`` is another hub's address and ``cache`` another cache folder than huggingface_hub's own.
     """
@@ -24,7 +25,7 @@ def locate(ref: str, *, hub: str | None = None, cache: Path | None = None) -> Pa
                 f"{REFERENCE}: its files are not installed; run `quantgate train reference`, or name a folder"
             )
         return REFERENCE_FOLDER
-    path = Path(ref).expanduser()
+    path = pull(ref) if is_address(ref) else Path(ref).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{path}: no config.json in this folder; expected a Hugging Face model folder")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from quantgate.evaluate import scorers
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison, Evidence, NoiseFloor, Pace
+from quantgate.evaluate.lock import comparable
 from quantgate.evaluate.noise import noise_floor, pace_of
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline import auto, budgets, overlaps, planning, probing
@@ -31,9 +33,11 @@ from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.drifting import drift_in, screened
 from quantgate.pipeline.endpoints import Served, check_keys, served
+from quantgate.pipeline.executor import Executor, Local, executor_for
 from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.planning import Plan
-from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for, runtime_of
+from quantgate.pipeline.runtimes import TORCH, check_drafts, runtime_of
+from quantgate.pipeline.sharing import bring, folder_of, send, send_reports
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
     Import,
@@ -71,6 +75,9 @@ class Run:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)  # keys of servers, by the variables' names
     servers: ExitStack = field(default_factory=ExitStack)  # launched for the whole run: the baseline's
     server: ExitStack = field(default_factory=ExitStack)  # launched for the variant that is being asked
+    executor: Executor = field(default_factory=Local)
+    journals: dict[str, Answers] = field(default_factory=dict)  # by the key of the engine's identity
+    asked: dict[str, int] = field(default_factory=dict)  # cases that each variant is done with
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -98,7 +105,7 @@ def run(
     if not isinstance(config, ReleaseConfig):
         config = load_config(Path(config))
     tell, told = progress or (lambda *_: None), planned or (lambda _: None)
-    this = Run(config, Path(out or config.out), tell, told, secrets=secrets)
+    this = Run(config, folder_of(out or config.out), tell, told, secrets=secrets)
     check_keys(config.endpoints, secrets)
     try:
         with this.servers, this.server:
@@ -129,14 +136,17 @@ def _run(this: Run) -> RunReport:
         with this.stage("choose the calibration set"):
             chosen = calibration_of(config, model, lambda what, done, total: this.progress(what, done, total, ""))
             overlaps.check(config, chosen.turns, [case for group in cases.gate.values() for case in group], this.out)
-    with alone_in(this.out):
+    with alone_in(this.out), executor_for(config.executor, this.out) as this.executor:
         planned = planning.plan_of(config, cases, model, this.out)
         planned.save(this.out / planning.FILE)
         this.planned(planned)
+        address = "" if this.out != folder_of(config.out) else config.out
         if chosen is not None:
+            bring(address, this.out, recipes, model.weights_digest, this.progress)
             with this.stage("quantize"):
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
         artifacts = [made[one.name] for one in variants]
+        send(address, artifacts, this.out, this.progress)
         with this.stage("evaluate"):
             base = _baseline_side(this, model)
             evidence = _evaluate(this, model, base, artifacts, cases)
@@ -144,6 +154,7 @@ def _run(this: Run) -> RunReport:
             noise = _noise(this, base, cases)
         report = _report(this, model, chosen, cases, artifacts, evidence, noise)
         write_reports(report, this.out)
+        send_reports(address, this.out)
     return report
 
 
@@ -168,7 +179,7 @@ def _report(
         baseline=model.weights_digest,
         parameters=model.parameters,
         baseline_bytes=model.weights_bytes,
-        config=config.model_copy(update={"out": ""}).digest,
+        config=config.content,
         gates=tuple(cases.gates),
         calibration=None if chosen is None else chosen.record,
         candidates=tuple(candidates),
@@ -186,7 +197,6 @@ def _quantize(
     this: Run, model: OpenedModel, chosen: Chosen, recipes: Sequence[Recipe], mixed: Sequence[Mixture]
 ) -> list[Artifact]:
     """The variants' artifacts: those with recipes, then the mixtures."""
-    from quantgate.quantize.sweep import sweep
 
     def tell(stage: str, done: int, total: int) -> None:
         this.progress("quantize", done, total, stage)
@@ -194,7 +204,8 @@ def _quantize(
     lending = auto.ingredients(model, mixed, recipes)
     tables = Tables(model, lending, mixed) if mixed else None
     every = [*recipes, *(one for one in lending if one not in recipes)]
-    made = sweep(model, chosen.ids, every, this.out / "artifacts", progress=tell, seed=this.config.calibration.seed)
+    seed = this.config.calibration.seed
+    made = this.executor.sweep(model, chosen.ids, every, this.out / "artifacts", tell, seed)
     lent = {one.name: next(found for found in made if found.name == one.name) for one in lending}
     if tables is None:
         return made
@@ -208,8 +219,8 @@ def _baseline_side(this: Run, model: OpenedModel) -> Side:
     if own is not None and own.endpoint is not None:
         what = Served.artifact(baseline(model), model)
         opened = served(own.endpoint, what, "baseline", this.out, this.secrets, this.progress)
-        return _side(this.servers.enter_context(opened), this.out)
-    return _side(engine_for(model, baseline(model), TORCH, this.out)[0], this.out)
+        return _side(this, this.servers.enter_context(opened))
+    return _side(this, this.executor.open(model, baseline(model), TORCH, this.out, None)[0])
 
 
 def _engine(this: Run, model: OpenedModel, artifact: Artifact) -> tuple[Engine, str]:
@@ -221,7 +232,7 @@ def _engine(this: Run, model: OpenedModel, artifact: Artifact) -> tuple[Engine, 
         opened = served(endpoint, what, artifact.name, this.out, this.secrets, this.progress)
         engine = this.server.enter_context(opened)
         return engine, engine.sentence
-    return engine_for(model, artifact, engines.get(artifact.name, TORCH), this.out, runtimes.get(artifact.name))
+    return this.executor.open(model, artifact, engines.get(artifact.name, TORCH), this.out, runtimes.get(artifact.name))
 
 
 def _noise(this: Run, base: Side, cases: Cases) -> list[NoiseFloor]:
@@ -238,56 +249,59 @@ def _evaluate(this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Art
     """Evidence of every variant, each in its own engine; the baseline's engine and answers serve them all."""
     engines, runtimes = engines_of(this.config.variants), runtimes_of(this.config.variants)
     total = sum(map(len, cases.gate.values())) * len(artifacts)
-    found: list[Evidence] = []
-    for index, artifact in enumerate(artifacts):
+
+    def of(artifact: Artifact, base: Side) -> Evidence:
         named = artifact.name
         engine, proof = _engine(this, model, artifact)
-        side = _side(engine, this.out)
-        done = total // len(artifacts) * index
-        drift, no_drift = drift_in(
-            this.out, base.engine, side.engine, cases.drift, _measuring(this, named, (done, total))
-        )
+        locked = comparable(base.engine.identity, engine.identity, cases.gate, allow=this.config.allow)
+        side = _side(this, engine)
+        drift, no_drift = drift_in(this.out, base.engine, engine, cases.drift, _measuring(this, named, total))
         stop = screened(drift, this.config.screen)
-        comparisons = [] if stop else _compare_all(this, base, side, cases, named, (done, total))
+        comparisons = [] if stop else _compare_all(this, base, side, cases, named, total)
         if pace := pace_of(side.answers.held.values()):
             this.paces[named] = pace
-        found.append(
-            Evidence(
-                variant=artifact.name,
-                artifact=artifact.manifest.digest,
-                baseline=model.weights_digest,
-                engine=side.engine.identity.key,
-                baseline_engine=base.engine.identity.key,
-                kernels=(*sentences_of(side.engine.kernels), *([proof] if proof else [])),
-                comparisons=tuple(comparisons),
-                drift=drift,
-                no_drift=no_drift,
-                runtime=runtime_of(engines.get(named, TORCH), runtimes.get(named)),
-                sandbox=scorers.ready(case.scorer for group in cases.gate.values() for case in group),
-                declared=getattr(engine, "declared", False),
-                screened=stop,
-            )
+        return Evidence(
+            variant=artifact.name,
+            artifact=artifact.manifest.digest,
+            baseline=model.weights_digest,
+            engine=side.engine.identity.key,
+            baseline_engine=base.engine.identity.key,
+            kernels=(*sentences_of(side.engine.kernels), *([proof] if proof else [])),
+            comparisons=tuple(comparisons),
+            drift=drift,
+            no_drift=no_drift,
+            runtime=runtime_of(engines.get(named, TORCH), runtimes.get(named)),
+            sandbox=scorers.ready(case.scorer for group in cases.gate.values() for case in group),
+            declared=getattr(engine, "declared", False),
+            screened=stop,
+            lock=locked,
         )
-    return found
+
+    one_by_one = Local() if this.config.endpoints else this.executor  # one launched server at a time
+    return one_by_one.gather([partial(of, artifact) for artifact in artifacts], base)
 
 
-def _measuring(this: Run, variant: str, progress: tuple[int, int]) -> Callable[[int, int], None]:
-    return lambda done, parts: this.progress("evaluate", *progress, f"{variant}: drift, part {done} of {parts}")
+def _measuring(this: Run, variant: str, total: int) -> Callable[[int, int], None]:
+    return lambda done, parts: this.progress(
+        "evaluate", sum(this.asked.values()), total, f"{variant}: drift, part {done} of {parts}"
+    )
 
 
-def _side(engine: Engine, out: Path) -> Side:
-    return Side(engine, Answers(out / "answers", engine.identity))
+def _side(this: Run, engine: Engine) -> Side:
+    """An engine and its journal, which variants of the same bytes share."""
+    key = engine.identity.key
+    if key not in this.journals:
+        this.journals[key] = Answers(this.out / "answers", engine.identity)
+    return Side(engine, this.journals[key])
 
 
-def _compare_all(
-    this: Run, base: Side, side: Side, cases: Cases, variant: str, progress: tuple[int, int]
-) -> list[Comparison]:
+def _compare_all(this: Run, base: Side, side: Side, cases: Cases, variant: str, total: int) -> list[Comparison]:
     """Every capability of one variant; cases that an early verdict saves count as done."""
-    before, total = progress
 
     def tell(done: int, _available: int, undecided: list[str]) -> None:
         left = f"{len(undecided)} of {len(cases.gates)} undecided" if undecided else "decided"
-        this.progress("evaluate", before + done, total, f"{variant}: {left}")
+        this.asked[variant] = done
+        this.progress("evaluate", sum(this.asked.values()), total, f"{variant}: {left}")
 
     tasks = [Task(gate, cases.gate[gate.capability], cases.hard[gate.capability]) for gate in cases.gates]
     return compare_all(tasks, base, side, progress=tell)

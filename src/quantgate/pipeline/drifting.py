@@ -10,6 +10,7 @@ from quantgate.engines import Engine
 from quantgate.errors import EngineError, RecordError
 from quantgate.evaluate.drift_record import Drift
 from quantgate.evaluate.suites import Case
+from quantgate.pipeline.executor import Elsewhere
 from quantgate.records import digest_of
 from quantgate.release_config import ScreenConfig
 
@@ -37,7 +38,10 @@ def drift_in(
         except RecordError:
             path.unlink()  # an older version wrote it
     try:
-        found = drift_of(baseline, engine, cases, progress)
+        if isinstance(baseline, Elsewhere) and isinstance(engine, Elsewhere):
+            found = engine.drift_from(baseline, cases)
+        else:
+            found = drift_of(baseline, engine, cases, progress)
     except EngineError as problem:
         return None, str(problem)
     found.save(path)

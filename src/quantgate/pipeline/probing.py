@@ -59,7 +59,8 @@ def probe(
 
     examples = {name: _examples(config, model, name, base) for name in config.capabilities}
     parts = [[name, source.manifest.digest] for name, source in sources.items()]
-    key = digest_of([LAYOUT, tool_version(), model.weights_digest, parts, config.judge.seed, examples])
+    asked = [model.weights_digest, model.config_digest, base.engine.identity.key]
+    key = digest_of([LAYOUT, tool_version(), asked, parts, config.judge.seed, examples])
     file = out / "sensitivity" / f"{key[7:39]}.json"
     if file.is_file():
         try:

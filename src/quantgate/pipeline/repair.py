@@ -21,11 +21,13 @@ from quantgate.evaluate import scorers, suites
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Pairs, Side, Task, compare_all, mean, visiting_order
 from quantgate.evaluate.evidence import Evidence, Gate
+from quantgate.evaluate.lock import Terms, agreed, comparable, terms_of
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline import auto, made_suites, overlaps, probing, published_suites
 from quantgate.pipeline.cases import calibration_of, gate_cases
 from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.sharing import folder_of
 from quantgate.pipeline.two_models import Progress
 from quantgate.pipeline.variants import candidate_of, sentences_of, summary_of
 from quantgate.quantize.manifest import BASELINE, SAFE_NAME
@@ -78,7 +80,7 @@ def repair(
     """
     if not isinstance(config, ReleaseConfig):
         config = load_config(Path(config))
-    folder = Path(out or config.out)
+    folder = folder_of(out or config.out)
     try:
         with alone_in(folder):
             return _repair(_bench(config, folder, variant, label or f"{variant}+repair", progress))
@@ -128,7 +130,7 @@ def _finished(config: ReleaseConfig, out: Path) -> RunReport:
     if not file.is_file():
         raise UsageError(f"repair: no {file}; finish the run first, with: quantgate run")
     report = RunReport.load(file)
-    if report.config != config.model_copy(update={"out": ""}).digest:
+    if report.config != config.content:
         raise UsageError(f"repair: {file} is of another configuration; run it again, with: quantgate run")
     for row in report.evidence[0].comparisons:
         made_suites.refuse(config.capabilities[row.gate.capability], row.gate.capability, "a repair")
@@ -159,6 +161,7 @@ def _repair(bench: Bench) -> Repair:
     for name in bench.targets:
         probing.tune_cases(bench.config, name, TUNE_CASES)
     base = Side(engine := open_engine(bench.model, baseline(bench.model)), _answers(bench, engine))
+    _as_the_run(bench, terms_of(engine.identity, fresh))
     found = probing.probe(bench.config, bench.model, bench.sources, base, bench.out, bench.progress)
     trials = list[Trial]()
     for choice, foreseen in _mixtures(bench, found):
@@ -177,6 +180,14 @@ def _repair(bench: Bench) -> Repair:
     result = _record(bench, found, choice, made, trials, evidence)
     _write(bench, result, made)
     return result
+
+
+def _as_the_run(bench: Bench, now: Terms) -> None:
+    """Raises ComparabilityError when the run was judged on other terms: its failure would not be this one."""
+    recorded = [one.lock for one in bench.report.evidence if one.variant == bench.name]
+    for one in recorded:
+        if one is not None:
+            agreed(one.baseline, now, since=True)
 
 
 def _answers(bench: Bench, engine: Engine) -> Answers:
@@ -269,6 +280,7 @@ def _gate(
     def tell(done: int, available: int, undecided: list[str]) -> None:
         bench.progress("evaluate", done, available, ", ".join(undecided))
 
+    locked = comparable(base.engine.identity, side.engine.identity, fresh, allow=bench.config.allow)
     rows = compare_all([Task(gate, fresh[gate.capability]) for gate in rules], base, side, progress=tell)
     return Evidence(
         variant=made.name,
@@ -281,6 +293,7 @@ def _gate(
         drift=None,
         no_drift="a repair is not screened, it is judged",
         sandbox=scorers.ready(case.scorer for gate in rules for case in fresh[gate.capability]),
+        lock=locked,
     )
 
 

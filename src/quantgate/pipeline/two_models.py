@@ -16,6 +16,7 @@ from quantgate.evaluate import published, scorers
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side, Task, compare_all
 from quantgate.evaluate.evidence import Comparison, NoiseFloor, Pace
+from quantgate.evaluate.lock import Lock, comparable
 from quantgate.evaluate.noise import noise_floor, pace_of
 from quantgate.models import OpenedModel, open_model
 from quantgate.models.locate import locate
@@ -51,6 +52,7 @@ class CompareResult(Record):
     sandbox: str = Field(default="", exclude_if=lambda told: not told)  # how code that the models wrote was shut in
     served: dict[str, str] = Field(default={}, exclude_if=lambda served: not served)
     """Who answered for a side that is a server, and what is known of its bytes."""
+    lock: Lock | None = Field(default=None, exclude_if=lambda lock: lock is None)  # what both sides have in common
 
 
 def compare_models(
@@ -69,6 +71,7 @@ def compare_models(
     endpoint: EndpointConfig | None = None,
     baseline_endpoint: EndpointConfig | None = None,
     secrets: Mapping[str, str] = {},
+    allow: Sequence[str] = (),
     out: Path = Path("runs/compare"),
     progress: Progress | None = None,
 ) -> CompareResult:
@@ -78,9 +81,10 @@ def compare_models(
     ``engine`` "llamacpp" runs a GGUF file in llama.cpp, once it is proven, as ``runtime`` sets it; ``each`` judges
     every setting of it by itself, too. ``noise`` cases of every suite are asked the baseline twice. A side may be a
     server: an address such as ``http://127.0.0.1:8000/v1#model``, or what ``endpoint`` and ``baseline_endpoint`` say;
-    ``secrets`` holds their keys by the variables' names. Every suite is judged at ``alpha`` on its own; ``out`` keeps
-    the answers, so a stopped comparison goes on. Raises UsageError, DataError and ModelError before anything slow,
-    EngineError for a server that cannot be asked, Stopped on Ctrl-C.
+    ``secrets`` holds their keys by the variables' names. Every suite is judged at ``alpha`` on its own, and both sides
+    must be asked alike but for what ``allow`` names. ``out`` keeps the answers, so a stopped comparison goes on. Raises
+    UsageError, DataError, ModelError and ComparabilityError before anything slow, EngineError for a server that cannot
+    be asked, Stopped on Ctrl-C.
     """
     rules = {"cases": cases} | ({} if margin is None else {"margin": margin})
     found = _cases(baseline, suite, rules, {"alpha": alpha, "seed": seed}, DRIFT_CASES * each)
@@ -93,7 +97,7 @@ def compare_models(
         stacks_of(runtime or RuntimeConfig())  # refuses settings of which none is set
     try:
         with alone_in(out), servers:
-            asked = _Asked(found, noise, progress or (lambda *_: None))
+            asked = _Asked(found, noise, tuple(allow), progress or (lambda *_: None))
             result = asked.compare(_Pair(baseline, variant, engine, runtime, out, servers), each=each)
     except KeyboardInterrupt:
         sentence = f"stopped; the answers so far are kept in {out}, and the same command goes on from there"
@@ -170,17 +174,25 @@ class _Asked:
 
     cases: Cases
     noise: int
+    allow: tuple[str, ...]
     progress: Progress
 
     def compare(self, pair: _Pair, *, each: bool) -> CompareResult:
         tasks = [Task(gate, self.cases.gate[gate.capability]) for gate in self.cases.gates]
-        base, stacks = pair.baseline(), list[StackResult]()
+        base, stacks, locks = pair.baseline(), list[StackResult](), list[Lock]()
+
+        def variant(runtime: RuntimeConfig | None) -> Side:
+            side = pair.variant(runtime)
+            pairing = base.engine.identity, side.engine.identity
+            locks.append(comparable(*pairing, self.cases.gate, allow=self.allow))
+            return side
+
         if each:
             wanted = pair.runtime or RuntimeConfig()
-            stacks = compare_stacks(tasks, base, pair.variant, wanted, self.cases.drift, self._tell)
+            stacks = compare_stacks(tasks, base, variant, wanted, self.cases.drift, self._tell)
             comparisons, pace = stacks[-1].comparisons, stacks[-1].pace
         else:
-            side = pair.variant(pair.runtime)
+            side = variant(pair.runtime)
             comparisons = tuple(compare_all(tasks, base, side, progress=lambda *seen: self._tell("comparing", *seen)))
             pace = pace_of(side.answers.held.values())
         return CompareResult(
@@ -194,6 +206,7 @@ class _Asked:
             stacks=tuple(stacks),
             sandbox=scorers.ready(case.scorer for group in self.cases.gate.values() for case in group),
             served=pair.servers.told,
+            lock=locks[-1],
         )
 
     def _tell(self, stage: str, done: int, total: int, undecided: list[str]) -> None:

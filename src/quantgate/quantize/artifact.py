@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from quantgate import plugins
 from quantgate.errors import ArtifactError, QuantgateError
 from quantgate.formats import Scheme, scheme
 from quantgate.models import OpenedModel
+from quantgate.models.seal import Seal
 from quantgate.models.tensors import TensorFiles, open_tensors
 from quantgate.quantize.manifest import BASELINE, GGUF, MIXED, Fate, Manifest, ModelIdentity, Recipe, tool_version
 from quantgate.records import digest_file
@@ -30,6 +31,7 @@ class Artifact:
     path: Path
     manifest: Manifest
     called: str = ""  # the variant's name, where it is not the manifest's
+    seal: Seal | None = field(default=None, compare=False, repr=False)  # of its files, where they lie by themselves
 
     @property
     def name(self) -> str:
@@ -43,6 +45,13 @@ class Artifact:
     def config_folder(self) -> Path:
         """Where the architecture's config.json lies."""
         return self.path
+
+    def unchanged(self) -> None:
+        """Raises ArtifactError when a file was changed since the artifact was opened."""
+        if self.seal is not None and (file := self.seal.broken()):
+            raise ArtifactError(
+                f"{file}: was changed while the artifact was in use; let it be finished, then run again"
+            )
 
     @cached_property
     def files(self) -> TensorFiles:
@@ -117,13 +126,14 @@ def open_artifact(path: Path | str, *, verify: bool = True) -> Artifact:
     file = folder / MANIFEST
     if not file.is_file():
         raise ArtifactError(f"{folder}: no {MANIFEST}; it is not an artifact, or it was copied without it")
+    seal = Seal.of(folder)
     manifest = Manifest.load(file)
     _check_files(folder, manifest, verify)
-    artifact = Artifact(folder, manifest)
+    artifact = Artifact(folder, manifest, seal=seal)
     if manifest.checkpoint == GGUF:
         from quantgate.quantize.gguf.artifact import open_made
 
-        artifact = open_made(folder, manifest)
+        artifact = replace(open_made(folder, manifest), seal=seal)
     try:
         check_fates(artifact)
     except ArtifactError:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantgate.report.noise import noise_sentence, pace_sentence
-from quantgate.report.terminal import MARKS, SHORT, cell, plain_table, score_text
+from quantgate.report.terminal import MARKS, SHORT, cell, plain_table, score_text, show_accepted
 
 if TYPE_CHECKING:
     from quantgate.evaluate.evidence import Pace
@@ -41,6 +41,7 @@ def show_comparisons(result: Any, console: Console) -> None:
         console.print(line, style="dim")
     if spoken := pace_sentence(result.pace, result.runtime):
         console.print(spoken, style="dim")
+    show_accepted(result.lock, console)
 
 
 def _show_stacks(stacks: Any, console: Console) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 from quantgate.decide import CapabilityVerdict, VariantVerdict
 from quantgate.decide.sentences import percent
 from quantgate.evaluate.evidence import Comparison, Evidence
+from quantgate.evaluate.lock import Lock
 from quantgate.report import RunReport
 from quantgate.report.drifts import worst_sentence
 from quantgate.report.html import traps
@@ -54,6 +55,8 @@ def show(report: RunReport, console: Console) -> None:
     for verdict in report.decision.verdicts:
         mark, style = MARKS[verdict.verdict]
         console.print(Text.assemble((f"{mark:<5}", style), (f" {verdict.variant}: ", "bold"), verdict.sentence))
+    for one in report.evidence:
+        show_accepted(one.lock, console, f"{one.variant}: ")
     for line in pace_lines(report.evidence, report.paces):
         console.print(Text(line, style="dim"))
     for one in report.evidence:
@@ -64,6 +67,12 @@ def show(report: RunReport, console: Console) -> None:
     console.print()
     console.print(Text(report.decision.sentence, style="bold green" if report.decision.chosen else "bold yellow"))
     console.print(Text(spent(report), style="dim"))
+
+
+def show_accepted(lock: Lock | None, console: Console, prefix: str = "") -> None:
+    """What the two sides do not have in common, because the user said that they need not."""
+    for one in lock.accepted if lock else ():
+        console.print(Text(f"{prefix}compared although they differ, as allowed: {one}", style="yellow"))
 
 
 def trap_sentence(trap: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ from pydantic import Field, JsonValue
 from quantgate.errors import ArtifactError, UsageError
 from quantgate.formats import Scheme
 from quantgate.models import OpenedModel
+from quantgate.models.seal import Seal
 from quantgate.models.tensors import TensorFiles, open_tensors
 from quantgate.models.text import tokenizer_files
 from quantgate.quantize.artifact import Artifact, check_fates, identity
@@ -116,6 +117,7 @@ def open_foreign(path: Path | str, model: OpenedModel, name: str = "") -> Foreig
     PickleRefused, BadTensor (NaN or Inf) and UsageError (a name that no variant can have).
     """
     folder = Path(path)
+    seal = Seal.of(folder)
     told = declared(folder)
     name = name or folder.resolve().name
     if not SAFE_NAME.fullmatch(name):
@@ -132,7 +134,7 @@ def open_foreign(path: Path | str, model: OpenedModel, name: str = "") -> Foreig
     fates += kept_fates(reader.files, model, set(reader.shapes))
     fates += unused_fates(reader.files, model, {tensor for fate in fates for tensor in fate.tensors})
     notes += [note for _, some in found for note in some]
-    artifact = ForeignArtifact(folder, _manifest(told, reader, model, name, fates, notes), reader=reader)
+    artifact = ForeignArtifact(folder, _manifest(told, reader, model, name, fates, notes), seal=seal, reader=reader)
     check_fates(artifact)
     return artifact
 

@@ -16,6 +16,7 @@ import torch
 
 from quantgate.errors import ArtifactError, UsageError
 from quantgate.models import OpenedModel
+from quantgate.models.seal import Seal
 from quantgate.models.tensors import Entry, finite
 from quantgate.quantize.artifact import check_fates, identity
 from quantgate.quantize.foreign import UNKNOWN_CALIBRATION, UNLIKE, ForeignManifest
@@ -39,6 +40,7 @@ def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> 
     Decodes every tensor once. Raises ArtifactError (damaged or foreign to the baseline), ModelError (the baseline's
     tokenizer or architecture has no GGUF form), UsageError (a name that no variant can have), BadTensor, MissingExtra.
     """
+    seal = Seal.of(Path(path))
     file = open_gguf(path)
     name = name or file.path.name[: -len(".gguf")]
     if not SAFE_NAME.fullmatch(name):
@@ -63,7 +65,7 @@ def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> 
         fates.append(fate)
         notes += some
     manifest = _manifest(file, tensors, model, name, fates, notes)
-    artifact = ForeignGguf(file.path, manifest, tensors=tensors, model_folder=model.path, linears=linears)
+    artifact = ForeignGguf(file.path, manifest, seal=seal, tensors=tensors, model_folder=model.path, linears=linears)
     check_fates(artifact)
     return artifact
 
