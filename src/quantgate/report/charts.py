@@ -115,7 +115,7 @@ def curves(
 ) -> Markup:
     """Lines over numbered blocks, or over ``ticks``, on a logarithmic scale, each with its name at its end.
 
-    ``unit`` "%" shows fractions as percent; any other unit stands behind the number.
+    ``unit`` "%" shows fractions as percent; any other stands beside what is shown along.
     """
     left, width, top, height = 70, 500, 16, 240
     values = [value for _, line in lines for value in line if value > 0]
@@ -135,7 +135,7 @@ def curves(
         at = low * 10**decade
         parts += [
             _rule(left, y(at), left + width, y(at), "grid"),
-            _text(left - 8, y(at) + 4, f"{100 * at:g} %" if unit == "%" else f"{at:g} {unit}", anchor="end"),
+            _text(left - 8, y(at) + 4, f"{100 * at:g} %" if unit == "%" else f"{at:g}", anchor="end"),
         ]
     for at in range(0, longest, max(1, longest // 8)):
         parts.append(_text(x(at), top + height + 18, ticks[at] if ticks else str(at)))
@@ -149,8 +149,8 @@ def curves(
         parts.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>')
         parts += [_dot(x(at), y(value), 3, ink) for at, value in enumerate(line)]
         parts.append(_text(x(len(line) - 1) + 10, label, name, "label", "start"))
-    parts += [_text(left + width / 2, top + height + 38, along), "</svg>"]
-    return Markup("".join(parts))
+    parts += [_text(left + width / 2, top + height + 38, along if unit == "%" else f"{what} in {unit}, by {along}")]
+    return Markup("".join([*parts, "</svg>"]))
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def spreads(rows: Sequence[tuple[str, Sequence[Dot]]], what: str, unit: str) -> 
     parts = [_open(left + width + 20, height, f"{what} by group")]
     for decade in range(decades + 1):
         at = low * 10**decade
-        parts += [_rule(x(at), top - 6, x(at), height - 22, "grid"), _text(x(at), height - 6, f"{at:g} {unit}")]
+        parts += [_rule(x(at), top - 6, x(at), height - 22, "grid"), _text(x(at), height - 6, f"{at:g}")]
     for index, name in enumerate(names):
         parts += [_dot(left + 110 * index, 10, 4, INKS[index % len(INKS)])]
         parts += [_text(left + 110 * index + 9, 14, name, "label", "start")]

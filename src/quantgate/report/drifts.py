@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -14,7 +15,8 @@ from quantgate.records import Record
 from quantgate.report.charts import Dot, curves, spreads
 
 LINES = ("position in the sequence", "position in the answer", "rarity of the true token")  # what has an order
-FEW = 30  # positions below which a group is not called the worst
+FEW = 30  # positions below which a group is neither drawn nor called the worst
+MOST = 24  # groups without an order that are drawn
 NATS = "nats"
 
 
@@ -95,21 +97,35 @@ def between(low: float | None, high: float | None, times: float = 1.0) -> str:
 
 
 def plots(drifts: Mapping[str, Drift]) -> list[dict[str, Any]]:
-    """One chart for every property that the first variant's table has, over all variants with the same groups."""
+    """One chart for every property of the first variant's tables, over all variants with the same groups.
+
+    Groups of few positions are left to the tables, and so is all but the worst of many.
+    """
     tables = {name: {one.by: one for one in drift.detail.tables} for name, drift in drifts.items() if drift.detail}
     if not tables:
         return []
     found = []
     for by, first in next(iter(tables.values())).items():
-        groups = [row.name for row in first.rows]
+        names = [row.name for row in first.rows]
         same = {
             name: own[by].rows
             for name, own in tables.items()
-            if by in own and [row.name for row in own[by].rows] == groups
+            if by in own and [row.name for row in own[by].rows] == names
         }
-        if len(groups) > 1 and any(row.kl_mean > 0 for rows in same.values() for row in rows):
-            found.append({"by": by, "about": first.about, "plot": _plot(by, groups, same)})
+        shown = _shown(by, list(same.values()))
+        if len(shown) > 1 and any(rows[at].kl_mean > 0 for rows in same.values() for at in shown):
+            some = {name: [rows[at] for at in shown] for name, rows in same.items()}
+            left = "" if len(shown) == len(names) else f"; {len(shown)} of {len(names)} groups, all are in the table"
+            found.append({"by": by, "about": first.about + left, "plot": _plot(by, [names[at] for at in shown], some)})
     return found
+
+
+def _shown(by: str, variants: Sequence[Sequence[DriftRow]]) -> list[int]:
+    """Which groups are drawn, in their order: those with enough positions, and of many the MOST that drift most."""
+    solid = [at for at, row in enumerate(variants[0]) if row.tokens >= FEW]
+    if by in LINES or len(solid) <= MOST:
+        return solid
+    return sorted(sorted(solid, key=lambda at: -max(rows[at].kl_mean for rows in variants))[:MOST])
 
 
 def _plot(by: str, groups: Sequence[str], rows: Mapping[str, Sequence[DriftRow]]) -> Markup:
@@ -135,5 +151,5 @@ def drift_page(report: DriftReport) -> str:
         loader=jinja2.PackageLoader("quantgate.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("drift.html").render(
-        report=report, drifting=drift_section({report.variant: report.drift})
+        report=report, drifting=drift_section({Path(report.variant).name: report.drift})
     )
