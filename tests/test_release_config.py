@@ -57,11 +57,11 @@ def test_a_fraction_may_be_written_in_many_ways(tmp_path: Path, written: str) ->
 WRONG = {
     # unknown keys, with the nearest one, at every depth
     SMALL + "modle: x\n": "unknown key 'modle'; did you mean 'model'? "
-    "Known: calibration, capabilities, drift_cases, judge, model, out, variants",
+    "Known: calibration, capabilities, drift_cases, judge, model, out, price, variants",
     SMALL + "judge: {alhpa: 5%}\n": "unknown key 'alhpa' in 'judge'; did you mean 'alpha'? "
     "Known: alpha, ledger, order, seed, test",
     SMALL + "calibration: {trafic: x}\n": "unknown key 'trafic' in 'calibration'; did you mean 'traffic'? "
-    "Known: max_tokens, samples, seed, traffic",
+    "Known: allow_overlap, max_tokens, samples, seed, traffic",
     "capabilities: {math: {margn: 3%}}\nvariants: [W4A16]\n": "unknown key 'margn' in 'capabilities.math'; "
     "did you mean 'margin'? Known: cases, hard, margin, options, path, relative, suite",
     "capabilities: [math]\nvariants: [W8A8, {scheme: W4A16, groupsize: 64}]\n": "unknown key 'groupsize' in "

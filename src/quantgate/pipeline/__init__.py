@@ -112,22 +112,24 @@ def _run(this: Run) -> RunReport:
     imports = [one for one in variants if isinstance(one, Import)]
     with this.stage("open the artifacts of others") if imports else nullcontext():
         made = {one.name: open_variant(one.ref, model, one.name) for one in imports}
-    chosen = None
+    chosen, overlap = None, None
     if recipes or mixed:
         with this.stage("choose the calibration set"):
             chosen = calibration_of(config, model)
-            overlaps.check(config, chosen.turns, [case for group in cases.gate.values() for case in group], this.out)
+            overlap = overlaps.check(
+                config, chosen.turns, [case for group in cases.gate.values() for case in group], this.out
+            )
     with alone_in(this.out):
         planned = planning.plan_of(config, cases, model, this.out)
-        planned.save(this.out / planning.FILE)
         this.planned(planned)
         if chosen is not None:
             with this.stage("quantize"):
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
         artifacts = [made[one.name] for one in variants]
+        planned.save(this.out / planning.FILE)
         with this.stage("evaluate"):
             evidence = _evaluate(this, model, artifacts, cases)
-        report = _report(this, model, chosen, cases, artifacts, evidence)
+        report = _report(this, model, chosen, cases, artifacts, evidence).model_copy(update={"overlap": overlap})
         write_reports(report, this.out)
     return report
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from quantgate.calibrate import CalibrationSet
 from quantgate.decide import Candidate, Decision
 from quantgate.evaluate.evidence import Evidence, Gate
+from quantgate.evaluate.overlap import Overlaps
 from quantgate.records import Record
 
 
@@ -66,3 +69,6 @@ class RunReport(Record):
     decision: Decision
     environment: Environment
     stages: tuple[Stage, ...]
+    overlap: Overlaps | None = Field(
+        default=None, exclude_if=lambda found: found is None
+    )  # of calibration, with the gate
