@@ -62,7 +62,7 @@ WRONG = {
     SMALL + "judge: {alhpa: 5%}\n": "unknown key 'alhpa' in 'judge'; did you mean 'alpha'? "
     "Known: alpha, ledger, noise, order, seed, test",
     SMALL + "calibration: {trafic: x}\n": "unknown key 'trafic' in 'calibration'; did you mean 'traffic'? "
-    "Known: broken, max_tokens, require, samples, secrets, seed, traffic",
+    "Known: allow_overlap, broken, max_tokens, require, samples, secrets, seed, traffic",
     "capabilities: {math: {margn: 3%}}\nvariants: [W4A16]\n": "unknown key 'margn' in 'capabilities.math'; "
     "did you mean 'margin'? Known: cases, hard, margin, options, path, relative, slices, suite",
     "capabilities: [math]\nvariants: [W8A8, {scheme: W4A16, groupsize: 64}]\n": "unknown key 'groupsize' in "

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from quantgate.decide import fewest_cases, refuse_hopeless
+from quantgate.decide import fewest_cases, likely_cases, refuse_hopeless, short_sentence
 from quantgate.errors import UsageError
 
 
@@ -52,3 +52,15 @@ def test_exactly_as_many_cases_as_needed_can_pass_and_one_fewer_cannot(make: Any
     assert make.comparison(gate, need - 1).finding.verdict == "inconclusive"
     with pytest.raises(UsageError):
         refuse_hopeless([gate], {"math": need - 1})
+
+
+def test_gate_that_may_stay_undecided_is_told_with_its_figures_and_not_refused(make: Any) -> None:
+    gate = make.gate(margin=0.03, relative=False, test="exact")
+    refuse_hopeless([gate], {"math": 164})
+    assert likely_cases(gate, 0.06) == 413
+    assert short_sentence(gate, 164, 0.06, 413) == (
+        "math: a margin of 3 points at alpha 5 % and 6 % of answers flipping: about 413 cases are likely to be needed, "
+        "the suite has 164; it may stay undecided"
+    )
+    assert short_sentence(gate, 413, 0.06, 413) == ""
+    assert "no number of cases decides, the suite has 9" in short_sentence(gate, 9, 0.06, None)

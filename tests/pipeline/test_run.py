@@ -190,22 +190,25 @@ def test_hard_cases_of_a_suite_file_are_refused(release: Any, place: Path) -> No
 def test_calibration_sample_that_is_a_gate_case_is_refused(release: Any, tmp_path: Path) -> None:
     traffic = tmp_path / "traffic.jsonl"
     traffic.write_text('{"prompt": "hello"}\n{"prompt": "Echo  4", "completion": "x"}\n')
-    told = refused(Overlap, release, calibration={"traffic": str(traffic), "samples": 8})
-    assert told.startswith("calibration overlaps with the gate: sample 2 ('Echo 4') is 'echo-2' of echo (the same conv")
-    found = Overlaps.load(tmp_path / "run" / "overlap.json")
-    assert [(pair.sample, pair.case, pair.item) for pair in found.pairs] == [(2, "echo-2", True)]
-    assert str(tmp_path / "run" / "overlap.json") in told
+    with pytest.raises(Overlap) as told:
+        pipeline.run(load_config(release(calibration={"traffic": str(traffic), "samples": 8})))
+    start = "calibration overlaps with the gate: sample 2 ('Echo 4') is 'echo-2' of echo (the same conversation)"
+    assert str(told.value).startswith(start)
+    listed = tmp_path / "run" / "overlap.json"
+    assert str(listed) in str(told.value)
+    assert [(pair.sample, pair.case, pair.item) for pair in Overlaps.load(listed).pairs] == [(2, "echo-2", True)]
 
 
 def test_overlap_that_is_allowed_by_name_does_not_stop_a_run(release: Any, tmp_path: Path) -> None:
     traffic = tmp_path / "traffic.jsonl"
     traffic.write_text('{"prompt": "hello"}\n{"prompt": "Echo  4", "completion": "x"}\n')
-    calibration = {"traffic": str(traffic), "samples": 8, "allow_overlap": ["echo/echo-2"]}
-    report = pipeline.run(load_config(release(calibration=calibration)))
-    assert report.decision.verdicts
-    assert Overlaps.load(tmp_path / "run" / "overlap.json").allowed == 1
-    told = refused(UsageError, release, calibration=calibration | {"allow_overlap": ["eco"]})
+    calibration = {"traffic": str(traffic), "samples": 8, "allow_overlap": ["eco"]}
+    told = refused(UsageError, release, calibration=calibration)
     assert told == "overlap: 'eco' is no suite and no case (suite/id) of this run; mend or remove it"
+    report = pipeline.run(load_config(release(calibration=calibration | {"allow_overlap": ["echo/echo-2"]})))
+    assert report.decision.verdicts
+    assert report.overlap is not None and (report.overlap.allowed, report.overlap.items) == (1, 0)
+    assert "1 are allowed by name" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 def test_broken_traffic_line_is_told_with_its_number(release: Any, tmp_path: Path) -> None:

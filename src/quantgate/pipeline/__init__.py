@@ -131,14 +131,14 @@ def _run(this: Run) -> RunReport:
     imports = [one for one in variants if isinstance(one, Import)]
     with this.stage("open the artifacts of others") if imports else nullcontext():
         made = {one.name: open_variant(one.ref, model, one.name) for one in imports}
-    chosen = None
+    chosen, overlap = None, None
     if recipes or mixed:
         with this.stage("choose the calibration set"):
             chosen = calibration_of(config, model, lambda what, done, total: this.progress(what, done, total, ""))
-            overlaps.check(config, chosen.turns, [case for group in cases.gate.values() for case in group], this.out)
+            gate = [case for group in cases.gate.values() for case in group]
+            overlap = overlaps.check(config, chosen.turns, gate, this.out)
     with alone_in(this.out), executor_for(config.executor, this.out) as this.executor:
         planned = planning.plan_of(config, cases, model, this.out)
-        planned.save(this.out / planning.FILE)
         this.planned(planned)
         address = "" if this.out != folder_of(config.out) else config.out
         if chosen is not None:
@@ -146,6 +146,7 @@ def _run(this: Run) -> RunReport:
             with this.stage("quantize"):
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
         artifacts = [made[one.name] for one in variants]
+        planned.save(this.out / planning.FILE)
         send(address, artifacts, this.out, this.progress)
         with this.stage("evaluate"):
             base = _baseline_side(this, model)
@@ -153,6 +154,7 @@ def _run(this: Run) -> RunReport:
         with this.stage("ask the baseline again") if config.judge.noise else nullcontext():
             noise = _noise(this, base, cases)
         report = _report(this, model, chosen, cases, artifacts, evidence, noise)
+        report = report.model_copy(update={"overlap": overlap})
         write_reports(report, this.out)
         send_reports(address, this.out)
     return report

@@ -1,4 +1,4 @@
-"""Has calibration seen what the gate asks? Checked before anything runs, and written down whatever the answer."""
+"""Has calibration seen what the gate asks? Checked before anything runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALL = 1_000_000  # cases of a file, when all of them are meant
 
 
 def check(config: ReleaseConfig, turns: Sequence[Turns], cases: Sequence[Case], out: Path) -> Overlaps:
-    """Compare the calibration set with the cases; the record goes to ``out``. Raises Overlap with the first pairs.
+    """Compare the calibration set with the cases. Raises Overlap with the first pairs; ``out`` then gets all of them.
 
     Samples of the built-in suites' calibrate split cannot hold a problem of their gate split (decision 0002), so
     between these only the same text counts.
@@ -31,7 +31,7 @@ def check(config: ReleaseConfig, turns: Sequence[Turns], cases: Sequence[Case], 
         apart = {name for name, one in config.capabilities.items() if one.suite is None and name in suites.names()}
     samples = (Sample(at, one) for at, one in enumerate(turns, 1))
     found = overlap.find(samples, cases, allowed=config.calibration.allow_overlap, apart=apart)
-    overlap.refuse(found, str(found.save(out / FILE)))
+    overlap.refuse(found, str(found.save(out / FILE)) if found.items else "")
     return found
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from quantgate.calibrate import CalibrationSet
 from quantgate.decide import Candidate, Decision
 from quantgate.evaluate.evidence import Evidence, Gate, NoiseFloor, Pace
+from quantgate.evaluate.overlap import Overlaps
 from quantgate.records import Record
 
 
@@ -68,3 +71,6 @@ class RunReport(Record):
     noise: tuple[NoiseFloor, ...] = ()
     paces: dict[str, Pace] = {}  # variant -> what its engine's clock said
     stages: tuple[Stage, ...]
+    overlap: Overlaps | None = Field(
+        default=None, exclude_if=lambda found: found is None
+    )  # of calibration, with the gate

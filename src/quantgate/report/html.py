@@ -13,6 +13,7 @@ from quantgate.report import RunReport, VariantSummary
 from quantgate.report.charts import Bar, Point, frontier, intervals
 from quantgate.report.drifts import drift_section
 from quantgate.report.noise import noise_sentence, pace_sentence
+from quantgate.report.overlaps import overlap_sentence
 
 WORDS = {"pass": "proven safe", "fail": "damaged", "inconclusive": "not decided"}
 FLIPS_SHOWN = 8  # per capability and variant
@@ -44,6 +45,7 @@ def html_page(report: RunReport) -> str:
         available=sum(row.available for one in report.evidence for row in one.comparisons),
         seconds=sum(stage.seconds for stage in report.stages),
         flips_shown=FLIPS_SHOWN,
+        overlap_sentence=overlap_sentence,
     )
 
 

@@ -13,7 +13,7 @@ from quantgate.report.terminal import plain_table
 
 def show_plan(plan: Any, console: Console) -> None:
     """Print a ``pipeline.planning.Plan``: cases, tokens and time per capability, then the sums and what is short."""
-    columns = ("cases", "fewest", "likely", "flips", "prompt tokens", "answer tokens", "minutes")
+    columns = ("cases", "fewest", "likely", "flips", "prompts", "answers", "minutes")
     table = plain_table("plan", columns, "right")
     for one in plan.capabilities:
         table.add_row(
@@ -27,6 +27,10 @@ def show_plan(plan: Any, console: Console) -> None:
             minutes(one.seconds),
         )
     console.print(table)
+    console.print(
+        "fewest: to pass at all; likely: for a variant that loses nothing; prompts, answers: tokens of all models",
+        style="dim",
+    )
     console.print(Text(plan_sentence(plan), style="bold"))
     if any(one.flips_from == "assumed" for one in plan.capabilities):
         console.print("* assumed: no earlier run in the folder says how many answers flip", style="dim")

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quantgate.evaluate.overlap.numbers import DIGITS, numbers, plain
 
@@ -95,7 +96,7 @@ class Signatures:
             return None
         keys = [key for key in keys if key[0] != "@" or self.rarity(key) < COMMON_NAME]
         keys.sort(key=lambda key: len(self.places[key]))
-        candidates, budget = list[np.ndarray](), MANY
+        candidates, budget = list[NDArray[np.int64]](), MANY
         for key in keys:
             if candidates and len(self.places[key]) > budget:
                 break
@@ -105,7 +106,7 @@ class Signatures:
         cases = cases if but is None else cases[cases != but]
         return self._best(found, keys, cases) if len(cases) else None
 
-    def _best(self, found: Anchors, keys: Sequence[str], cases: np.ndarray) -> Likeness:
+    def _best(self, found: Anchors, keys: Sequence[str], cases: NDArray[np.int64]) -> Likeness:
         unmatched = math.log2(1 - KEPT)
         for key in keys:
             bits, kind = self.name_bits if key[0] == "@" else self.firm_bits, key[0]

@@ -6,14 +6,13 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from quantgate.evaluate.overlap import MOST_KEPT, Check, Overlaps, Pair, crowds
 from quantgate.evaluate.overlap.anchors import Likeness, Signatures, anchors_of
 from quantgate.evaluate.overlap.grams import Grams, Passage
-from quantgate.evaluate.overlap.items import Item, examples_of, items_of
+from quantgate.evaluate.overlap.items import Item, Key, examples_of, items_of
 from quantgate.evaluate.overlap.near import Alike, Near
 from quantgate.evaluate.overlap.shapes import shapes
 from quantgate.evaluate.overlap.texts import Sample, Unit, normal, shown, traffic_template, units, words
@@ -170,8 +169,8 @@ class _Index:
         self.signatures = Signatures([item.anchors for item in self.items], background)
         self.weights = Weights(map(words, (*plain, *(normal(unit.text) for unit, _ in tasted))))
         self.weighed = [self.weights.weigh(item.text) for item in self.items]
-        self.whole, self.asked = dict[Any, int](), dict[str, int]()
-        self.shapes: dict[str, list[int]] = {}
+        self.whole, self.asked = dict[Key, int](), dict[str, int]()
+        self.shapes = dict[str, list[int]]()
         for at, item in enumerate(self.items):
             self.whole.setdefault(item.turns, at)
             if len(words(item.plain)) >= ENOUGH_WORDS:
