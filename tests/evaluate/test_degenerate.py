@@ -157,7 +157,7 @@ def test_guard_fails_a_variant_whose_losses_the_other_cases_hide(tmp_path: Path)
     assert verdict((), "without").verdict == "pass"
     told = verdict(guards, "with")
     assert told.verdict == "fail"
-    assert "of its slices expect=ask kept and expect=comply kept, expect=refuse damaged" in told.sentence, told.sentence
+    assert "of its slices expect=ask and expect=comply kept, expect=refuse damaged" in told.sentence, told.sentence
 
 
 def test_choices_have_degenerate_models_of_their_own() -> None:

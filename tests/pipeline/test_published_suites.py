@@ -127,7 +127,7 @@ def test_both_sides_of_bfcl_are_asked_as_often_and_registered_as_slices() -> Non
 
 def test_guard_that_cannot_pass_is_refused_beforehand() -> None:
     published_cases("xstest")
-    with pytest.raises(UsageError, match=r"xstest, expect=comply: a margin of 1 % .* 250 are available"):
+    with pytest.raises(UsageError, match=r"xstest \[expect=comply\]: a margin of 1 % .* 250 are available"):
         drawn({"xstest": {"path": str(DATA / "xstest"), "margin": "1%", "cases": 650}})
 
 

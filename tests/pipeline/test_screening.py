@@ -114,7 +114,7 @@ def test_a_release_asks_a_screened_variant_no_case_and_every_page_says_so(releas
     kept = next(one for one in report.evidence if one.variant == "W8A16")
     assert stopped.comparisons == () and stopped.screened.startswith("not judged: screened by its drift alone, mean KL")
     assert [one.body() for one in kept.comparisons] == [one.body() for one in intact.comparisons]
-    assert len(list((tmp_path / "run" / "answers").iterdir())) == 3
+    assert len(list((tmp_path / "run" / "answers").iterdir())) == 4
     journals = [path.read_bytes().count(b'"completion"') for path in (tmp_path / "run" / "answers").iterdir()]
     assert sorted(journals)[0] == 0  # the screened variant's
     verdict = next(one for one in report.decision.verdicts if one.variant == "ruined")

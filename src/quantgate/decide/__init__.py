@@ -18,6 +18,7 @@ from pydantic import Field
 
 from quantgate.decide.preflight import fewest_cases, likely_cases, refuse_hopeless, short_sentence
 from quantgate.decide.sentences import (
+    blind_sentence,
     capability_sentence,
     chosen_sentence,
     ledger_sentence,
@@ -194,11 +195,14 @@ def judge_capability(gate: Gate, comparison: Comparison | None) -> CapabilityVer
     slices = _judged_slices(gate, comparison if comparison is not None and comparison.gate == gate else None)
     kinds = {whole, *(one.verdict for one in slices)} - {"report only"}
     verdict: Verdict = "fail" if "fail" in kinds else "pass" if kinds == {"pass"} else "inconclusive"
-    if verdict == "pass" and comparison is not None and comparison.blind:
+    blind = comparison.blind if comparison is not None else ()
+    if verdict == "pass" and blind:
         verdict = whole = "inconclusive"
     sentence = capability_sentence(gate, comparison, whole) + slices_sentence(
         [(one.name, one.verdict) for one in slices]
     )
+    if blind and whole == "pass" and verdict == "inconclusive":
+        sentence += f"; {blind_sentence(blind)}"
     return CapabilityVerdict(capability=gate.capability, verdict=verdict, sentence=sentence, slices=slices)
 
 

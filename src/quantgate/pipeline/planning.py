@@ -160,7 +160,8 @@ def _tokens(model: OpenedModel, case: Case) -> int:
 def _earlier(out: Path) -> dict[str, tuple[float, float, str]]:
     """Capability -> flip rate, the baseline's score and where they come from: of a finished run in the folder.
 
-    Of the variants that did not fail, the one with the most flips: what fails flips for another reason.
+    Of the variants that did not fail, the one with the most flips: what fails flips for another reason. Never less than
+    the baseline's flips by itself.
     """
     file = out / "report.json"
     if not file.is_file():
@@ -178,6 +179,11 @@ def _earlier(out: Path) -> dict[str, tuple[float, float, str]]:
             if rate >= found.get(row.gate.capability, (0.0,))[0]:
                 source = f"{evidence.variant}, {row.n} cases of the run before"
                 found[row.gate.capability] = max(rate, 1 / row.n), row.baseline_score, source
+    for floor in report.noise:
+        rate, score, source = found.get(floor.capability, (0.0, 0.0, ""))
+        if score and floor.rate > rate:
+            source = f"the baseline by itself, {floor.n} cases asked twice"
+            found[floor.capability] = floor.rate, score, source
     return found
 
 
