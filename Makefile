@@ -10,13 +10,14 @@ export PYTHONUTF8 = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test llama check bench bench-peers docs format clean
+.PHONY: help demo test llama extras check bench bench-peers docs format clean
 
 help:
 	@printf '%s\n' 'make demo    set up, then run the main job on the built-in model and write a report' \
 	               'make test    set up, then run the tests' \
 	               'make llama   compile llama.cpp for GGUF variants and the tests that run it (some minutes, a C++ compiler)' \
-	               'make check   formatting, lint, types, the floors' \
+	               'make extras  what the tests of optional parts need: lm-eval, Ray, S3, model servers' \
+               'make check   formatting, lint, types, the floors' \
 	               'make bench   the speed table' \
 	               'make bench-peers  quality, time and memory beside other programs, each in an environment of its own' \
 	               'make docs    the documentation site, in site/' \
@@ -30,6 +31,8 @@ test: $(VENV)/.ready-dev
 	@$(BIN)/python -m pytest
 
 llama: $(VENV)/.ready-llama
+
+extras: $(VENV)/.ready-extras
 
 check: $(VENV)/.ready-dev
 	@$(BIN)/ruff check
@@ -89,6 +92,11 @@ $(VENV)/.ready-dev: $(VENV)/.ready-run
 $(VENV)/.ready-llama: $(VENV)/.ready-dev
 	$(SAY) 'compiling llama.cpp (some minutes, once)'
 	@CMAKE_BUILD_PARALLEL_LEVEL=$$(nproc) $(PIP) install -c constraints.txt -e '.[gguf]'
+	@touch $@
+
+$(VENV)/.ready-extras: $(VENV)/.ready-dev
+	$(SAY) 'installing lm-eval, Ray, S3 and model servers'
+	@$(PIP) install -c constraints.txt -e '.[hub,lm-eval,ray,s3,s3-tests,servers]'
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready-run
