@@ -138,7 +138,7 @@ def _run(this: Run) -> RunReport:
             gate = [case for group in cases.gate.values() for case in group]
             overlap = overlaps.check(config, chosen.turns, gate, this.out)
     with alone_in(this.out), executor_for(config.executor, this.out) as this.executor:
-        planned = planning.plan_of(config, cases, model, this.out)
+        planned = planning.plan_of(config, cases, model, this.out, probe=config.price is not None)
         this.planned(planned)
         address = "" if this.out != folder_of(config.out) else config.out
         if chosen is not None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantgate.evaluate.drift import joined, positions, summarize
+from quantgate.evaluate.drift.distances import NUCLEUS, TOP
 from quantgate.evaluate.drift.figures import PERCENTILES, correlation, percentiles
 from quantgate.evaluate.drift.intervals import interval, intervals
-from quantgate.evaluate.drift.positions import NUCLEUS, TOP
 from quantgate.evaluate.drift_record import DRAWS, LEVEL, MIN_DOCUMENTS
 
 BASE = torch.tensor([[2, 1, 0, -1], [0.2, 0.1, 0, -3], [5, 0, 0, 0]])

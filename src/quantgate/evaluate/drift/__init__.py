@@ -19,11 +19,11 @@ from torch import Tensor
 
 from quantgate.engines import Engine, Remote, Speller
 from quantgate.errors import EngineError
+from quantgate.evaluate.drift.distances import Positions, joined, positions
 from quantgate.evaluate.drift.figures import check, summarize
 from quantgate.evaluate.drift.openers import FirstTokenDrift
 from quantgate.evaluate.drift.passages import TOKENS_PER_BATCH, Part, Passage, batches, of_cases, parts_of, pieces
 from quantgate.evaluate.drift.places import places_of
-from quantgate.evaluate.drift.positions import Positions, joined, positions
 from quantgate.evaluate.drift.tables import groups_of, tables_of
 from quantgate.evaluate.drift.tape import Tape
 from quantgate.evaluate.drift.topk import Local, remote_drift

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from quantgate.errors import EngineError
+from quantgate.evaluate.drift.distances import NUCLEUS, TOP, Positions
 from quantgate.evaluate.drift.intervals import interval, intervals
-from quantgate.evaluate.drift.positions import NUCLEUS, TOP, Positions
 from quantgate.evaluate.drift_record import Drift, DriftDetail, DriftTable, RefusalDrift, Spread, TailMass
 
 PERCENTILES = {

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from quantgate.engines import Engine, Speller
+from quantgate.evaluate.drift.distances import positions
 from quantgate.evaluate.drift.intervals import interval
 from quantgate.evaluate.drift.passages import Passage, parts_of, pieces
-from quantgate.evaluate.drift.positions import positions
 from quantgate.evaluate.drift_record import FirstTokens, RefusalDrift
 from quantgate.evaluate.suites import Case
 

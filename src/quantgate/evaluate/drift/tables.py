@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from quantgate.evaluate.drift.distances import Positions
 from quantgate.evaluate.drift.figures import percentiles
 from quantgate.evaluate.drift.intervals import interval
 from quantgate.evaluate.drift.passages import Passage
 from quantgate.evaluate.drift.places import Places, by_name, by_structure, doubling
-from quantgate.evaluate.drift.positions import Positions
 from quantgate.evaluate.drift.rarity import by_rarity
 from quantgate.evaluate.drift_record import DriftRow, DriftTable
 

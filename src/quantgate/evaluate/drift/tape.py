@@ -9,8 +9,8 @@ import safetensors
 from safetensors.torch import load, save
 
 from quantgate.engines import Engine
+from quantgate.evaluate.drift.distances import NUCLEUS, TOP, Positions
 from quantgate.evaluate.drift.passages import Part
-from quantgate.evaluate.drift.positions import NUCLEUS, TOP, Positions
 from quantgate.records import digest_of, write_whole
 
 LAYOUT = 1  # raised when a figure changes its meaning

@@ -17,10 +17,10 @@ import torch
 
 from quantgate.engines import Engine, Failure, Remote, Speller, TokenLogprobs
 from quantgate.errors import EngineError
+from quantgate.evaluate.drift.distances import TOP, Positions
 from quantgate.evaluate.drift.figures import check, summarize
 from quantgate.evaluate.drift.passages import Passage, is_structured, parts_of, pieces
 from quantgate.evaluate.drift.places import Places
-from quantgate.evaluate.drift.positions import TOP, Positions
 from quantgate.evaluate.drift.tables import groups_of, tables_of
 from quantgate.evaluate.drift_record import Drift
 from quantgate.evaluate.suites import Case
