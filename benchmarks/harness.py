@@ -254,7 +254,8 @@ def _speeds(folder: Path, sizes: Sizes) -> Table:
         tuple(rows),
         "Generated tokens a second at equal batches, and what a case costs beside its answers",
         (
-            f"lm-eval's own default is a batch of 1. Medians of {sizes.turns} turns, in which the two follow each other; ratios are taken within a turn.",
+            "A batch of 1 is what lm-eval takes where nothing is said.",
+            f"Medians of {sizes.turns} turns, in which the two follow each other; ratios are taken within a turn.",
         ),
     )
 
