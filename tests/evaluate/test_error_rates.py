@@ -128,9 +128,9 @@ def test_identical_answers_never_fail(lab: Lab, margin: float) -> None:
 
 def test_a_slice_on_the_line_passes_its_capability_at_most_alpha_of_the_time(lab: Lab) -> None:
     """All other cases are alike, so the whole is within its margin; the slice alone is on it."""
+    from quantgate.capability_config import SliceConfig
     from quantgate.decide import judge_capability
     from quantgate.pipeline.slices import with_slices
-    from quantgate.release_config import SliceConfig
 
     rng, gate, runs, passed = random.Random("slice"), GATE.model_copy(update={"margin": 0.1}), 60, 0
     cases = [

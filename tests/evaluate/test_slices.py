@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from quantgate.capability_config import SliceConfig
 from quantgate.decide import judge_capability
 from quantgate.errors import UnknownName
 from quantgate.evaluate.compare import Task, compare, compare_all
 from quantgate.evaluate.evidence import Comparison, Gate, SliceGate
 from quantgate.pipeline.slices import with_slices
 from quantgate.records import canonical
-from quantgate.release_config import SliceConfig
 
 GATE = Gate(capability="sums", suite="sums", margin=0.05, cases=600)
 

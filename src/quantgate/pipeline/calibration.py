@@ -9,6 +9,7 @@ from typing import Any
 from quantgate import calibrate
 from quantgate.calibrate import Kept
 from quantgate.calibrate.folder import write_folder
+from quantgate.capability_config import CalibrationConfig
 from quantgate.errors import Stopped, UsageError
 from quantgate.models import open_model
 from quantgate.pipeline.adequacy import measure
@@ -18,7 +19,7 @@ from quantgate.pipeline.quantize_only import short_variant
 from quantgate.pipeline.two_models import Progress
 from quantgate.pipeline.variants import recipes_of
 from quantgate.records import parse, write_whole
-from quantgate.release_config import CalibrationConfig, ReleaseConfig
+from quantgate.release_config import ReleaseConfig
 from quantgate.report.calibrations import CalibrationReport, calibration_page
 
 

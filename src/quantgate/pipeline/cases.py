@@ -7,6 +7,7 @@ from pathlib import Path
 
 from quantgate import calibrate, decide
 from quantgate.calibrate import Chosen, Rules, Tell, Turns
+from quantgate.capability_config import CalibrationConfig, CapabilityConfig
 from quantgate.errors import UnknownName, UsageError
 from quantgate.evaluate import published, scorers, suites, tailored
 from quantgate.evaluate.compare import visiting_order
@@ -16,7 +17,7 @@ from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel
 from quantgate.pipeline import made_suites, published_suites
 from quantgate.pipeline.slices import with_slices
-from quantgate.release_config import CalibrationConfig, CapabilityConfig, ReleaseConfig
+from quantgate.release_config import ReleaseConfig
 
 
 @dataclass

@@ -10,6 +10,7 @@ from quantgate import plugins
 from quantgate.calibrate import Turns
 from quantgate.calibrate.folder import is_folder
 from quantgate.calibrate.scan import masked_traffic
+from quantgate.capability_config import CapabilityConfig
 from quantgate.errors import UsageError
 from quantgate.evaluate import suites, tailored
 from quantgate.evaluate.compare import visiting_order
@@ -18,7 +19,7 @@ from quantgate.evaluate.suites import Case, Split
 from quantgate.evaluate.tailored import Place, Tool
 from quantgate.models import OpenedModel, open_model
 from quantgate.models.tools import messages_for
-from quantgate.release_config import CapabilityConfig, ReleaseConfig
+from quantgate.release_config import ReleaseConfig
 
 HARNESS = "lm_eval:"
 

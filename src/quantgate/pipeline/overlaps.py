@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantgate.calibrate import Turns
+from quantgate.capability_config import CapabilityConfig
 from quantgate.errors import UsageError
 from quantgate.evaluate import overlap, suites
 from quantgate.evaluate.overlap import Overlaps, Sample
@@ -14,7 +15,7 @@ from quantgate.evaluate.suites import Case
 from quantgate.pipeline.cases import gate_cases
 from quantgate.pipeline.two_models import named
 from quantgate.records import parse
-from quantgate.release_config import CapabilityConfig, ReleaseConfig
+from quantgate.release_config import ReleaseConfig
 
 FILE = "overlap.json"
 ALL = 1_000_000  # cases of a file, when all of them are meant

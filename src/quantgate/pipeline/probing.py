@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantgate.capability_config import CapabilityConfig
 from quantgate.engines import Completion
 from quantgate.errors import DataError, RecordError, UnknownName
 from quantgate.evaluate import suites
@@ -18,7 +19,7 @@ from quantgate.pipeline.published_suites import drift_each, suite_name, tuning_c
 from quantgate.pipeline.two_models import Progress
 from quantgate.quantize.manifest import tool_version
 from quantgate.records import Record, digest_of
-from quantgate.release_config import CapabilityConfig, ReleaseConfig
+from quantgate.release_config import ReleaseConfig
 
 if TYPE_CHECKING:
     from quantgate.quantize import Artifact

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantgate.calibrate import Turns
+from quantgate.capability_config import CapabilityConfig
 from quantgate.errors import UsageError
 from quantgate.evaluate import overlap, published, suites
 from quantgate.evaluate.compare import visiting_order
 from quantgate.evaluate.evidence import Gate
 from quantgate.evaluate.suites import Case
-from quantgate.release_config import CapabilityConfig, ReleaseConfig
+from quantgate.release_config import ReleaseConfig
 
 
 def suite_name(name: str, wanted: CapabilityConfig) -> str | None:

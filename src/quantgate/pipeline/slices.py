@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from quantgate import decide
+from quantgate.capability_config import SliceConfig
 from quantgate.errors import UnknownName
 from quantgate.evaluate.evidence import Gate, SliceGate
 from quantgate.evaluate.suites import Case
-from quantgate.release_config import SliceConfig
 
 
 def with_slices(
