@@ -76,9 +76,9 @@ def test_rows_are_decoded_together_up_to_the_number_asked_for(tmp_path):
     engine = open_engine(tmp_path / "m", rows=2)
     seen, answer = [], engine.decoder.answer
 
-    def watched(prompts, budgets):
+    def watched(prompts, *rest):
         seen.append(len(prompts))
-        return answer(prompts, budgets)
+        return answer(prompts, *rest)
 
     engine.decoder.answer = watched
     engine.generate([Prompt(turns=(("user", "x" * size),), max_tokens=4) for size in range(1, 6)])

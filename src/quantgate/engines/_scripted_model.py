@@ -39,12 +39,17 @@ class Made:
 
 
 def make(says: Says, body: Mapping[str, Any]) -> Made:
-    """Cut an answer to the budget that the request names, and count it."""
+    """Cut an answer to the budget that the request names and before its earliest stop text, and count it."""
     pieces = words(says.text)
     budget = int(body.get("max_tokens") or body.get("max_completion_tokens") or len(pieces))
     kept = pieces[:budget]
     finish = says.finish or ("length" if len(kept) < len(pieces) else "tool_calls" if says.calls else "stop")
-    read = len(asked_text(body))
+    asked = body.get("stop") or ()
+    stops = [one for one in ([asked] if isinstance(asked, str) else asked) if one]
+    text = "".join(kept)
+    if found := [text.index(one) for one in stops if one in text]:
+        kept, finish = words(text[: min(found)]), says.finish or "stop"
+    read = len(asked_text(body)) + (len(json.dumps(body["tools"])) if body.get("tools") else 0)
     written = len(kept) + len(says.calls)
     return Made(
         kept, says, finish, {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
