@@ -19,7 +19,7 @@ from quantgate.engines import Completion, Prompt
 from quantgate.engines._launch import Launched
 from quantgate.engines._scripted_server import Asked, Fault, ScriptedServer, last
 from quantgate.engines.openai import open_engine
-from quantgate.errors import UsageError
+from quantgate.errors import ComparabilityError, UsageError
 from quantgate.evaluate import suites
 from quantgate.evaluate.answers import prompt_of
 from quantgate.evaluate.compare import judge
@@ -184,8 +184,13 @@ def test_two_addresses_are_compared_without_any_model_here(right: ScriptedServer
 
 
 def test_a_local_baseline_may_be_held_beside_an_address(right: ScriptedServer, place: Path, tmp_path: Path) -> None:
-    result = compare_models(str(place / "model"), right.url, echo(place), margin=0.2, noise=0, out=tmp_path)
+    asked = (str(place / "model"), right.url, echo(place))
+    with pytest.raises(ComparabilityError, match=r"allow: \[template, tokenizer\]"):  # nobody knows the server's
+        compare_models(*asked, margin=0.2, noise=0, out=tmp_path)
+    result = compare_models(*asked, margin=0.2, noise=0, allow=["template", "tokenizer"], out=tmp_path)
     assert result.verdicts[0].verdict == "pass" and set(result.served) == {"variant"}
+    assert result.lock is not None and [one.field for one in result.lock.accepted] == ["template", "tokenizer"]
+    assert "stop_tokens (not told by one side)" in [one.field for one in result.lock.noted]
 
 
 @pytest.mark.parametrize("broken", ["baseline", "variant"])

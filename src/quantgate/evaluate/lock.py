@@ -25,6 +25,7 @@ from quantgate.records import Record, digest_file, digest_of
 Allowed = Literal[
     "template", "tokenizer", "bos", "sampling", "stop_tokens", "stop_strings", "max_tokens", "sandbox"
 ]  # what a user may accept; other cases or other scorers make no pairs at all
+TOLD = ("bos", "stop_tokens")  # what only engines tell that hold the tokenizer themselves
 NOTED = ("threads", "batch", "device", "dtype", "cpu")  # keys of an identity's runtime
 ROOM = "quantgate.evaluate."  # a scorer's version is that of what it imports from here
 PER_SUITE = ("stop_strings", "max_tokens", "suites")  # a repair asks other cases than the run did
@@ -101,7 +102,7 @@ def comparable(
         baseline=first,
         variant=second,
         accepted=agreed(first, second, allow=allow),
-        noted=tuple(_noted(baseline, variant)),
+        noted=(*_untold(first, second), *_noted(baseline, variant)),
     )
 
 
@@ -128,7 +129,7 @@ def differences(first: Terms, second: Terms) -> list[Difference]:
                 for key in sorted(one.keys() | two.keys())
                 if one.get(key) != two.get(key)
             ]
-        elif one != two:
+        elif one != two and not (name in TOLD and (not one or not two)):
             found.append(Difference(field=name, baseline=_shown(one), variant=_shown(two)))
     return found
 
@@ -156,6 +157,14 @@ def _imports(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{name.name}" for name in node.names)
         elif isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
+
+
+def _untold(first: Terms, second: Terms) -> Iterator[Difference]:
+    """What one side tells and the other, a server, does not: nobody knows whether they agree."""
+    for name in TOLD:
+        one, two = getattr(first, name), getattr(second, name)
+        if one != two and (not one or not two):
+            yield Difference(field=f"{name} (not told by one side)", baseline=_shown(one), variant=_shown(two))
 
 
 def _noted(baseline: Identity, variant: Identity) -> Iterator[Difference]:

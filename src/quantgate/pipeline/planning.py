@@ -28,7 +28,7 @@ from quantgate.release_config import ReleaseConfig
 from quantgate.report import RunReport
 
 ASSUMED_FLIPS = 0.06  # of the answers, where nothing has been measured
-MEASURED_FROM = 50  # pairs of an earlier run from which on its flips are taken
+MEASURED_FROM = 40  # pairs of an earlier run from which on its flips are taken
 COUNTED = 64  # prompts of a capability that are counted in tokens
 PROBED = 4  # cases of a capability that are asked for their time
 FILE = "plan.json"
