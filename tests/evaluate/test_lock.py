@@ -43,7 +43,6 @@ def test_equal_sides_agree_whatever_their_weights() -> None:
         ({"template": "sha256:d"}, "template: baseline sha256:c, variant sha256:d"),
         ({"tokenizer": "sha256:u"}, "tokenizer: baseline sha256:t, variant sha256:u"),
         ({"bos": "2 x token 0"}, "bos: baseline 1 x token 0, variant 2 x token 0"),
-        ({"bos": ""}, r"bos: baseline 1 x token 0, variant \(none\)"),
         ({"sampling": "temperature 0.7"}, "sampling: baseline greedy, variant temperature 0.7"),
         ({"stops": (2,)}, "stop_tokens: baseline 2, 5, variant 2"),
     ],
@@ -56,6 +55,12 @@ def test_an_engine_that_asks_otherwise_is_refused_with_both_values_unless_allowe
     found = comparable(side(), side(**changes), CASES, allow=[field])
     assert [one.field for one in found.accepted] == [field]
     assert comparable(side(), side(), CASES, allow=[field]).accepted == ()  # what is allowed need not differ
+
+
+def test_what_a_server_does_not_tell_is_noted_and_not_refused() -> None:
+    found = comparable(side(), side(bos="", stops=()), CASES)
+    assert [one.field for one in found.noted] == ["bos (not told by one side)", "stop_tokens (not told by one side)"]
+    assert found.accepted == () and found.noted[0].baseline == "1 x token 0"
 
 
 def changed(**fields: Any) -> Terms:
