@@ -87,6 +87,12 @@ class ArtifactError(QuantgateError):
     """An artifact is incomplete, or its bytes do not match its manifest."""
 
 
+class Unsupported(QuantgateError):
+    """A runtime is known not to run a variant on some hardware; the sentence names the rule and its source."""
+
+    exit_code = 1
+
+
 class EngineError(QuantgateError):
     """An engine could not answer."""
 
