@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from quantgate.cli import compare, demo, export, init, inspect, quantize, repair, report, run, train
+from quantgate.cli import compare, demo, doctor, export, init, inspect, plan, quantize, repair, report, run, train
 from quantgate.cli.screen import errors
 from quantgate.errors import QuantgateError
 
@@ -21,6 +21,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+app.command("plan")(plan.plan)
 app.command("run")(run.run)
 app.command("compare")(compare.compare)
 app.command("quantize")(quantize.quantize)

@@ -53,16 +53,17 @@ class Geometry:
 def check_parallel(shapes: Geometry, tp: int) -> Iterator[str]:
     """Whether heads can be dealt out to ``tp`` devices."""
     if shapes.heads % tp:
-        yield f"{shapes.heads} attention heads do not divide among {tp} devices; choose tensor_parallel that divides them"
+        yield f"{shapes.heads} attention heads do not divide among {tp} devices; choose another tensor_parallel"
     if shapes.key_heads % tp and tp % shapes.key_heads:
-        yield f"{shapes.key_heads} key heads can neither be dealt out nor repeated on {tp} devices; choose another number"
+        yield f"{shapes.key_heads} key heads can be neither dealt out nor repeated on {tp} devices; choose others"
 
 
 def check_marlin(scheme: Scheme, shapes: Geometry, tp: int) -> Iterator[str]:
     grid = scheme.weights
     group = None if grid is None else grid.group_size
     if group is not None and group not in MARLIN_GROUPS:
-        yield f"Marlin has kernels for groups of {', '.join(map(str, MARLIN_GROUPS))} and for whole rows, not of {group}"
+        known = ", ".join(map(str, MARLIN_GROUPS))
+        yield f"Marlin has kernels for groups of {known} and for whole rows, not of {group}; choose one of them"
     yield from _each(shapes, scheme, lambda out, columns: _marlin_shard(out, columns, group), tp, "Marlin")
 
 
@@ -101,8 +102,8 @@ def check_fused(scheme: Scheme, shapes: Geometry, tp: int) -> Iterator[str]:
             if len(kinds) > 1:
                 told = ", ".join(f"{layer.leaf} {layer.scheme}" for layer in found)
                 yield (
-                    f"{parent}: {told} run as one matrix and must have one scheme; vLLM refuses it, SGLang loads it and "
-                    "answers garbage (sgl-project/sglang issue 33245); give them one scheme, or keep all of them"
+                    f"{parent}: {told} run as one matrix and must have one scheme; vLLM refuses it, SGLang loads it "
+                    "and answers garbage (sgl-project/sglang issue 33245); give them one scheme, or keep all of them"
                 )
                 return
             if mixed and fused[0] == "q_proj" and len(found) == 2:

@@ -51,7 +51,7 @@ class Memory(Record):
 
 
 class Estimate(Record):
-    """Seconds, tokens and requests a second, money. What depends on an unpublished number is None, and ``notes`` says so."""
+    """Seconds, tokens and requests a second, money. What an unpublished number decides is None; ``notes`` says so."""
 
     memory: Memory
     fits: bool | None  # None: nobody says how much memory there is

@@ -1,4 +1,4 @@
-"""A model as a runtime holds it: bytes that stay, bytes that each token reads, and what the cache of a sequence takes."""
+"""A model as a runtime holds it: bytes that stay, bytes that each token reads, and the cache of a sequence."""
 
 from __future__ import annotations
 
