@@ -19,7 +19,7 @@ from benchmarks.tables import Table, of_results, section
 
 NAMES = ("engine", "sweep", "forecast", "demo")  # what runs unless something is named
 NAMED = ("kquants",)  # need another program
-TABLED = ("gguf", "llamacpp")  # likewise, with tables of their own
+TABLED = ("gguf", "llamacpp", "planner")  # likewise, with tables of their own
 PEERS = "peers"
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 

@@ -57,7 +57,7 @@ def test_a_fraction_may_be_written_in_many_ways(tmp_path: Path, written: str) ->
 WRONG = {
     # unknown keys, with the nearest one, at every depth
     SMALL + "modle: x\n": "unknown key 'modle'; did you mean 'model'? "
-    "Known: calibration, capabilities, drift_cases, judge, model, out, variants",
+    "Known: calibration, capabilities, drift_cases, judge, model, out, targets, variants",
     SMALL + "judge: {alhpa: 5%}\n": "unknown key 'alhpa' in 'judge'; did you mean 'alpha'? "
     "Known: alpha, ledger, order, seed, test",
     SMALL + "calibration: {trafic: x}\n": "unknown key 'trafic' in 'calibration'; did you mean 'traffic'? "

@@ -14,6 +14,7 @@ Each class with the exit code it stands for, where it is not its parent's:
     |   `-- Overlap                a calibration sample is also a gate case
     |-- RecordError                a saved record is broken, foreign, or of another version
     |-- ArtifactError              an artifact is incomplete, or its bytes do not match its manifest
+    |-- Unsupported                exit 1  a runtime is known not to run this variant on this hardware
     |-- EngineError                an engine could not answer
     |-- DiskFull                   no room left; nothing half-written stays behind
     `-- Stopped                    exit 130  Ctrl-C; what was finished is kept

@@ -41,6 +41,7 @@ class Row(Record):
     resident_bits: float | None = None  # of a code in memory, where it is not what is stored
     read_bits: float | None = None  # of a code as a decoded token reads it, likewise
     share: float = Field(default=1.0, gt=0, le=1)  # of the memory's bandwidth that the kernel reaches, where known
+    repacks: tuple[str, ...] = ()  # block formats that are held a second time, in the order the kernel reads
     fallback: str = ""  # what is lost, where it runs another way than the scheme says
     needs: str = ""  # what must be made first
     refuse: str = ""  # why nothing runs
@@ -89,7 +90,10 @@ class Runtime(Record):
     aliases: tuple[str, ...] = ()
     utilization: float = Field(default=1.0, gt=0, le=1)  # of a device's memory that it takes
     chunk: int = Field(ge=0)  # tokens of a prompt that go through the network at once; 0: all
-    all_logits: bool = False  # logits of every token of a chunk are held, not of each sequence's last alone
+    process: int = Field(default=0, ge=0)  # MB that it holds before a model, where that was measured
+    step_calls: int = Field(default=0, ge=0)  # what a step takes beside its arithmetic, in small torch operations
+    block_calls: int = Field(default=0, ge=0)  # and what each decoder block takes
+    opens_plain: bool = False  # the model is whole in 16 bits while it is opened
     kv_cache: tuple[str, ...]  # what keys and values may be cached in, the usual one first
     kv_rule: str
     kv_stored_bits: float | None = None  # of a cached number, where it is not what it was rounded to

@@ -107,7 +107,7 @@ def normal(name: str) -> str:
     ('h100-80gb-hbm3', 'h100-sxm')
     """
     words = re.sub(r"[\s_]+", "-", name.strip().lower())
-    return re.sub(r"^(nvidia|amd|intel|geforce)-", "", words)
+    return re.sub(r"^((nvidia|amd|intel|geforce|tesla)-)+", "", words)
 
 
 @cache

@@ -10,7 +10,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 BYTES = {"B": 1} | {
     f"{one}{end}": base ** (at + 1) for end, base in (("B", 1000), ("iB", 1024)) for at, one in enumerate("KMGT")
@@ -43,9 +43,7 @@ def size(value: Any) -> Any:
 
 
 def seconds(value: Any) -> float:
-    """``300ms`` -> 0.3. A number that comes out of a record is seconds already."""
-    if isinstance(value, float):
-        return value
+    """``300ms`` -> 0.3."""
     number = _read(value, TIMES, "a time such as 300ms")
     if number > LONGEST_S:
         raise ValueError(f"{value!r} is more than an hour; expected a time such as 300ms")
@@ -54,8 +52,6 @@ def seconds(value: Any) -> float:
 
 def per_second(value: Any) -> float:
     """``8/s`` -> 8.0 requests a second."""
-    if isinstance(value, float):
-        return value
     number = _read(value, RATES, "a rate such as 8/s")
     if number > FASTEST:
         raise ValueError(f"{value!r} is more than a million requests a second; expected a rate such as 8/s")
@@ -64,16 +60,19 @@ def per_second(value: Any) -> float:
 
 def price(value: Any) -> float:
     """``2.50/h``, ``$2.50/h`` -> 2.5 an hour, in whatever money the user counts in."""
-    if isinstance(value, float):
-        return value
     text = re.sub(r"^\s*[$€£]", "", value) if isinstance(value, str) else value
     return _read(text, PRICES, "a price such as 2.50/h")
 
 
+def _with(unit: str) -> PlainSerializer:
+    """A record writes the unit as well, so that what it wrote can be read by the same rule."""
+    return PlainSerializer(lambda value: f"{value!r}{unit}", return_type=str)
+
+
 Bytes = Annotated[int, BeforeValidator(size), Field(gt=0)]
-Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
-PerSecond = Annotated[float, BeforeValidator(per_second), Field(gt=0)]
-PerHour = Annotated[float, BeforeValidator(price), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(seconds), _with("s")]
+PerSecond = Annotated[float, BeforeValidator(per_second), _with("/s")]
+PerHour = Annotated[float, BeforeValidator(price), _with("/h")]
 
 
 def told_bytes(count: float) -> str:

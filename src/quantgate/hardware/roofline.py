@@ -20,8 +20,6 @@ from quantgate.records import Record
 
 Bound = Literal["bytes", "operations", "calls", "unknown"]
 MOST_SEQUENCES = 4096
-BLOCK_CALLS = 40  # torch operations of one decoder block in the in-process engine
-IN_PROCESS = "torch"
 
 
 class Load(Record):
@@ -40,14 +38,16 @@ class Load(Record):
 class Memory(Record):
     """Bytes of one device."""
 
+    process: int  # what the runtime holds before a model, where that was measured
     weights: int
     cache: int  # of all sequences, grown to the context
     activations: int
+    opening: int = 0  # weights while the model is opened, where that is known to be more
     available: int | None  # that the runtime may take; None where neither profile nor target says it
 
     @property
     def needed(self) -> int:
-        return self.weights + self.cache + self.activations
+        return self.process + max(self.opening, self.weights + self.cache + self.activations)
 
 
 class Estimate(Record):
@@ -72,9 +72,11 @@ def roofline(served: Served, profile: Profile, found: Support, runtime: Runtime,
     memory = memory_of(served, profile, runtime, load, bits)
     fits = None if memory.available is None else memory.needed <= memory.available
     rate = profile.rate(found.computes) if found.computes else None
-    ttft, ttft_bound = _time(served, profile, found, load, load.prompt, load.prompt // 2, 1, bits, rate)
+    ttft, ttft_bound = _time(served, profile, found, runtime, load, load.prompt, load.prompt // 2, 1, bits, rate)
     middle = load.prompt + load.answer // 2
-    tpot, tpot_bound = _time(served, profile, found, load, load.concurrency, middle, load.concurrency, bits, rate)
+    tpot, tpot_bound = _time(
+        served, profile, found, runtime, load, load.concurrency, middle, load.concurrency, bits, rate
+    )
     first = None if rate is None else ttft
     requests = None if first is None else 1 / (first + load.answer * tpot / load.concurrency)
     cost = None
@@ -100,8 +102,10 @@ def memory_of(served: Served, profile: Profile, runtime: Runtime, load: Load, bi
     tp = load.tensor_parallel
     memory = load.memory_bytes or profile.memory_bytes
     chunk = min(runtime.chunk or load.prompt, load.prompt)
-    logits = 4 * served.vocabulary * (chunk if runtime.all_logits else load.concurrency)
+    logits = 4 * served.vocabulary * load.concurrency
     return Memory(
+        process=runtime.process * 10**6,
+        opening=round(served.plain_bytes / tp) if runtime.opens_plain else 0,
         weights=round(served.resident_bytes / tp),
         cache=round(load.concurrency * served.cache_bytes(load.context, bits) / tp),
         activations=2 * chunk * (4 * served.hidden + 3 * served.widest // tp) + logits,
@@ -113,6 +117,7 @@ def _time(
     served: Served,
     profile: Profile,
     found: Support,
+    runtime: Runtime,
     load: Load,
     tokens: int,
     back: int,
@@ -126,9 +131,7 @@ def _time(
     by_bytes = moved / (profile.bandwidth * found.share * tp)
     ops = tokens * (2 * served.active + served.attention_ops(back))
     by_ops = 0.0 if rate is None else ops / (rate * tp)
-    calls = 0.0
-    if profile.call_s is not None and found.runtime == IN_PROCESS:
-        calls = served.layers * BLOCK_CALLS * profile.call_s
+    calls = (runtime.step_calls + served.layers * runtime.block_calls) * (profile.call_s or 0.0)
     longest = max(by_bytes, by_ops)
     bound: Bound = "calls" if calls > longest else "bytes" if by_bytes >= by_ops else "operations"
     return longest + calls, bound
@@ -138,7 +141,7 @@ def _largest(served: Served, memory: Memory, load: Load, bits: float) -> int | N
     """How many sequences of the whole context have room beside weights and activations."""
     if memory.available is None:
         return None
-    room = memory.available - memory.weights - memory.activations
+    room = memory.available - memory.process - memory.weights - memory.activations
     each = served.cache_bytes(load.context, bits) / load.tensor_parallel + 4 * served.vocabulary
     return max(0, min(MOST_SEQUENCES, int(room // each)))
 

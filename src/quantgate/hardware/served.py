@@ -28,6 +28,7 @@ class Served(Record):
 
     parameters: int
     resident_bytes: int  # weights that stay in memory
+    plain_bytes: int  # all weights in 16 bits
     read_bytes: int  # that every step reads whatever it decodes, experts left out
     active: int  # weights that a token is multiplied by, chosen experts included
     expert_bytes: int = 0  # of all experts of all layers

@@ -30,6 +30,7 @@ class Support(Record):
     decompressed: bool = False  # weights are held and read in 16 bits
     resident_bits: float | None = None  # of a code in memory, where it is not what is stored
     read_bits: float | None = None
+    repacks: tuple[str, ...] = ()  # block formats that are held a second time
     share: float = 1.0  # of the memory's bandwidth that the kernel reaches, where known
     status: str  # verified or documented
     source: str
@@ -110,6 +111,7 @@ def _support(
         decompressed=told.decompressed,
         resident_bits=told.resident_bits,
         read_bits=told.read_bits,
+        repacks=told.repacks,
         share=told.share,
         status=told.status,
         source=told.source,

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quantgate.formats import Scheme
-from quantgate.formats.grids import IntGrid
+from quantgate.formats.grids import BlockGrid, IntGrid
 from quantgate.formats.size import stored_bytes, words
 from quantgate.hardware import Geometry, Layer, Served, Support, cache_parts
 from quantgate.models import OpenedModel
 from quantgate.quantize.gguf import names, presets
 from quantgate.quantize.gguf.metadata import describe
-from quantgate.quantize.gguf.plan import OF_BLOCKS, plain_type, tensor_bytes
+from quantgate.quantize.gguf.plan import OF_BLOCKS, of_blocks, plain_type, tensor_bytes
 from quantgate.quantize.manifest import BASELINE, GGUF, Recipe, in_blocks
-from quantgate.quantize.plan import Variant, plan
+from quantgate.quantize.plan import Variant, kept_layers, plan
 
 ROUNDED = {"compressed_tensors": 2, "gptq": 2, "gptq_v2": 2, "awq": 2}  # bytes of a scale, of a 16-bit model
 
@@ -82,6 +82,7 @@ class ServedVariant:
         return Served(
             parameters=model.parameters,
             resident_bytes=round(sum(_resident(one, found) for one in self.matrices) + table) + self.rest,
+            plain_bytes=sum(one.plain for one in self.matrices) + (self.table.plain if self.table else 0) + self.rest,
             read_bytes=round(sum(_read(one, found) for one in always)) + self.rest,
             active=round(sum(one.weights for one in always) + share * sum(one.weights for one in experts)),
             expert_bytes=round(expert_bytes),
@@ -184,29 +185,40 @@ def _in_blocks(model: OpenedModel, recipe: Recipe) -> ServedVariant:
     label = scheme(recipe.scheme).name
     usual = "" if label in presets.FILE_TYPES else OF_BLOCKS.get(label, label)
     types = presets.types_of(label, shapes, shape, usual=usual)
-    kept = {layer for layer in _linears(model) if recipe.kept_by(layer)}
+    blocks = [model.linears(block) for block in range(model.depth)]
+    kept = kept_layers(model, recipe, blocks, f"recipe '{recipe.name}'")
     matrices = {*_linears(model), model.walker.head, model.walker.table}
-    sizes, rest = dict[str, float](), 0
+    of_layers, sizes, rest = dict[str, Scheme](), dict[str, float](), 0
     for tensor, place in found.items():
         module = tensor.removesuffix(".weight")
         kind = plain_type(model, tensor) if module in kept else types[place.name]
         size = tensor_bytes(shapes[place.name], kind)
         if module in matrices:
             sizes[module] = float(size)
+            of_layers |= {module: of_blocks(kind.name)} if kind.quantized else {}
         else:
             rest += size
-    of_layers = {module: scheme(label) for module in sizes if module not in kept}
     return _of(model, recipe.name, scheme(label), GGUF, "", of_layers, sizes, rest)
 
 
 def _resident(one: Sized, found: Support) -> float:
     if one.scheme == BASELINE:
         return one.stored if found.container == GGUF else min(one.stored, one.plain)
+    if found.repacks and _block(one) in found.repacks:
+        return 2 * one.stored
     if not (found.decompressed or found.resident_bits):
         return one.stored
     if found.decompressed:
         return one.plain
     return one.weights * (found.resident_bits or 0) / 8 + (one.stored - _codes(one, found))
+
+
+def _block(one: Sized) -> str:
+    """The block format of a tensor, or nothing."""
+    from quantgate.formats import scheme
+
+    grid = scheme(one.scheme).weights
+    return grid.name if isinstance(grid, BlockGrid) else ""
 
 
 def _read(one: Sized, found: Support) -> float:

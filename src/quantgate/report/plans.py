@@ -94,5 +94,5 @@ def show_machine(found: Machine, console: Console) -> None:
         "most like": found.nearest,
     }  # fmt: skip
     for what, told in rows.items():
-        table.add_row(what, told)
+        table.add_row(what, Text(told))
     console.print(table)
