@@ -58,8 +58,9 @@ def _measure(asked: dict[str, Any]) -> dict[str, Any]:
     profiles = []
     for _ in range(2):
         profiles.append(detect("2026-01-01", threads=asked["threads"]).profile)
-        paces.append(decode())
-    best = max(profiles, key=lambda one: one.bandwidth)
+        paces += [decode(), decode()]
+    least = {"bandwidth": max(one.bandwidth for one in profiles), "call_s": min(one.call_s or 0 for one in profiles)}
+    best = profiles[0].model_copy(update=least)  # a busy moment slows either side; the best of each is compared
     return found | {"profile": best.body(), "decode": max(paces)}
 
 

@@ -13,7 +13,8 @@ from quantgate.cli import app
 from quantgate.decide.planning import Plan, PlanRow, refuse_hopeless_targets
 from quantgate.errors import Unsupported, UsageError
 from quantgate.hardware import profile
-from quantgate.pipeline.planning import plan_model, plan_release
+from quantgate.models.outline import outline
+from quantgate.pipeline.planning import plan_model, plan_release, preflight
 from quantgate.release_config import load_config
 
 LLAMA_3_70B = {
@@ -130,6 +131,15 @@ def test_a_target_on_which_nothing_runs_is_refused_with_the_rule(config: Path) -
     found = plan_model(config, ["W4A16+awq"], ["cpu-avx512:llama.cpp"])
     with pytest.raises(Unsupported, match=r"target 'cpu-avx512:llama.cpp': W4A16\+awq: AWQ files do not load"):
         refuse_hopeless_targets(found)
+
+
+def test_a_run_refuses_such_a_target_before_anything_is_spent(tmp_path: Path, config: Path) -> None:
+    text = RELEASE.replace("[BF16, W4A16, {{scheme: auto, bits: 4.5}}, Q4_K_M]", "[W4A16, W8A8]")
+    with pytest.raises(Unsupported, match=r"target .laptop.: W4A16: llama.cpp reads GGUF alone"):
+        preflight(load_config(release(tmp_path, config, text)), outline(config))
+    preflight(load_config(release(tmp_path, config)), outline(config))  # the mixture may be meant for it
+    alone = text.partition("  laptop:")[0]
+    preflight(load_config(release(tmp_path, config, alone)), outline(config))
 
 
 def test_memory_that_a_target_says_counts_alone(config: Path) -> None:

@@ -28,7 +28,7 @@ def test_narrower_numbers_are_never_slower_where_both_rates_are_published(name: 
     rates = profile(name).rates
     for wide, narrow in (("fp32", "bf16"), ("bf16", "int8"), ("bf16", "fp8"), ("fp8", "fp4"), ("int8", "int4")):
         if wide in rates and narrow in rates:
-            assert rates[narrow] >= rates[wide]  # type: ignore[index]
+            assert rates[narrow] >= rates[wide]
 
 
 @pytest.mark.parametrize(

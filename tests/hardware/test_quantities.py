@@ -33,7 +33,7 @@ def test_the_cache_has_room_for_prompt_and_answer_unless_more_is_asked() -> None
     assert parse(TargetConfig, GOOD | {"context": 8192}, where="").tokens == 8192
 
 
-BAD = {
+BAD: dict[str, tuple[dict[str, Any], str]] = {
     "price without a unit": ({"price": 2.5}, "found 2.5"),
     "price with another unit": ({"price": "2.50/token"}, "expected a price such as 2.50/h with its unit"),
     "negative price": ({"price": "-1/h"}, "more than nothing, found '-1/h'"),

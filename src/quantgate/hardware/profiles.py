@@ -61,7 +61,7 @@ class Profile(Record):
 
     def rate(self, number: str) -> float | None:
         """Operations a second on ``number``, or on the next wider type that computes the same; None: not published."""
-        return next((self.rates[one] for one in WIDER[number] if one in self.rates), None)  # type: ignore[index]
+        return next((self.rates[one] for one in WIDER[number] if one in self.rates), None)
 
     def has(self, number: str) -> bool:
         """Whether the device has units for this number type itself."""

@@ -31,6 +31,7 @@ from quantgate.pipeline import auto, budgets, probing
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.planning import preflight
 from quantgate.pipeline.runtimes import TORCH, check_drafts, engine_for, runtime_of
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
@@ -103,6 +104,7 @@ def _run(this: Run) -> RunReport:
             probing.check(config)
     with this.stage("open the model"):
         model = open_model(config.model)
+        preflight(config, model)
         check_drafts(model, [one.runtime for one in config.variants])
     imports = [one for one in variants if isinstance(one, Import)]
     with this.stage("open the artifacts of others") if imports else nullcontext():

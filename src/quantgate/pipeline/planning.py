@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantgate.decide.planning import Plan, plan
+from quantgate.decide.planning import Plan, plan, refuse_hopeless_targets
 from quantgate.errors import UsageError
-from quantgate.hardware import Profile, profile
+from quantgate.hardware import HERE, Profile, profile
+from quantgate.hardware.profiles import normal
 from quantgate.hardware.targets import TargetConfig
+from quantgate.models import OpenedModel
 from quantgate.models.outline import open_or_outline
 from quantgate.pipeline.quantize_only import short_variant
 from quantgate.pipeline.variants import Import, Mixture, variants_of
@@ -40,6 +42,18 @@ def plan_release(config: ReleaseConfig, *, saved: Path | None = None) -> Plan:
         own_suites=own,
         left_out=left_out,
     )
+
+
+def preflight(config: ReleaseConfig, model: OpenedModel) -> None:
+    """Raises Unsupported for a target on which no variant of the release is known to run, before anything is spent.
+
+    Variants that are not made yet, or were made elsewhere, may be meant for it: with one of those nothing is refused.
+    A target ``here`` is left to ``quantgate plan``, which knows where doctor's profile lies.
+    """
+    recipes, left_out = _recipes(config.variants)
+    targets = {name: one for name, one in config.targets.items() if normal(one.hardware) != HERE}
+    if targets and recipes and not left_out:
+        refuse_hopeless_targets(plan(model, recipes, targets, _devices(targets, None)))
 
 
 def plan_model(
