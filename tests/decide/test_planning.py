@@ -170,6 +170,11 @@ def test_the_command_prints_tables_or_the_record(tmp_path: Path, config: Path) -
     assert [one["target"] for one in json.loads(told.output)["rows"]] == ["h100-sxm"] * 2 + ["b200"] * 2
 
 
+def test_a_release_with_hardware_beside_it_is_refused(tmp_path: Path, config: Path) -> None:
+    told = CliRunner().invoke(app, ["plan", str(release(tmp_path, config)), "--on", "h100"])
+    assert isinstance(told.exception, UsageError) and "names its own targets" in str(told.exception)
+
+
 def test_the_command_finds_what_doctor_saved(tmp_path: Path, small: Path) -> None:
     profile("cpu-avx512").model_copy(update={"name": "here", "memory_bytes": 8 << 30}).save(tmp_path / "here.json")
     shown = cli("plan", str(small), "-v", "Q4_K_M", "--here", str(tmp_path / "here.json"))

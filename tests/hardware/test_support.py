@@ -1,6 +1,6 @@
 """The preflight: every known-bad combination is refused with its rule, and every fallback is named as one.
 
-Cases that name an issue are rebuilt from the shapes that its thread gives, where it gives any.
+Cases that name an issue are rebuilt from what its thread says, shapes included where it gives any; others are a rule alone.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def ask(
 
 REFUSED: dict[str, tuple[Support, str]] = {
     "llm-compressor 1427: three bits have no kernel": (ask("vllm", "W3A16", "a100"), "kernels for 4 and 8 bits"),
-    "llm-compressor 870 and 2730: a layout that is not listed": (
+    "a layout that is not listed": (
         ask("vllm", "W4A16", "a100", container="gptq_v2"), "does not read W4A16 from gptq_v2",
     ),
     "llm-compressor 1489: inputs of 8256 in Marlin": (
         ask("vllm", "W4A16-g64", "h100", shapes=llama(8256)), "8256 inputs do not divide into tiles of 128",
     ),
-    "vllm 8227: fp8 blocks that do not divide": (
+    "fp8 blocks that do not divide": (
         ask("vllm", "FP8_BLOCK", "h100", shapes=llama(11000, stored="FP8_BLOCK")),
         "do not divide into blocks of 128",
     ),
@@ -56,15 +56,15 @@ REFUSED: dict[str, tuple[Support, str]] = {
         ask("vllm", "W4A16", "a100", container="awq", shapes=llama(29568), tp=2),
         "on each of 2 devices 14784 inputs do not divide into tiles of 128",
     ),
-    "vllm 1258, 7075: 11008 inputs on four devices": (
+    "vllm 1258: 11008 inputs on four devices": (
         ask("vllm", "W4A16", "a100", container="awq", shapes=llama(11008, 4096), tp=4),
         "2752 inputs do not divide into tiles of 128",
     ),
-    "vllm 17604, 41511, AutoGPTQ 584, mlx-lm 1734: groups across devices": (
+    "vllm 17604: groups across devices": (
         ask("tensorrt-llm", "W4A16", "a100", container="gptq", shapes=llama(11008, 4096), tp=4),
         "2752 inputs do not divide into groups of 128",
     ),
-    "llm-compressor 57: heads across devices": (ask("vllm", "W4A16", "a100", tp=3), "64 attention heads do not divide"),
+    "heads across devices": (ask("vllm", "W4A16", "a100", tp=3), "64 attention heads do not divide"),
     "vllm 47473: q and k beside a v of another scheme": (
         ask("vllm", "W4A16", "h100", shapes=llama(v_proj="W8A16")), "k_proj W4A16, v_proj W8A16 run as one",
     ),
@@ -84,11 +84,11 @@ REFUSED: dict[str, tuple[Support, str]] = {
         ask("vllm", "W4A16-g128-asym", "h100", shapes=Geometry(llama().layers, 64, 8, experts=True)),
         "layers of experts with zero points do not load",
     ),
-    "auto-round 1726: asymmetric GPTQ has no Marlin": (
+    "asymmetric GPTQ has no Marlin": (
         ask("sglang", "W4A16-g128-asym", "a100", container="gptq"), "no Marlin kernel",
     ),
-    "auto-round 1847: groups that no kernel has": (ask("vllm", "W4A16-g16", "a100"), "not of 16"),
-    "1Cat-vLLM 255: weight-only below compute capability 7.5": (
+    "groups that no kernel has": (ask("vllm", "W4A16-g16", "a100"), "not of 16"),
+    "weight-only below compute capability 7.5": (
         support("vllm", scheme("W4A16"), "compressed_tensors",
                 profile("t4").model_copy(update={"compute_capability": 7.0, "title": "V100"}), llama()),
         "from compute capability 7.5 on, and V100 has 7.0",

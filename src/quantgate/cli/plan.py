@@ -9,6 +9,7 @@ import typer
 
 from quantgate.cli.doctor import saved_profile
 from quantgate.cli.screen import console
+from quantgate.errors import UsageError
 
 
 def plan(
@@ -46,7 +47,11 @@ def plan(
 
     saved = here or saved_profile()
     names = [name.strip() for one in on or () for name in one.split(",") if name.strip()]
-    if config is None and not names and Path(what).suffix in (".yaml", ".yml"):
+    if config is None and Path(what).suffix in (".yaml", ".yml"):
+        if names or variant:
+            raise UsageError(
+                f"{what}: names its own targets and variants; leave --on and --variant out, or name a model"
+            )
         found = plan_release(load_config(Path(what)), saved=saved)
     else:
         told: dict[str, Any] = {"memory": memory, "price": price, "context": context, "kv_cache": kv_cache}
