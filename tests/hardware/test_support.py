@@ -1,6 +1,6 @@
 """The preflight: every known-bad combination is refused with its rule, and every fallback is named as one.
 
-Cases that name an issue are rebuilt from what its thread says, shapes included where it gives any; others are a rule alone.
+Cases that name an issue are rebuilt from what its thread says, with its shapes; others are a rule alone.
 """
 
 from __future__ import annotations
