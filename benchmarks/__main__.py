@@ -20,7 +20,7 @@ from benchmarks.tables import Table, of_results, section
 
 NAMES = ("engine", "sweep", "forecast", "sandbox", "overlap", "demo")  # what runs unless something is named
 NAMED = ("kquants",)  # need another program
-TABLED = ("gguf", "llamacpp", "harness")  # likewise, with tables of their own
+TABLED = ("gguf", "llamacpp", "harness", "planner")  # likewise, with tables of their own
 PEERS = "peers"
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 

@@ -32,6 +32,7 @@ def test_exit_codes_are_those_of_the_drawing() -> None:
         "UsageError": 2,
         "UnknownName": 2,
         "MissingExtra": 2,
+        "Unsupported": 1,
         "Stopped": 130,
     }
 

@@ -58,7 +58,7 @@ WRONG = {
     # unknown keys, with the nearest one, at every depth
     SMALL + "modle: x\n": "unknown key 'modle'; did you mean 'model'? "
     "Known: allow, baseline, calibration, capabilities, drift_cases, executor, judge, model, out, price, screen, "
-    "variants",
+    "targets, variants",
     SMALL + "judge: {alhpa: 5%}\n": "unknown key 'alhpa' in 'judge'; did you mean 'alpha'? "
     "Known: alpha, ledger, noise, order, seed, test",
     SMALL + "calibration: {trafic: x}\n": "unknown key 'trafic' in 'calibration'; did you mean 'traffic'? "

@@ -15,6 +15,7 @@ Each class with the exit code it stands for, where it is not its parent's:
     |-- ComparabilityError         two sides of a comparison were not asked and judged alike
     |-- RecordError                a saved record is broken, foreign, or of another version
     |-- ArtifactError              an artifact is incomplete, or its bytes do not match its manifest
+    |-- Unsupported                exit 1  a runtime is known not to run this variant on this hardware
     |-- EngineError                an engine could not answer
     |-- SandboxError             generated code cannot be contained on this machine, so it is not run
     |-- StoreError                 a bucket or folder elsewhere: not there, no rights, a transfer that was cut
@@ -92,6 +93,12 @@ class RecordError(QuantgateError):
 
 class ArtifactError(QuantgateError):
     """An artifact is incomplete, or its bytes do not match its manifest."""
+
+
+class Unsupported(QuantgateError):
+    """A runtime is known not to run a variant on some hardware; the sentence names the rule and its source."""
+
+    exit_code = 1
 
 
 class EngineError(QuantgateError):

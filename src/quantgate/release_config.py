@@ -15,6 +15,7 @@ from quantgate.decide.price import Price
 from quantgate.endpoint_config import EndpointConfig
 from quantgate.errors import UsageError, hint
 from quantgate.evaluate.lock import Allowed
+from quantgate.hardware.targets import TargetConfig
 from quantgate.quantize.manifest import EVENTS
 from quantgate.records import Record, parse
 from quantgate.store import is_address
@@ -128,6 +129,11 @@ class ReleaseConfig(Record):
     capabilities: dict[str, CapabilityConfig] = Field(description="what the product needs, each with its margin")
     variants: tuple[VariantConfig, ...] = Field(
         description="the candidates; a bare name such as W4A16 will do. auto: a choice of them, mixtures included"
+    )
+    targets: dict[str, TargetConfig] = Field(
+        default={},
+        exclude_if=lambda targets: not targets,  # a configuration without any keeps its digest
+        description="where variants must run, by a name of your own; quantgate plan says what fits there",
     )
     judge: JudgeConfig = Field(default=JudgeConfig(), description="the test and its error rate")
     price: Price | None = Field(

@@ -13,11 +13,13 @@ from quantgate.cli import (
     calibrate,
     compare,
     demo,
+    doctor,
     drift,
     export,
     init,
     inspect,
     overlap,
+    plan,
     quantize,
     repair,
     report,
@@ -35,6 +37,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+app.command("plan")(plan.plan)
 app.command("run")(run.run)
 app.command("calibrate")(calibrate.calibrate)
 app.command("compare")(compare.compare)

@@ -38,6 +38,7 @@ from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.planning import Plan
 from quantgate.pipeline.runtimes import TORCH, check_drafts, runtime_of
 from quantgate.pipeline.sharing import bring, folder_of, send, send_reports
+from quantgate.pipeline.targets import preflight
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
     Import,
@@ -127,6 +128,7 @@ def _run(this: Run) -> RunReport:
             probing.check(config)
     with this.stage("open the model"):
         model = open_model(config.model)
+        preflight(config, model)
         check_drafts(model, [one.runtime for one in config.variants])
     imports = [one for one in variants if isinstance(one, Import)]
     with this.stage("open the artifacts of others") if imports else nullcontext():

@@ -154,7 +154,7 @@ def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], 
             raise FormatError(
                 f"{where}: a stream of its own (propagate) is not measured in rotated channels; leave out either"
             )
-    kept = _kept(model, recipe, blocks, where)
+    kept = kept_layers(model, recipe, blocks, where)
     if isinstance(found.weights, BlockGrid):
         if isinstance(method, ScalingMethod) or name == "hqq":
             raise FormatError(f"{where}: method {name} has no search for the scales of blocks; choose gptq or rtn")
@@ -218,7 +218,7 @@ def _rotated_ends(model: OpenedModel, ends: Ends, where: str) -> Ends:
     return replace(ends, untied=True) if ends.tied and unties(model) else ends
 
 
-def _kept(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], where: str) -> dict[str, str]:
+def kept_layers(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], where: str) -> dict[str, str]:
     """Linear layers that stay, with the reason. Layers that share an input stay together: runtimes fuse them."""
     kept: dict[str, str] = {}
     used: set[str] = set(ALWAYS_KEPT)
