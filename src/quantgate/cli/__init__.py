@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from quantgate.cli import compare, demo, export, init, inspect, quantize, repair, report, run, train
+from quantgate.cli import compare, demo, export, init, inspect, loadtest, quantize, repair, report, run, train
 from quantgate.cli.screen import errors
 from quantgate.errors import QuantgateError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("compare")(compare.compare)
+app.command("loadtest")(loadtest.loadtest)
 app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("repair")(repair.repair)

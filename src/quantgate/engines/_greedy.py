@@ -8,7 +8,7 @@ and are padded to the slice's longest row only). Rows that have ended leave the 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -139,10 +139,13 @@ class Decoder:
         self.slice_tokens = SLICE_TOKENS.get(device.type, SLICE_TOKENS_ELSEWHERE)
 
     @torch.inference_mode()
-    def answer(self, prompts: Sequence[list[int]], budgets: Sequence[int]) -> tuple[list[list[int]], float, float]:
+    def answer(
+        self, prompts: Sequence[list[int]], budgets: Sequence[int], told: Callable[[list[int]], None] | None = None
+    ) -> tuple[list[list[int]], float, float]:
         """Token ids of every row, its stop id included, at most ``budgets`` of them; prefill and decode seconds.
 
-        ``prompts`` are sorted by length, so that the rows of a slice are alike.
+        ``prompts`` are sorted by length, so that the rows of a slice are alike. ``told`` hears, as soon as a step is
+        computed, which rows got a token.
         """
         began = time.perf_counter()
         steps, longest = max(1, *budgets), len(prompts[-1])
@@ -155,6 +158,8 @@ class Decoder:
         window.rows, window.first = slice(None), 0
         for step in range(steps):
             made[rows.place, step] = rows.token
+            if told is not None:
+                told(rows.place[rows.running].tolist())
             rows.running &= ~torch.isin(rows.token, self.stops) & (rows.budget > step + 1)
             left = int(rows.running.sum())
             if not left:

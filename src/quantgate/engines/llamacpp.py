@@ -13,7 +13,7 @@ With ``draft`` a smaller file of the same tokenizer says some tokens ahead, and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ class LlamaCppEngine:
         if not self.plain:
             self._sampler([])  # a grammar that cannot be read is told now
         self.draft = None if draft is None else Draft(draft, artifact, draft_tokens, self.threads)
+        self.watch: Callable[[Sequence[int]], None] | None = None  # hears which prompts just got a token; not of drafts
         self.context: LlamaContext | None = None
         self.tracer: Tracer | None = None
         self._spent = Speed()
@@ -234,7 +235,7 @@ class LlamaCppEngine:
     def _answer(self, context: LlamaContext, batch: Sequence[Row]) -> tuple[Made, Tally | None]:
         if self.draft is None:
             samplers = None if self.plain else [self._sampler(row.prompt) for row in batch]
-            return Answerer(context, self.stops).answer(batch, samplers), None
+            return Answerer(context, self.stops).answer(batch, samplers, self.watch), None
         choosers = [self._chooser(row.prompt, context) for row in batch]
         beside = self.draft.room(self.rows, context.length)
         return Speculator(context, beside, self.draft.tokens, self.stops).answer(batch, choosers)

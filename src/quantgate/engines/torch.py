@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -49,7 +49,8 @@ class TorchEngine:
     ) -> None:
         """``kernels`` "dequantize" decodes every weight on load; ``device`` "auto" takes a GPU where torch sees one.
 
-        At most ``rows`` are decoded together; ``compile`` hands MLPs and norms to torch.compile (see ``_compiled``).
+        At most ``rows`` are decoded together; ``watch``, once it is set, hears at every step which of the prompts
+        just got a token. ``compile`` hands MLPs and norms to torch.compile (see ``_compiled``).
         """
         if rows < 1:
             raise EngineError(f"rows={rows}: a batch has at least 1 row")
@@ -63,6 +64,7 @@ class TorchEngine:
         self.kernels = () if artifact.is_baseline else self._swap(artifact, kernels, paths)
         self.network.to(self.device)
         self.rows = rows
+        self.watch: Callable[[Sequence[int]], None] | None = None
         compiled = compile_blocks(self.network) if compile else 0
         self.stops = stop_ids(model)
         self.decoder = Decoder(self.network, sorted(self.stops), self.device, artifact.kv_cache())
@@ -146,11 +148,16 @@ class TorchEngine:
 
     def _batch(self, batch: Sequence[Row], prompts: Sequence[Prompt]) -> dict[int, Completion]:
         budgets = [prompts[index].max_tokens for index, _ in batch]
-        made, prefill_s, decode_s = self.decoder.answer([ids for _, ids in batch], budgets)
+        made, prefill_s, decode_s = self.decoder.answer([ids for _, ids in batch], budgets, self._told(batch))
         shares = prefill_s / len(batch), decode_s / len(batch)
         return {
             index: self._completion(tokens, len(ids), *shares) for (index, ids), tokens in zip(batch, made, strict=True)
         }
+
+    def _told(self, batch: Sequence[Row]) -> Callable[[list[int]], None] | None:
+        """Steps of a batch as places in the question, for whoever watches."""
+        watch = self.watch
+        return None if watch is None else lambda rows: watch([batch[row][0] for row in rows])
 
     def _completion(self, made: list[int], prompt_tokens: int, prefill_s: float, decode_s: float) -> Completion:
         stopped = bool(made) and made[-1] in self.stops

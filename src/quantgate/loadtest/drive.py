@@ -1,0 +1,149 @@
+"""The open loop: every request at its intended time, whatever became of those before it.
+
+Nothing is slept by differences, so lateness does not add up: each wait ends at an absolute time. A request that is late
+is sent at once, and its latency begins when it was due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from quantgate.engines import Prompt
+from quantgate.loadtest import Heard, Target, Timed
+
+GONE = 8  # requests in a row that nobody answered at all: the endpoint is down
+LEAD_S = 0.02  # between the decision to begin and the first intended time
+
+
+@dataclass
+class Crowd:
+    """How many requests are in flight, and the sum of that over time."""
+
+    count: int = 0
+    area: float = 0.0
+    since: float = 0.0
+
+    def change(self, by: int, now: float) -> float:
+        self.area += self.count * (now - self.since)
+        self.count, self.since = self.count + by, now
+        return self.area
+
+
+@dataclass
+class Run:
+    """One stretch of a schedule against one target. ``timed`` fills as answers come, and is right at any moment."""
+
+    timed: list[Timed] = field(default_factory=list)
+    sent: int = 0
+    span_s: float = 0.0  # from the first intended time to the last sending
+    wanted_s: float = 0.0  # from the first intended time to the last one
+    stopped: str = ""  # why it ended before everything was sent
+    ended_s: float = 0.0  # when the last answer came
+
+
+async def drive(
+    target: Target,
+    due: Sequence[tuple[int, float]],
+    prompts: Callable[[int], Prompt],
+    *,
+    limit: int | None = None,
+    into: Run | None = None,
+    told: Callable[[int], None] = lambda _done: None,
+) -> Run:
+    """Ask ``target`` every request of ``due`` (place in the schedule, seconds from the beginning), and wait for all.
+
+    ``limit`` holds requests back while so many are in flight; the wait counts, as it does for a user. ``into`` keeps
+    what was measured should the caller be cancelled. Ends early when GONE requests in a row found nobody.
+    """
+    run = into or Run()
+    asked = [prompts(at) for at, _ in due]  # before the clock runs
+    room = asyncio.Semaphore(limit) if limit else None
+    crowd, alone = Crowd(), _Alone()
+    start = time.perf_counter() + LEAD_S
+    crowd.since = start
+    tasks: set[asyncio.Task[None]] = set()
+    first = due[0][1] if due else 0.0
+    run.wanted_s = due[-1][1] - first if due else 0.0
+
+    async def one(at: int, prompt: Prompt, due_at: float) -> None:
+        held = room is not None and room.locked()
+        if room is not None:
+            await room.acquire()
+        began = time.perf_counter()
+        before = crowd.change(+1, began)
+        try:
+            heard = await target.ask(prompt)
+        finally:
+            ended = time.perf_counter()
+            after = crowd.change(-1, ended)
+            if room is not None:
+                room.release()
+        alone.saw(heard)
+        beside = float(heard.batch or ((after - before) / (ended - began) if ended > began else 1.0))
+        run.timed.append(timed(at, due_at - start, start, heard, beside, held=held))
+        run.ended_s = ended - start
+        told(len(run.timed))
+
+    try:
+        for (at, when), prompt in zip(due, asked, strict=True):
+            due_at = start + when - first
+            while (wait := due_at - time.perf_counter()) > 0:
+                await asyncio.sleep(wait)
+            if alone.gone:
+                run.stopped = f"nobody answers any more ({alone.why})"
+                break
+            task = asyncio.create_task(one(at, prompt, due_at))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            run.sent += 1
+            run.span_s = time.perf_counter() - start
+            if run.sent % 64 == 0:
+                await asyncio.sleep(0)  # a generator that is behind must still let answers in
+        while tasks:
+            await asyncio.gather(*tasks)
+    finally:
+        for task in [*tasks]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return run
+
+
+@dataclass
+class _Alone:
+    """Whether anybody still answers."""
+
+    row: int = 0
+    why: str = ""
+
+    def saw(self, heard: Heard) -> None:
+        self.row = self.row + 1 if heard.gone else 0
+        self.why = heard.lost
+
+    @property
+    def gone(self) -> bool:
+        return self.row >= GONE
+
+
+def timed(at: int, due_s: float, start: float, heard: Heard, beside: float, *, held: bool = False) -> Timed:
+    """An answer on the schedule's clock: latencies from the intended time."""
+
+    def since(stamp: float | None) -> float | None:
+        return None if stamp is None else round(stamp - start - due_s, 7)
+
+    return Timed(
+        at=at,
+        due_s=round(due_s, 7),
+        lag_s=round(heard.sent - start - due_s, 7),
+        held=held,
+        ttft_s=since(heard.first),
+        e2e_s=None if heard.lost else since(heard.last),
+        gaps_s=tuple(round(gap, 7) for gap in heard.gaps_s),
+        tokens=heard.tokens,
+        prompt_tokens=heard.prompt_tokens,
+        beside=round(beside, 3),
+        stages={stage: round(seconds, 7) for stage, seconds in heard.stages.items()},
+        lost=heard.lost,
+    )
