@@ -38,8 +38,9 @@ class Run:
 
     timed: list[Timed] = field(default_factory=list)
     sent: int = 0
-    span_s: float = 0.0  # from the first intended time to the last sending
-    wanted_s: float = 0.0  # from the first intended time to the last one
+    window_s: float = 0.0  # how long requests were to come
+    wanted_s: float = 0.0  # from the beginning to the last intended time
+    span_s: float = 0.0  # from the beginning to the last sending
     stopped: str = ""  # why it ended before everything was sent
     ended_s: float = 0.0  # when the last answer came
 
@@ -49,14 +50,16 @@ async def drive(
     due: Sequence[tuple[int, float]],
     prompts: Callable[[int], Prompt],
     *,
+    window_s: float = 0.0,
     limit: int | None = None,
     into: Run | None = None,
     told: Callable[[int], None] = lambda _done: None,
 ) -> Run:
     """Ask ``target`` every request of ``due`` (place in the schedule, seconds from the beginning), and wait for all.
 
-    ``limit`` holds requests back while so many are in flight; the wait counts, as it does for a user. ``into`` keeps
-    what was measured should the caller be cancelled. Ends early when GONE requests in a row found nobody.
+    ``window_s`` is how long requests come, if that is longer than to the last one. ``limit`` holds requests back while
+    so many are in flight; the wait counts, as it does for a user. ``into`` keeps what was measured should the caller be
+    cancelled. Ends early when GONE requests in a row found nobody.
     """
     run = into or Run()
     asked = [prompts(at) for at, _ in due]  # before the clock runs
@@ -65,8 +68,8 @@ async def drive(
     start = time.perf_counter() + LEAD_S
     crowd.since = start
     tasks: set[asyncio.Task[None]] = set()
-    first = due[0][1] if due else 0.0
-    run.wanted_s = due[-1][1] - first if due else 0.0
+    run.wanted_s = due[-1][1] if due else 0.0
+    run.window_s = max(window_s, run.wanted_s)
 
     async def one(at: int, prompt: Prompt, due_at: float) -> None:
         held = room is not None and room.locked()
@@ -89,7 +92,7 @@ async def drive(
 
     try:
         for (at, when), prompt in zip(due, asked, strict=True):
-            due_at = start + when - first
+            due_at = start + when
             while (wait := due_at - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
             if alone.gone:

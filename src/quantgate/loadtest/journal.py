@@ -92,4 +92,4 @@ class Journal:
             raise
 
 
-NUMBERS = ("sent", "span_s", "wanted_s", "stopped", "ended_s")
+NUMBERS = ("sent", "window_s", "wanted_s", "span_s", "stopped", "ended_s")

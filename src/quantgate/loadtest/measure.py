@@ -95,7 +95,7 @@ def measure(runs: Sequence[Run], objectives: Sequence[Objective], *, partial: st
     timed = [one for run in runs for one in run.timed]
     lost = [one for one in timed if one.lost]
     validity = validity_of(runs)
-    seconds = sum(max(run.ended_s, run.span_s) for run in runs)
+    seconds = sum(max(run.ended_s, run.span_s, run.window_s) for run in runs)
     quantiles, known = _quantiles(timed, objectives)
     doubt = partial or validity.because
     why: dict[str, int] = {}
@@ -126,17 +126,17 @@ def measure(runs: Sequence[Run], objectives: Sequence[Objective], *, partial: st
 def validity_of(runs: Sequence[Run]) -> Validity:
     """At least 99 % of the asked rate, and a lag whose p99 is within 5 % of the median latency.
 
-    Rates are over the stretches from the first intended time to the last one, and to the last sending.
+    The time that sending took is compared with the time that it should have taken, over all stretches.
     """
-    sent, intervals = sum(run.sent for run in runs), sum(max(run.sent - 1, 0) for run in runs)
+    sent, window = sum(run.sent for run in runs), sum(run.window_s for run in runs)
     wanted, took = sum(run.wanted_s for run in runs), sum(run.span_s for run in runs)
     timed = [one for run in runs for one in run.timed]
     lags = [one.lag_s for one in timed if not one.held]
     ended = [one.e2e_s for one in timed if one.e2e_s is not None]
     lag = quantile(lags, 0.99).value if lags else None
     median = quantile(ended, 0.5).value if ended else None
-    asked = intervals / wanted if wanted else 0.0
-    achieved = intervals / max(took, wanted) if took else 0.0
+    asked = sent / window if window else 0.0
+    achieved = asked * min(1.0, wanted / took) if took else asked
     because = ""
     if not sent:
         because = "nothing was sent"

@@ -60,12 +60,16 @@ class Load:
 
 
 def stretches(schedule: Schedule, blocks: int) -> list[list[tuple[int, float]]]:
-    """The arrivals in ``blocks`` windows of equal length, without empty ones."""
+    """The arrivals in ``blocks`` windows of equal length: (place in the schedule, seconds from the window's beginning).
+
+    Windows that nobody came in are left out.
+    """
     if not 1 <= blocks <= MOST_BLOCKS:
         raise UsageError(f"{blocks} blocks: expected 1 to {MOST_BLOCKS}")
     cut: list[list[tuple[int, float]]] = [[] for _ in range(blocks)]
     for at, when in enumerate(schedule.times):
-        cut[min(blocks - 1, int(blocks * when / schedule.seconds))].append((at, when))
+        block = min(blocks - 1, int(blocks * when / schedule.seconds))
+        cut[block].append((at, max(0.0, when - block * schedule.seconds / blocks)))
     return [one for one in cut if one]
 
 
@@ -125,6 +129,7 @@ class _Work:
             self.load.targets[cell.arm],
             self.cut[cell.schedule][cell.block],
             lambda at: self.load.prompts[cell.schedule][at],
+            window_s=plan.schedules[cell.schedule].seconds / plan.blocks,
             limit=plan.limits[cell.limit],
             into=run,
             told=lambda count: self.tell("asking under load", before + count, self.total, f"{name} at {rate:g}/s"),

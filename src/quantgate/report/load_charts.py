@@ -73,7 +73,7 @@ def _round(value: float, *, up: bool) -> float:
 
 
 def under_load(lines: Sequence[LoadLine], watched: str, most_s: float | None) -> Markup:
-    """The watched quantile by rate, an arm a line; a red rule is the objective, a ring the knee, a hollow dot not valid."""
+    """The watched quantile by rate, an arm a line; red is the objective, a ring the knee, a hollow dot not valid."""
     points = [point for line in lines for point in line.points]
     bounds = [one for point in points for one in (point.value, point.low, point.high) if one]
     scale = _Scale.over(bounds + ([most_s] if most_s else []))

@@ -65,7 +65,7 @@ def show_load(result: LoadResult, console: Console) -> None:
 
 def _latencies(one: ArmResult, console: Console) -> None:
     console.print(f"{one.arm} at {place(one)}", style="bold")
-    table = plain_table("from the intended time", ("p50", "p95", "p99"), "right")
+    table = plain_table("latency", ("p50", "p95", "p99"), "right")
     for latency, name in NAMES.items():
         table.add_row(name, *(interval(one.measured.at(latency, q)) for q in QUANTILES))
     console.print(table)
@@ -96,7 +96,7 @@ def _stages(found: Measured, console: Console) -> None:
 
 def _batches(found: Measured, console: Console) -> None:
     """From the sending: what running together does, without the wait."""
-    table = plain_table("together, p95 from sending", ("requests", "first token", "a token"), "right")
+    table = plain_table("together: p95", ("requests", "first token", "a token"), "right")
     for row in found.batches:
         together = str(row.low) if row.low == row.high else f"{row.low}-{row.high}"
         table.add_row(together, str(row.n), interval(row.ttft), interval(row.tpot))
