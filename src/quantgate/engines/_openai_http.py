@@ -79,6 +79,7 @@ class Answer:
     ttft_s: float | None
     headers: Mapping[str, str] = field(default_factory=dict)
     comments: tuple[str, ...] = ()  # of the stream
+    ended: float = 0.0  # when a stream's last byte came, on the clock of time.perf_counter
 
 
 class Client:
@@ -183,7 +184,8 @@ class Client:
                 data = await response.read()
                 self._refuse(response, data, path)
                 reply = whole(decoded(data.decode(errors="replace")))  # some servers answer whole all the same
-                return Answer(reply, time.perf_counter() - began, None, response.headers)
+                ended = time.perf_counter()
+                return Answer(reply, ended - began, None, response.headers, (), ended)
             async for piece in response.content.iter_any():
                 for event in events.feed(piece):
                     stream.take(event)
@@ -196,9 +198,9 @@ class Client:
                     break
             for event in [] if stream.reply.over else events.end():
                 stream.take(event)
-            latency = time.perf_counter() - began
+            ended = time.perf_counter()
             await _drain(response)
-            return Answer(stream.end(), latency, first, response.headers, tuple(events.comments))
+            return Answer(stream.end(), ended - began, first, response.headers, tuple(events.comments), ended)
 
     @asynccontextmanager
     async def _told(self) -> AsyncIterator[None]:

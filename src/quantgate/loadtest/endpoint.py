@@ -88,7 +88,7 @@ class Endpoint:
             return _lost(sent, stamps, str(problem), gone=not problem.reached and "reached" in str(problem))
         except (Refused, Malformed) as problem:
             return _lost(sent, stamps, str(problem))
-        return _heard(sent, sent + answer.latency_s, stamps, answer)
+        return _heard(sent, stamps, answer)
 
     async def prompt_tokens(self, text: str) -> int | None:
         """Tokens of a user's message as the endpoint counts them, template included; None where it does not say."""
@@ -103,7 +103,7 @@ def _lost(sent: float, stamps: list[float], why: str, *, gone: bool = False) -> 
     return Heard(sent=sent, first=stamps[0] if stamps else None, gaps_s=_gaps(stamps), lost=why, gone=gone)
 
 
-def _heard(sent: float, last: float, stamps: list[float], answer: Answer) -> Heard:
+def _heard(sent: float, stamps: list[float], answer: Answer) -> Heard:
     reply = answer.reply
     stages: dict[Stage, float] = from_body(reply.timings)
     stages |= from_header(answer.headers.get("server-timing", ""))
@@ -112,7 +112,7 @@ def _heard(sent: float, last: float, stamps: list[float], answer: Answer) -> Hea
     return Heard(
         sent=sent,
         first=stamps[0] if stamps else None,
-        last=last,
+        last=answer.ended,
         gaps_s=_gaps(stamps),
         tokens=count(reply.usage, "completion_tokens"),
         prompt_tokens=count(reply.usage, "prompt_tokens"),
