@@ -17,7 +17,7 @@ from benchmarks import peers
 from benchmarks.result import Result
 from benchmarks.tables import Table, of_results, section
 
-NAMES = ("engine", "sweep", "forecast", "demo")  # what runs unless something is named
+NAMES = ("engine", "sweep", "forecast", "loadgen", "demo")  # what runs unless something is named
 NAMED = ("kquants",)  # need another program
 TABLED = ("gguf", "llamacpp")  # likewise, with tables of their own
 PEERS = "peers"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from quantgate.engines import Prompt
-from quantgate.engines._scripted_server import Fault, ScriptedServer
+from quantgate.engines._scripted_server import Asked, Fault, ScriptedServer
 from quantgate.errors import EngineError
 from quantgate.loadtest import Heard
 from quantgate.loadtest.endpoint import Endpoint
@@ -98,8 +98,11 @@ def test_a_server_that_does_not_answer_at_all_is_one_sentence(tmp_path: Path, fa
 
 
 def test_a_server_that_dies_midway_leaves_a_partial_result_that_decides_nothing(tmp_path: Path) -> None:
-    with ScriptedServer(always=lambda _asked: server.stop_soon() if len(server.asked) == 20 else None) as server:
-        server.stop_soon = lambda: server.loop.call_soon_threadsafe(server.over.set)  # type: ignore[attr-defined]
+    def until_it_dies(_asked: Asked) -> None:
+        if len(server.asked) == 20:
+            server.loop.call_soon_threadsafe(server.over.set)
+
+    with ScriptedServer(always=until_it_dies) as server:
         found = load_test(server.url, None, wanted(rate=60.0, seconds=2.0), out=tmp_path)
     assert "nobody answers any more" in found.partial and found.verdict == "inconclusive"
     measured = found.results[0].measured

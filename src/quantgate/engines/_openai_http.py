@@ -247,6 +247,8 @@ class Client:
 
 async def _drain(response: aiohttp.ClientResponse) -> None:
     """What comes behind [DONE], so that the connection can serve again; who holds it open is not waited for."""
+    if response.content.at_eof():
+        return
     with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(DRAIN_S):
             await response.content.read()

@@ -9,14 +9,14 @@ from quantgate.loadtest.objectives import shown
 from quantgate.records import Record
 
 BEND = 0.2  # how far below its chord, of the whole height, a curve must sag to have a knee
-KEEPS_UP = 0.95  # of the arriving requests that must be answered in the meantime
+RISE = 1.5  # the highest point over the lowest that a curve must have to bend at all
 
 
 class RatePoint(Record):
     """One arm at one rate."""
 
     rate: float  # arriving, requests a second
-    pace: float | None  # requests answered over requests that came, late in the run; 1 keeps up
+    keeps_up: bool | None  # whether requests are answered as fast as they come
     latency_s: float | None  # the watched quantile; None where it fell among lost requests
     kept: Literal["pass", "fail", "inconclusive", "none"]  # of all objectives; "none": there are none
     valid: bool
@@ -37,7 +37,7 @@ def knee_of(points: Sequence[RatePoint], watched: str) -> Knee:
     Haystack, ICDCSW 2011, for convex increasing curves); it takes four points, and a sag of a fifth of the height."""
     valid = sorted((one for one in points if one.valid), key=lambda one: one.rate)
     knee = bend([(one.rate, one.latency_s) for one in valid if one.latency_s is not None])
-    up = _up_to(valid, lambda one: one.pace is not None and one.pace >= KEEPS_UP)
+    up = _up_to(valid, lambda one: one.keeps_up is True)
     safe = _up_to(valid, lambda one: one.kept == "pass")
     if len(points) < 2:
         said = ["one rate shows no curve"]
@@ -50,14 +50,16 @@ def knee_of(points: Sequence[RatePoint], watched: str) -> Knee:
 
 
 def bend(curve: Sequence[tuple[float, float]]) -> float | None:
-    """The x of the knee of a convex increasing curve.
+    """The x of the knee of a convex increasing curve; a point above one to its right is taken to be noise.
 
     >>> bend([(1, 10.0), (2, 10.0), (3, 10.0), (4, 10.0), (5, 100.0)])
     4
     >>> bend([(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]) is None
     True
     """
-    if len(curve) < 4 or curve[-1][1] <= curve[0][1]:
+    heights = [min(y for _, y in curve[at:]) for at in range(len(curve))]
+    curve = [(x, y) for (x, _), y in zip(curve, heights, strict=True)]
+    if len(curve) < 4 or curve[-1][1] < RISE * curve[0][1]:
         return None
     (x0, y0), (x1, y1) = curve[0], curve[-1]
     sag = [((x - x0) / (x1 - x0) - (y - y0) / (y1 - y0), x) for x, y in curve]

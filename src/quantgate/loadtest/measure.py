@@ -17,6 +17,7 @@ from quantgate.stats.quantiles import Quantile, quantile
 QUANTILES = (0.5, 0.95, 0.99)
 HELD_SHARE = 0.99  # of the asked rate that must be achieved
 LAG_SHARE = 0.05  # of the median latency that the lag's p99 may be
+BEHIND = 0.05  # of the arriving requests that may stay unanswered late in a stretch
 FEWEST = 20  # requests of one batch size that are told apart
 
 
@@ -79,6 +80,7 @@ class Measured(Record):
     known: dict[Latency, int]  # requests that it is known of
     request_rate: float  # answered a second, over sending and answering
     pace: float | None  # answered over arrived in the second half of each stretch: below 1 a queue grows
+    keeps_up: bool | None  # whether that is within 5 %, or within what chance does to so few requests
     token_rate: float | None  # generated a second; None where tokens are not counted
     prompt_rate: float | None
     goodput: Goodput | None  # None: nothing was asked for
@@ -98,6 +100,7 @@ def measure(runs: Sequence[Run], objectives: Sequence[Objective], *, partial: st
     seconds = sum(max(run.ended_s, run.span_s, run.window_s) for run in runs)
     quantiles, known = _quantiles(timed, objectives)
     doubt = partial or validity.because
+    came, ended = _second_half(runs)
     why: dict[str, int] = {}
     for one in lost:
         why[one.lost] = why.get(one.lost, 0) + 1
@@ -110,7 +113,8 @@ def measure(runs: Sequence[Run], objectives: Sequence[Objective], *, partial: st
         quantiles=quantiles,
         known=known,
         request_rate=(len(timed) - len(lost)) / seconds if seconds else 0.0,
-        pace=_pace(runs),
+        pace=ended / came if came else None,
+        keeps_up=came - ended <= max(BEHIND * came, 2 * math.sqrt(came)) if came else None,
         token_rate=_sum([one.tokens for one in timed if not one.lost], seconds),
         prompt_rate=_sum([one.prompt_tokens for one in timed if not one.lost], seconds),
         goodput=goodput_of(timed, objectives, seconds) if objectives else None,
@@ -184,13 +188,14 @@ def goodput_of(timed: Sequence[Timed], objectives: Sequence[Objective], seconds:
     )
 
 
-def _pace(runs: Sequence[Run]) -> float | None:
+def _second_half(runs: Sequence[Run]) -> tuple[int, int]:
+    """Requests that came, and that were answered, between the middle and the last intended time of each stretch."""
     came = ended = 0
     for run in runs:
         half = run.wanted_s / 2
         came += sum(one.due_s > half for one in run.timed)
         ended += sum(one.e2e_s is not None and half < one.due_s + one.e2e_s <= run.wanted_s for one in run.timed)
-    return ended / came if came else None
+    return came, ended
 
 
 def _sum(counts: Sequence[int | None], seconds: float) -> float | None:

@@ -167,7 +167,7 @@ def _knee(plan: Plan, results: Sequence[ArmResult], arm: str) -> Knee:
             points.append(
                 RatePoint(
                     rate=one.rate,
-                    pace=one.measured.pace,
+                    keeps_up=one.measured.keeps_up,
                     latency_s=found.value if found else None,
                     kept=kept_of(one.measured),
                     valid=one.measured.validity.valid,

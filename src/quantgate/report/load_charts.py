@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from quantgate.loadtest.objectives import shown
-from quantgate.report.charts import INKS, _dot, _open, _rule, _text
+from quantgate.report.charts import _dot, _open, _rule, _text
 
+INKS = ("var(--a)", "var(--d)", "var(--c)", "var(--e)")  # red is the objective's
 LEFT, WIDTH, TOP, HEIGHT = 78, 560, 18, 260
 
 
@@ -164,7 +165,18 @@ def spreads(rows: Sequence[Spread], most_s: float | None) -> Markup:
                 f"<g><title>{escape(title)}</title>",
                 f'<line x1="{left:.1f}" y1="{y}" x2="{right:.1f}" y2="{y}" stroke="{ink}" class="wide"/>',
                 _dot(x(value), y, 5, ink),
-                _text(x(value), y - 9, f"p{100 * share:g}"),
                 "</g>",
             ]
+        parts += _labels([(x(value), f"p{100 * share:g}") for share, value, _, _ in row.points if value is not None], y)
     return Markup("".join([*parts, "</svg>"]))
+
+
+def _labels(marks: Sequence[tuple[float, str]], y: float) -> list[str]:
+    """Names above their dots; those that would cover each other become one."""
+    groups: list[tuple[float, str]] = []
+    for at, name in marks:
+        if groups and at - groups[-1][0] < 30:
+            groups[-1] = at, f"{groups[-1][1]} {name}"
+        else:
+            groups.append((at, name))
+    return [_text(at, y - 9, names) for at, names in groups]

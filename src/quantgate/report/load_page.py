@@ -27,6 +27,7 @@ def load_page(result: LoadResult) -> str:
         watched=f"{NAMES[latency]}, p{100 * q:g}",
         plot=_curve(result, latency, q) if len(result.asked) > 1 else "",
         spreads=[(NAMES[one], _spread(result, one)) for one in LATENCIES if _known(result, one)],
+        pairs=_pairs(result),
         rows=[_row(one) for one in result.results],
         first=result.asked[0],
     )
@@ -86,3 +87,17 @@ def _row(one: ArmResult) -> dict[str, Any]:
         "tokens": "unknown" if found.token_rate is None else f"{found.token_rate:.1f}",
         "held": f"{100 * valid.achieved_rate / valid.asked_rate:.2f} %" if valid.asked_rate else "-",
     }
+
+
+def _pairs(result: LoadResult) -> list[tuple[str, int, list[str]]]:
+    """By rate and limit: the place, the stretches, and p50 and p95 of each latency."""
+    places = list(dict.fromkeys((one.rate, one.limit) for one in result.pairs))
+    found = []
+    for rate, limit in places:
+        own = {one.latency: one for one in result.pairs if (one.rate, one.limit) == (rate, limit)}
+        first = next(iter(own.values()))
+        cells = [
+            ratio_text(own[name].ratios[at]) if name in own else "unknown" for name in LATENCIES for at in range(2)
+        ]
+        found.append((place(first), first.ratios[0].blocks, cells))
+    return found

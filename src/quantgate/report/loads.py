@@ -51,9 +51,12 @@ def show_load(result: LoadResult, console: Console) -> None:
         _throughput(one.measured, console)
         _stages(one.measured, console)
         _batches(one.measured, console)
-    for pair in result.pairs:
-        values = ", ".join(f"p{100 * one.q:g} {ratio_text(one)}" for one in pair.ratios)
-        console.print(f"{result.arms[1]} over {result.arms[0]} at {place(pair)}, {NAMES[pair.latency]}: {values}")
+    for where in dict.fromkeys(place(pair) for pair in result.pairs):
+        console.print(f"{result.arms[1]} over {result.arms[0]} at {where}")
+        table = plain_table("below 1 is faster", ("p50", "p95"), "right")
+        for pair in (one for one in result.pairs if place(one) == where):
+            table.add_row(NAMES[pair.latency], *(ratio_text(one) for one in pair.ratios))
+        console.print(table)
     for arm, knee in result.knees.items():
         console.print(f"{arm}: {knee.sentence}")
     for policy in result.policies:
