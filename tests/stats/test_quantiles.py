@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from quantgate.errors import DataError
-from quantgate.stats.quantiles import quantile, ranks, ratio_of_quantiles
+from quantgate.stats.quantiles import dependence, quantile, ranks, ratio_of_quantiles
 
 
 @pytest.mark.parametrize(("n", "expected"), [(6, (1, 6)), (10, (2, 9)), (20, (6, 15)), (50, (18, 33)), (100, (40, 61))])
@@ -44,6 +44,49 @@ def test_intervals_cover_the_true_tail_of_a_skewed_law_as_often_as_promised() ->
         found = quantile(chance.exponential(size=200).tolist(), 0.95)
         hits += (found.low or 0) <= truth <= (found.high or math.inf)
     assert 0.95 - 0.015 <= hits / rounds <= 0.985
+
+
+def queue(n: int, load: float, chance: np.random.Generator) -> list[float]:
+    """Times in an M/M/1 queue with service rate 1, in order, from its steady state on (Lindley's recursion)."""
+    wait, found = 0.0 if chance.random() > load else chance.exponential(1 / (1 - load)), []
+    for gap, served in zip(chance.exponential(1 / load, n), chance.exponential(1.0, n), strict=True):
+        found.append(wait + served)
+        wait = max(0.0, wait + served - gap)
+    return found
+
+
+def test_intervals_in_a_queue_cover_once_its_neighbours_count_as_alike() -> None:
+    """Times in an M/M/1 queue are exponential with rate 1 - load, so the true p95 is known.
+
+    The estimate is a little short where memory is long: 0.89 here, and 0.97 without a queue.
+    """
+    chance, rounds, load = np.random.default_rng(8), 300, 0.7
+    truth, plain, aware = -math.log(0.05) / (1 - load), 0, 0
+    for _ in range(rounds):
+        series = queue(1200, load, chance)
+        found = quantile(series, 0.95)
+        assert found.value is not None
+        alike = quantile(series, 0.95, dependence=dependence([one > found.value for one in series]))
+        plain += (found.low or 0) <= truth <= (found.high or math.inf)
+        aware += (alike.low or 0) <= truth <= (alike.high or math.inf)
+    assert plain / rounds <= 0.75, "as if independent, four in ten intervals miss"
+    assert aware / rounds >= 0.86
+
+
+def test_dependence_of_independent_values_is_near_one_and_of_repeated_ones_their_number() -> None:
+    chance = np.random.default_rng(2)
+    alone = [bool(one) for one in chance.random(10_000) < 0.05]
+    assert 1.0 <= dependence(alone) <= 1.7
+    tens = [bool(one) for one in np.repeat(chance.random(1000) < 0.05, 10)]
+    assert 6 <= dependence(tens) <= 15
+    assert dependence([True] * 100) == dependence([]) == dependence([True, False] * 10) == 1.0
+
+
+@given(st.integers(1, 300), st.floats(0.01, 0.99), st.floats(1, 50))
+def test_dependence_only_widens(n: int, q: float, alike: float) -> None:
+    low, high = ranks(n, q, 0.05)
+    wide = ranks(n, q, 0.05, alike)
+    assert wide[0] <= low and wide[1] >= min(high, n)
 
 
 def test_requests_that_never_answered_stand_above_all_others() -> None:

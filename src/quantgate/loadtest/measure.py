@@ -12,7 +12,7 @@ from quantgate.loadtest.drive import Run
 from quantgate.loadtest.objectives import ALPHA, LATENCIES, Kept, Latency, Objective, judge, keeps, latency_of, shown
 from quantgate.records import Record
 from quantgate.stats.intervals import clopper_pearson
-from quantgate.stats.quantiles import Quantile, quantile
+from quantgate.stats.quantiles import Quantile, dependence, quantile
 
 QUANTILES = (0.5, 0.95, 0.99)
 HELD_SHARE = 0.99  # of the asked rate that must be achieved
@@ -94,7 +94,7 @@ class Measured(Record):
 
 def measure(runs: Sequence[Run], objectives: Sequence[Objective], *, partial: str = "") -> Measured:
     """``runs`` are the stretches of one arm, ``partial`` why some are missing; then nothing is decided."""
-    timed = [one for run in runs for one in run.timed]
+    timed = [one for run in runs for one in sorted(run.timed, key=lambda one: one.due_s)]
     lost = [one for one in timed if one.lost]
     validity = validity_of(runs)
     seconds = sum(max(run.ended_s, run.span_s, run.window_s) for run in runs)
@@ -168,8 +168,18 @@ def _quantiles(
         values = [value for one in timed if not one.lost and (value := latency_of(one, latency)) is not None]
         known[latency] = len(values)
         if values:
-            found[latency] = tuple(quantile(values, q, beyond=lost, alpha=ALPHA) for q in wanted)
+            found[latency] = tuple(_in_a_queue(timed, values, latency, q, lost) for q in wanted)
     return found, known
+
+
+def _in_a_queue(timed: Sequence[Timed], values: Sequence[float], latency: Latency, q: float, lost: int) -> Quantile:
+    """A quantile whose interval knows that neighbours wait alike: requests in the order in which they were due."""
+    plain = quantile(values, q, beyond=lost, alpha=ALPHA)
+    if plain.value is None:
+        return plain
+    series = [math.inf if one.lost else latency_of(one, latency) for one in timed]
+    alike = dependence([one > plain.value for one in series if one is not None])
+    return quantile(values, q, beyond=lost, alpha=ALPHA, dependence=alike)
 
 
 def goodput_of(timed: Sequence[Timed], objectives: Sequence[Objective], seconds: float) -> Goodput:

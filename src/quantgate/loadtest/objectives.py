@@ -133,7 +133,7 @@ def judge(objective: Objective, found: Quantile | None, doubt: str) -> Kept:
         return say("pass", f"{share} is at most {shown(found.high)}")
     if found.low is not None and found.low > most:
         return say("fail", f"{share} is at least {shown(found.low)}")
-    if ranks(found.n, found.q, ALPHA)[0] > found.n - found.beyond:
+    if ranks(found.n, found.q, ALPHA, found.dependence)[0] > found.n - found.beyond:
         return say("fail", f"{found.beyond} of {found.n} requests never answered")
     if found.high is None:
         return say("inconclusive", f"{found.n} requests ({found.beyond} lost) leave {share} open above; ask for more")
