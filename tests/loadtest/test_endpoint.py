@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from quantgate.cli import app
 from quantgate.engines import Prompt
 from quantgate.engines._scripted_server import Asked, Fault, ScriptedServer
 from quantgate.errors import EngineError
@@ -110,6 +113,60 @@ def test_a_server_that_dies_midway_leaves_a_partial_result_that_decides_nothing(
     assert measured.kept[0].verdict == "inconclusive"
     assert LoadResult.load(tmp_path / "load.json") == found
     assert "Partial" in (tmp_path / "load.html").read_text()
+
+
+def test_a_key_that_is_withdrawn_midway_leaves_a_partial_result(tmp_path: Path) -> None:
+    gone = Fault("status", status=401, text="key expired")
+    with ScriptedServer(always=lambda _asked: gone if len(server.asked) > 15 else None) as server:
+        found = load_test(server.url, None, wanted(), out=tmp_path)
+    assert "key expired" in found.partial and found.verdict == "inconclusive"
+    assert found.results[0].measured.answered >= 14
+
+
+def test_a_trace_is_asked_in_its_own_lengths_by_a_server_s_own_count(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    rows = [{"timestamp": 40 * at, "input_length": 300 + 20 * at, "output_length": 2 + at} for at in range(20)]
+    trace.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with ScriptedServer() as server:
+        found = load_test(server.url, None, wanted(rate=None, seconds=None, trace=trace), out=tmp_path / "out")
+        budgets = [one.body["max_tokens"] for one in server.asked if one.body["max_tokens"] > 1]
+    fitted = found.asked[0].fitted
+    assert found.asked[0].law == "trace" and fitted.made == 20 and fitted.counted.startswith("estimated")
+    assert sorted(budgets) == [2 + at for at in range(20)]
+    measured = found.results[0].measured
+    assert measured.prompt_rate is not None and measured.answered == 20
+    seconds = 20 / measured.request_rate
+    assert measured.prompt_rate * seconds == pytest.approx(sum(row["input_length"] for row in rows), rel=0.05)
+
+
+@pytest.mark.parametrize(("objective", "code"), [("e2e-p50=60s", 0), ("e2e-p50=200ms", 1)])
+def test_the_command_exits_by_its_verdict(tmp_path: Path, objective: str, code: int) -> None:
+    """A second for each answer, so that a generator beside other work is within its lag; three tries all the same."""
+    slow = Fault("slow", seconds=1.0)
+    with ScriptedServer(lambda _body: "ok", always=lambda _asked: slow) as server:
+        for attempt in range(3):
+            out = tmp_path / str(attempt)
+            options = [
+                "--rate",
+                "20/s",
+                "--duration",
+                "3s",
+                "--arrivals",
+                "constant",
+                "-s",
+                "math",
+                "--objective",
+                objective,
+            ]
+            done = CliRunner().invoke(app, ["loadtest", server.url, *options, "--out", str(out), "-q"])
+            found = LoadResult.load(out / "load.json")
+            if found.results[0].measured.validity.valid:
+                break
+            assert done.exit_code == 3
+    assert done.exit_code == code, done.output
+    assert "whole answer" in done.output and "unknown: parse" in done.output
+    assert found.results[0].measured.goodput is not None
+    assert found.results[0].measured.goodput.share == (1.0 if code == 0 else 0.0)
 
 
 def test_a_server_without_usage_has_unknown_tokens_and_a_note(tmp_path: Path) -> None:

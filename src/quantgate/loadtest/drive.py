@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from quantgate.engines import Prompt
+from quantgate.errors import QuantgateError
 from quantgate.loadtest import Heard, Target, Timed
 
 GONE = 8  # requests in a row that nobody answered at all: the endpoint is down
@@ -59,75 +60,86 @@ async def drive(
 
     ``window_s`` is how long requests come, if that is longer than to the last one. ``limit`` holds requests back while
     so many are in flight; the wait counts, as it does for a user. ``into`` keeps what was measured should the caller be
-    cancelled. Ends early when GONE requests in a row found nobody.
+    cancelled. Ends early when GONE requests in a row found nobody, and when no other request can do better.
     """
     run = into or Run()
-    asked = [prompts(at) for at, _ in due]  # before the clock runs
-    room = asyncio.Semaphore(limit) if limit else None
-    crowd, alone = Crowd(), _Alone()
-    start = time.perf_counter() + LEAD_S
-    crowd.since = start
-    tasks: set[asyncio.Task[None]] = set()
     run.wanted_s = due[-1][1] if due else 0.0
     run.window_s = max(window_s, run.wanted_s)
+    asked = [(at, when, prompts(at)) for at, when in due]  # before the clock runs
+    loop = _Loop(target, run, told, asyncio.Semaphore(limit) if limit else None, time.perf_counter() + LEAD_S)
+    try:
+        await loop.send(asked)
+        while loop.tasks:
+            await asyncio.gather(*loop.tasks)
+    finally:
+        left = [*loop.tasks]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+    return run
 
-    async def one(at: int, prompt: Prompt, due_at: float) -> None:
-        held = room is not None and room.locked()
+
+class _Loop:
+    """The clock of one stretch, and what is in flight."""
+
+    def __init__(
+        self, target: Target, run: Run, told: Callable[[int], None], room: asyncio.Semaphore | None, start: float
+    ) -> None:
+        self.target, self.run, self.told, self.room, self.start = target, run, told, room, start
+        self.crowd, self.alone = Crowd(since=start), _Alone()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def send(self, asked: Sequence[tuple[int, float, Prompt]]) -> None:
+        """Each at its time; one that is late goes at once."""
+        run = self.run
+        for at, when, prompt in asked:
+            while (wait := self.start + when - time.perf_counter()) > 0:
+                await asyncio.sleep(wait)
+            if self.alone.why:
+                run.stopped = self.alone.why
+                return
+            task = asyncio.create_task(self._one(at, when, prompt))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+            run.sent += 1
+            run.span_s = time.perf_counter() - self.start
+            if run.sent % 64 == 0:
+                await asyncio.sleep(0)  # a generator that is behind must still let answers in
+
+    async def _one(self, at: int, when: float, prompt: Prompt) -> None:
+        room, held = self.room, self.room is not None and self.room.locked()
         if room is not None:
             await room.acquire()
         began = time.perf_counter()
-        before = crowd.change(+1, began)
+        before = self.crowd.change(+1, began)
         try:
-            heard = await target.ask(prompt)
+            heard = await self.target.ask(prompt)
+            self.alone.saw(heard)
+        except QuantgateError as problem:  # a key that is refused, a route that is gone: for all that follow, too
+            heard = Heard(sent=began, lost=str(problem), gone=True)
+            self.alone.why = str(problem)
         finally:
             ended = time.perf_counter()
-            after = crowd.change(-1, ended)
+            after = self.crowd.change(-1, ended)
             if room is not None:
                 room.release()
-        alone.saw(heard)
         beside = float(heard.batch or ((after - before) / (ended - began) if ended > began else 1.0))
-        run.timed.append(timed(at, due_at - start, start, heard, beside, held=held))
-        run.ended_s = ended - start
-        told(len(run.timed))
-
-    try:
-        for (at, when), prompt in zip(due, asked, strict=True):
-            due_at = start + when
-            while (wait := due_at - time.perf_counter()) > 0:
-                await asyncio.sleep(wait)
-            if alone.gone:
-                run.stopped = f"nobody answers any more ({alone.why})"
-                break
-            task = asyncio.create_task(one(at, prompt, due_at))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-            run.sent += 1
-            run.span_s = time.perf_counter() - start
-            if run.sent % 64 == 0:
-                await asyncio.sleep(0)  # a generator that is behind must still let answers in
-        while tasks:
-            await asyncio.gather(*tasks)
-    finally:
-        for task in [*tasks]:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return run
+        self.run.timed.append(timed(at, when, self.start, heard, beside, held=held))
+        self.run.ended_s = ended - self.start
+        self.told(len(self.run.timed))
 
 
 @dataclass
 class _Alone:
-    """Whether anybody still answers."""
+    """Whether anybody still answers; ``why`` once nobody does."""
 
     row: int = 0
     why: str = ""
 
     def saw(self, heard: Heard) -> None:
         self.row = self.row + 1 if heard.gone else 0
-        self.why = heard.lost
-
-    @property
-    def gone(self) -> bool:
-        return self.row >= GONE
+        if self.row >= GONE:
+            self.why = f"nobody answers any more ({heard.lost})"
 
 
 def timed(at: int, due_s: float, start: float, heard: Heard, beside: float, *, held: bool = False) -> Timed:

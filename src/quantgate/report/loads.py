@@ -26,7 +26,7 @@ def interval(found: Quantile | None) -> str:
     scale, unit = (1.0, "s") if largest >= 1 else (1e3, "ms")
 
     def text(seconds: float | None, missing: str) -> str:
-        return missing if seconds is None else f"{seconds * scale:.3g}"
+        return missing if seconds is None else f"{seconds * scale:.3g}" if seconds * scale >= 0.001 else "0"
 
     return f"{text(found.value, 'never')} [{text(found.low, '?')}, {text(found.high, '?')}] {unit}"
 
