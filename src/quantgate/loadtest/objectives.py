@@ -136,7 +136,9 @@ def judge(objective: Objective, found: Quantile | None, doubt: str) -> Kept:
     if ranks(found.n, found.q, ALPHA, found.dependence)[0] > found.n - found.beyond:
         return say("fail", f"{found.beyond} of {found.n} requests never answered")
     if found.high is None:
-        return say("inconclusive", f"{found.n} requests ({found.beyond} lost) leave {share} open above; ask for more")
+        alike = f", which wait alike and count as {found.n / found.dependence:.0f}," if found.dependence > 1 else ""
+        lost = f" ({found.beyond} lost)" if found.beyond else ""
+        return say("inconclusive", f"{found.n} requests{lost}{alike} leave {share} open above; ask for more")
     return say(
         "inconclusive", f"{share} lies between {shown(found.low)} and {shown(found.high)}; ask for more requests"
     )

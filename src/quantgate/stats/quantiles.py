@@ -90,13 +90,13 @@ def dependence(above: Sequence[bool], group: int = 0) -> float:
     ``above`` says of each value, in the order of time, whether it lies above the quantile. In a queue neighbours wait
     alike. The variance of the means of whole groups, over what it would be without dependence (batch means; Law,
     Simulation Modeling and Analysis, section 9.5.3), widened by Student's t for being read off few groups. ``group``
-    0 takes n^0.6 values, which in simulated queues covers best. Fewer than 40 values are taken as independent: so few
-    say nothing about it, and bound no tail either.
+    0 takes n^0.6 values, which in simulated queues covers best. Fewer than 72 values are taken as independent: so few
+    groups say nothing about it, and no p95 is bounded by them anyway.
     """
     n = len(above)
     share = sum(above) / n if n else 0.0
     size = group or int(n**0.6)
-    if n < 40 or not 0 < share < 1:
+    if n < 72 or not 0 < share < 1:
         return 1.0
     count = n // size
     means = np.asarray(above[n - count * size :], float).reshape(count, size).mean(axis=1)
