@@ -179,13 +179,13 @@ def _server(ref: str, model: str, wanted: Wanted, key: str | None) -> _Side:
 
 def _models(target: str, against: str | None, wanted: Wanted) -> list[_Side]:
     from quantgate.models import open_model
-    from quantgate.pipeline.two_models import open_other
+    from quantgate.pipeline.two_models import open_pair
     from quantgate.quantize import baseline
 
     model = open_model(target)
     sides = [_in_process(model, baseline(model), "baseline" if against else Path(target).name, wanted)]
     if against is not None:
-        other, artifact = open_other(against, model)
+        other, artifact = open_pair(against, model)
         sides.append(_in_process(other, artifact, Path(against).name, wanted))
     return sides
 

@@ -122,7 +122,7 @@ class _Pair:
         self.model = None if servers.baseline else open_model(baseline)
         if self.model is not None:
             check_drafts(self.model, [runtime])
-        self.opened = None if servers.variant else open_other(variant, self.model)
+        self.opened = None if servers.variant else open_pair(variant, self.model)
         self.servers = servers
 
     def baseline(self) -> Side:
@@ -183,7 +183,7 @@ class _Asked:
         self.progress("the baseline again", done, total, "")
 
 
-def open_other(ref: str, model: OpenedModel | None) -> tuple[OpenedModel, Artifact]:
+def open_pair(ref: str, model: OpenedModel | None) -> tuple[OpenedModel, Artifact]:
     """An artifact made from ``model``, by quantgate or another program, or another full model."""
     from quantgate.quantize import baseline as as_baseline
     from quantgate.quantize.foreign import is_foreign
