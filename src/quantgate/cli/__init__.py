@@ -18,6 +18,7 @@ from quantgate.cli import (
     export,
     init,
     inspect,
+    loadtest,
     overlap,
     plan,
     quantize,
@@ -43,6 +44,7 @@ app.command("run")(run.run)
 app.command("calibrate")(calibrate.calibrate)
 app.command("compare")(compare.compare)
 app.command("drift")(drift.drift)
+app.command("loadtest")(loadtest.loadtest)
 app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("repair")(repair.repair)

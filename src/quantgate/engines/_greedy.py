@@ -8,7 +8,7 @@ and are padded to the slice's longest row only). Rows that have ended leave the 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -141,12 +141,16 @@ class Decoder:
 
     @torch.inference_mode()
     def answer(
-        self, prompts: Sequence[list[int]], budgets: Sequence[int], stops: Sequence[StopTexts | None] = ()
+        self,
+        prompts: Sequence[list[int]],
+        budgets: Sequence[int],
+        stops: Sequence[StopTexts | None] = (),
+        told: Callable[[list[int]], None] | None = None,
     ) -> tuple[list[list[int]], float, float]:
         """Token ids of every row, its stop id included, at most ``budgets`` of them; prefill and decode seconds.
 
         ``prompts`` are sorted by length, so that the rows of a slice are alike. A row that wrote one of its ``stops``
-        ends within EVERY steps.
+        ends within EVERY steps. ``told`` hears, as soon as a step is computed, which rows got a token.
         """
         texts = {row: stop for row, stop in enumerate(stops) if stop}
         began = time.perf_counter()
@@ -160,6 +164,8 @@ class Decoder:
         window.rows, window.first = slice(None), 0
         for step in range(steps):
             made[rows.place, step] = rows.token
+            if told is not None:
+                told(rows.place[rows.running].tolist())
             rows.running &= ~torch.isin(rows.token, self.stops) & (rows.budget > step + 1)
             if texts and step % EVERY == EVERY - 1:
                 _end_at_texts(rows, made[:, : step + 1], texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,12 +75,19 @@ class Answerer:
     def __init__(self, context: LlamaContext, stops: set[int]) -> None:
         self.context, self.stops = context, stops
 
-    def answer(self, rows: Sequence[Row], samplers: Sequence[Sampler] | None = None) -> Made:
-        """``samplers`` None takes the likeliest token at each step."""
+    def answer(
+        self,
+        rows: Sequence[Row],
+        samplers: Sequence[Sampler] | None = None,
+        watch: Callable[[Sequence[int]], None] | None = None,
+    ) -> Made:
+        """``samplers`` None takes the likeliest token at each step; ``watch`` hears which prompts just got one."""
         began = time.perf_counter()
         self.context.clear()
         made = self._read(rows) if samplers is None else self._draw(rows, samplers)
         prefilled = time.perf_counter()
+        if watch is not None:
+            watch([row.index for row in rows])
         running = [at for at, row in enumerate(rows) if goes_on(row, made[at], self.stops)]
         while running:
             fed = [(made[at][-1], len(rows[at].prompt) + len(made[at]) - 1, at, True) for at in running]
@@ -88,6 +95,8 @@ class Answerer:
             for place, at in enumerate(running):
                 chosen = logits[place].argmax() if samplers is None else self.context.sample(samplers[at].handle, place)
                 made[at].append(int(chosen))
+            if watch is not None:
+                watch([rows[at].index for at in running])
             running = [at for at in running if goes_on(rows[at], made[at], self.stops)]
         return Made(made, prefilled - began, time.perf_counter() - prefilled)
 

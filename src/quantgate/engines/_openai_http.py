@@ -14,8 +14,8 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import aiohttp
@@ -26,6 +26,7 @@ from quantgate.errors import EngineError
 AGAIN = frozenset({408, 409, 425, 429})  # and every status from 500 on
 KEYS, ROUTES = frozenset({401, 403}), frozenset({404, 405, 501})
 CONNECT_S = 10.0
+DRAIN_S = 0.05
 T = TypeVar("T")
 
 
@@ -76,6 +77,9 @@ class Answer:
     reply: Reply
     latency_s: float
     ttft_s: float | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    comments: tuple[str, ...] = ()  # of the stream
+    ended: float = 0.0  # when a stream's last byte came, on the clock of time.perf_counter
 
 
 class Client:
@@ -157,25 +161,46 @@ class Client:
             reply = whole(await self._json(session, path, body))
         return Answer(reply, time.perf_counter() - began, None)
 
-    async def _streamed(self, session: aiohttp.ClientSession, path: str, body: Mapping[str, Any]) -> Answer:
-        began, first = time.perf_counter(), None
+    async def once(
+        self, session: aiohttp.ClientSession, path: str, body: Mapping[str, Any], heard: Callable[[], None]
+    ) -> Answer:
+        """One try of a streamed request; ``heard`` is called for each piece that brings something of the answer.
+
+        Raises Again, Refused, EngineError.
+        """
+        return await self._streamed(session, path, body, heard)
+
+    async def _streamed(
+        self,
+        session: aiohttp.ClientSession,
+        path: str,
+        body: Mapping[str, Any],
+        heard: Callable[[], None] = lambda: None,
+    ) -> Answer:
+        began, first, said = time.perf_counter(), None, 0
         events, stream = Events(), Stream()
         async with self._told(), session.post(self.url + path, json=body, allow_redirects=False) as response:
             if response.status != 200 or "event-stream" not in response.headers.get("Content-Type", ""):
                 data = await response.read()
                 self._refuse(response, data, path)
                 reply = whole(decoded(data.decode(errors="replace")))  # some servers answer whole all the same
-                return Answer(reply, time.perf_counter() - began, None)
+                ended = time.perf_counter()
+                return Answer(reply, ended - began, None, response.headers, (), ended)
             async for piece in response.content.iter_any():
                 for event in events.feed(piece):
                     stream.take(event)
                 if first is None and stream.reply.said:
                     first = time.perf_counter() - began
+                if stream.pieces > said:
+                    said = stream.pieces
+                    heard()
                 if stream.reply.over:
                     break
             for event in [] if stream.reply.over else events.end():
                 stream.take(event)
-            return Answer(stream.end(), time.perf_counter() - began, first)
+            ended = time.perf_counter()
+            await _drain(response)
+            return Answer(stream.end(), ended - began, first, response.headers, tuple(events.comments), ended)
 
     @asynccontextmanager
     async def _told(self) -> AsyncIterator[None]:
@@ -218,6 +243,15 @@ class Client:
             again = response.headers.get("x-should-retry", "").lower() != "false"
             raise Again(sentence, asked_wait(response.headers), final=not again)
         raise Refused(sentence, status, code)
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """What comes behind [DONE], so that the connection can serve again; who holds it open is not waited for."""
+    if response.content.at_eof():
+        return
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(DRAIN_S):
+            await response.content.read()
 
 
 def said_in(data: bytes) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 DONE = "[DONE]"
 LONGEST = 16 * 2**20  # characters that one event may have
+COMMENTS = 16  # that are kept, the last ones: most are pings
 
 
 class Malformed(ValueError):
@@ -38,6 +39,7 @@ class Events:
     def __init__(self) -> None:
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.rest, self.lines = "", list[str]()
+        self.comments: list[str] = []
 
     def feed(self, data: bytes) -> list[str]:
         """The events that these bytes complete. Raises Malformed for one that never ends."""
@@ -59,6 +61,8 @@ class Events:
         name, _, value = line.partition(":")
         if name == "data":
             self.lines.append(value.removeprefix(" "))
+        elif not name:
+            self.comments = [*self.comments[1 - COMMENTS :], value.removeprefix(" ")]
         return []
 
 
@@ -83,6 +87,7 @@ class Stream:
     def __init__(self) -> None:
         self.reply = Reply()
         self.places: list[object] = []  # index or id of each call, in order
+        self.pieces = 0  # chunks that brought something of the answer
 
     def take(self, event: str) -> None:
         """One event. Raises Malformed for what is no chunk, Told for an error in the middle."""
@@ -110,6 +115,7 @@ class Stream:
         self.reply.refusal += refusal
         for piece in _calls(delta):
             self._call(piece)
+        self.pieces += bool(content or refusal or delta.get("tool_calls"))
         self.reply.said = self.reply.said or bool(content or refusal or self.reply.calls)
 
     def _call(self, piece: dict[str, Any]) -> None:

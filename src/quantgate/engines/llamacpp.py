@@ -13,7 +13,7 @@ With ``draft`` a smaller file of the same tokenizer says some tokens ahead, and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,7 @@ class LlamaCppEngine:
         if not self.plain:
             self._sampler([], self.grammar)  # a grammar that cannot be read is told now
         self.draft = None if draft is None else Draft(draft, artifact, draft_tokens, self.threads)
+        self.watch: Callable[[Sequence[int]], None] | None = None  # hears which prompts just got a token; not of drafts
         self.context: LlamaContext | None = None
         self.tracer: Tracer | None = None
         self._spent = Speed()
@@ -275,7 +276,7 @@ class LlamaCppEngine:
         if self.draft is None:
             greedy = self.plain and not batch[0].grammar
             samplers = None if greedy else [self._sampler(row.prompt, row.grammar) for row in batch]
-            return Answerer(context, self.stops).answer(batch, samplers), None
+            return Answerer(context, self.stops).answer(batch, samplers, self.watch), None
         choosers = [self._chooser(row, context) for row in batch]
         beside = self.draft.room(self.rows, context.length)
         return Speculator(context, beside, self.draft.tokens, self.stops).answer(batch, choosers)

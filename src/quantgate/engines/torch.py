@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -52,7 +52,8 @@ class TorchEngine:
     ) -> None:
         """``kernels`` "dequantize" decodes every weight on load; ``device`` "auto" takes a GPU where torch sees one.
 
-        At most ``rows`` are decoded together; ``compile`` hands MLPs and norms to torch.compile (see ``_compiled``).
+        At most ``rows`` are decoded together; ``watch``, once it is set, hears at every step which of the prompts
+        just got a token. ``compile`` hands MLPs and norms to torch.compile (see ``_compiled``).
         """
         if rows < 1:
             raise EngineError(f"rows={rows}: a batch has at least 1 row")
@@ -66,6 +67,7 @@ class TorchEngine:
         self.kernels = () if artifact.is_baseline else self._swap(artifact, kernels, paths)
         self.network.to(self.device)
         self.rows = rows
+        self.watch: Callable[[Sequence[int]], None] | None = None
         compiled = compile_blocks(self.network) if compile else 0
         self.stops = stop_ids(model)
         self.decoder = Decoder(self.network, sorted(self.stops), self.device, artifact.kv_cache())
@@ -174,7 +176,7 @@ class TorchEngine:
     def _batch(self, batch: Sequence[Row], prompts: Sequence[Prompt]) -> dict[int, Completion]:
         budgets = [prompts[index].max_tokens for index, _ in batch]
         stops = [stops_of(prompts[index].stop, self._text) for index, _ in batch]
-        made, prefill_s, decode_s = self.decoder.answer([ids for _, ids in batch], budgets, stops)
+        made, prefill_s, decode_s = self.decoder.answer([ids for _, ids in batch], budgets, stops, self._told(batch))
         shares = prefill_s / len(batch), decode_s / len(batch)
         return {
             index: self._completion(tokens, stop, len(ids), *shares)
@@ -184,6 +186,11 @@ class TorchEngine:
     def _text(self, tokens: Sequence[int]) -> str:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
+
+    def _told(self, batch: Sequence[Row]) -> Callable[[list[int]], None] | None:
+        """Steps of a batch as places in the question, for whoever watches."""
+        watch = self.watch
+        return None if watch is None else lambda rows: watch([batch[row][0] for row in rows])
 
     def _completion(
         self, made: list[int], stop: StopTexts | None, prompt_tokens: int, prefill_s: float, decode_s: float
