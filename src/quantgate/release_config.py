@@ -15,10 +15,10 @@ from quantgate.decide.price import Price
 from quantgate.endpoint_config import EndpointConfig
 from quantgate.errors import UsageError, hint
 from quantgate.evaluate.lock import Allowed
-from quantgate.hardware.targets import TargetConfig
 from quantgate.quantize.manifest import EVENTS
 from quantgate.records import Record, parse
 from quantgate.store import is_address
+from quantgate.target_config import ScreenConfig, TargetConfig, known_events
 from quantgate.variant_config import AUTO, VariantConfig
 
 AUTO_VARIANTS: tuple[str | dict[str, Any], ...] = (  # what "variants: auto" stands for
@@ -56,12 +56,7 @@ class JudgeConfig(Record):
     @field_validator("ledger")
     @classmethod
     def _known(cls, value: dict[str, int]) -> dict[str, int]:
-        for event, allowed in value.items():
-            if event not in EVENTS:
-                raise ValueError(f"'{event}' is no event of the ledger; {hint(event, list(EVENTS))}")
-            if allowed < 0:
-                raise ValueError(f"{event}: {allowed} lines cannot be; expected 0 or more")
-        return value
+        return known_events(value)
 
 
 class BaselineConfig(Record):
@@ -74,24 +69,6 @@ class BaselineConfig(Record):
     def _together(self) -> Self:
         if (self.engine == "openai") != (self.endpoint is not None):
             raise ValueError("'engine: openai' and 'endpoint' belong together; write both, or neither")
-        return self
-
-
-class ScreenConfig(Record):
-    """Drift beyond which a variant is not even asked the cases: hopeless by your own rule, not proven by anything."""
-
-    kl_mean: float | None = Field(default=None, gt=0, description="mean KL divergence in nats a token, such as 0.5")
-    ppl_ratio: float | None = Field(
-        default=None, gt=1, description="perplexity as a multiple of the baseline's, such as 2"
-    )
-    same_top: Fraction | None = Field(
-        default=None, gt=0, lt=1, description="share of next tokens that must at least stay the same, such as 30%"
-    )
-
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if self.kl_mean is None and self.ppl_ratio is None and self.same_top is None:
-            raise ValueError("names no limit; give one, such as {kl_mean: 0.5}, or leave 'screen' out")
         return self
 
 
@@ -181,6 +158,19 @@ class ReleaseConfig(Record):
         """Every server that the release asks."""
         own = self.baseline.endpoint if self.baseline else None
         return tuple(one for one in (own, *(variant.endpoint for variant in self.variants)) if one is not None)
+
+    @model_validator(mode="after")
+    def _targets_need_what_there_is(self) -> Self:
+        for name, target in self.targets.items():
+            for capability in target.capabilities or {}:
+                if capability not in self.capabilities:
+                    raise ValueError(
+                        f"targets.{name}: needs '{capability}', which is no capability of this release; "
+                        f"{hint(capability, list(self.capabilities))}"
+                    )
+            if target.screen is not None and not self.drift_cases:
+                raise ValueError(f"targets.{name}: 'screen' goes by the drift, and 'drift_cases' is 0; give cases")
+        return self
 
     @model_validator(mode="after")
     def _screen_needs_drift(self) -> Self:

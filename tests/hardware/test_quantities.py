@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from quantgate.errors import UsageError
 from quantgate.hardware.quantities import BYTES, seconds, size
-from quantgate.hardware.targets import TargetConfig
+from quantgate.hardware.targets import Place
 from quantgate.records import parse
 
 GOOD = {"hardware": "h100-sxm", "runtime": "vllm"}
@@ -18,19 +18,19 @@ GOOD = {"hardware": "h100-sxm", "runtime": "vllm"}
 
 def test_a_target_reads_units() -> None:
     told = {"memory": "8GiB", "price": "$2.50/h", "ttft_p95": "300ms", "tpot_p95": "0.03 s", "rate": "480/min"}
-    found = parse(TargetConfig, GOOD | told, where="target")
+    found = parse(Place, GOOD | told, where="target")
     assert (found.memory, found.price, found.ttft_p95, found.tpot_p95, found.rate) == (8 << 30, 2.5, 0.3, 0.03, 8.0)
-    assert TargetConfig.model_validate(found.body()) == found  # a record writes the units again
+    assert Place.model_validate(found.body()) == found  # a record writes the units again
 
 
 def test_names_become_the_names_of_the_matrix() -> None:
-    found = parse(TargetConfig, {"hardware": "NVIDIA H100", "runtime": "trt-llm"}, where="target")
+    found = parse(Place, {"hardware": "NVIDIA H100", "runtime": "trt-llm"}, where="target")
     assert (found.hardware, found.runtime) == ("h100-sxm", "tensorrt-llm")
 
 
 def test_the_cache_has_room_for_prompt_and_answer_unless_more_is_asked() -> None:
-    assert parse(TargetConfig, GOOD | {"prompt": 1000, "answer": 24}, where="").tokens == 1024
-    assert parse(TargetConfig, GOOD | {"context": 8192}, where="").tokens == 8192
+    assert parse(Place, GOOD | {"prompt": 1000, "answer": 24}, where="").tokens == 1024
+    assert parse(Place, GOOD | {"context": 8192}, where="").tokens == 8192
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -56,7 +56,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 def test_bad_input_is_one_sentence(case: str) -> None:
     told, sentence = BAD[case]
     with pytest.raises(UsageError) as refused:
-        parse(TargetConfig, GOOD | told, where="release.yaml")
+        parse(Place, GOOD | told, where="release.yaml")
     assert str(refused.value).startswith("release.yaml: ") and "\n" not in str(refused.value)
     assert sentence in str(refused.value)
 

@@ -16,9 +16,10 @@ from quantgate.evaluate.evidence import Evidence, Gate
 from quantgate.evaluate.suites import cases
 from quantgate.pipeline.drifting import screened
 from quantgate.records import digest_of
-from quantgate.release_config import ScreenConfig, load_config
+from quantgate.release_config import load_config
 from quantgate.report.html import html_page
 from quantgate.report.junit import junit_xml
+from quantgate.target_config import ScreenConfig
 
 RUINED = {"scheme": "W2A16", "group_size": 32, "method": "rtn", "name": "ruined"}
 GATE = Gate(capability="math", suite="math", margin=0.05)

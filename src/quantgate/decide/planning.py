@@ -12,7 +12,7 @@ from quantgate.errors import Unsupported, UsageError
 from quantgate.formats import Scheme
 from quantgate.hardware import Estimate, Load, Profile, Support, roofline, runtime, support
 from quantgate.hardware.quantities import told_bytes, told_seconds
-from quantgate.hardware.targets import TargetConfig
+from quantgate.hardware.targets import Place
 from quantgate.models import OpenedModel
 from quantgate.quantize.manifest import BASELINE, Recipe
 from quantgate.quantize.serving import ServedVariant, serve
@@ -45,7 +45,7 @@ class Plan(Record):
     model: str
     parameters: int
     baseline_bytes: int
-    targets: dict[str, TargetConfig]
+    targets: dict[str, Place]
     rows: tuple[PlanRow, ...]
     warnings: tuple[str, ...] = ()  # of the release as a whole
     left_out: tuple[str, ...] = ()  # variants that cannot be planned before they are made, each with the reason
@@ -57,7 +57,7 @@ class Plan(Record):
 def plan(
     model: OpenedModel,
     recipes: Sequence[Recipe],
-    targets: Mapping[str, TargetConfig],
+    targets: Mapping[str, Place],
     devices: Mapping[str, Profile],
     *,
     traffic: bool = True,
@@ -104,9 +104,7 @@ def refuse_hopeless_targets(found: Plan) -> None:
             )
 
 
-def _row(
-    variant: ServedVariant, name: str, target: TargetConfig, device: Profile, baseline: Estimate | None
-) -> PlanRow:
+def _row(variant: ServedVariant, name: str, target: Place, device: Profile, baseline: Estimate | None) -> PlanRow:
     kv_cache = target.kv_cache if target.kv_cache != "auto" else variant.kv_cache or "auto"
     found = support(
         target.runtime,
@@ -132,7 +130,7 @@ def _row(
     )
 
 
-def load_of(target: TargetConfig, kv_cache: str) -> Load:
+def load_of(target: Place, kv_cache: str) -> Load:
     """What a target asks of its device."""
     return Load(
         prompt=target.prompt,
@@ -146,14 +144,15 @@ def load_of(target: TargetConfig, kv_cache: str) -> Load:
     )
 
 
-def _unmet(target: TargetConfig, estimate: Estimate) -> Iterator[str]:
+def _unmet(target: Place, estimate: Estimate) -> Iterator[str]:
     """Objectives that no kernel can meet there."""
-    for what, asked, least in (
-        ("ttft_p95", target.ttft_p95, estimate.ttft_s),
-        ("tpot_p95", target.tpot_p95, estimate.tpot_s),
-    ):
-        if asked is not None and least is not None and least > asked:
-            yield f"{what} of {told_seconds(asked)} is out of reach: at best it takes {told_seconds(least)}"
+    for (latency, percentile), asked in target.promises.items():
+        least = least_of(target, estimate, latency)
+        if least is not None and least > asked:
+            yield (
+                f"{latency}_p{percentile} of {told_seconds(asked)} is out of reach: "
+                f"at best it takes {told_seconds(least)}"
+            )
     if target.rate is not None and estimate.requests_per_s is not None and estimate.requests_per_s < target.rate:
         yield (
             f"rate of {target.rate:g}/s is out of reach with {target.concurrency} at once: at best "
@@ -162,6 +161,15 @@ def _unmet(target: TargetConfig, estimate: Estimate) -> Iterator[str]:
     if estimate.fits is False and estimate.memory.available is not None:
         memory = estimate.memory
         yield f"needs {told_bytes(memory.needed)} of memory, {told_bytes(memory.available or 0)} are there"
+
+
+def least_of(target: Place, estimate: Estimate, latency: str) -> float | None:
+    """Seconds that no kernel goes below: the roofline's, for a prompt and an answer of the target's lengths."""
+    if latency == "tpot":
+        return estimate.tpot_s
+    if latency == "ttft" or estimate.ttft_s is None:
+        return estimate.ttft_s
+    return estimate.ttft_s + (target.answer - 1) * estimate.tpot_s
 
 
 def _warnings(variant: ServedVariant, found: Support, device: Profile) -> Iterator[str]:

@@ -166,6 +166,8 @@ class Evidence(Record):
     baseline_engine: str
     kernels: tuple[str, ...]  # one sentence per kernel path
     comparisons: tuple[Comparison, ...]
+    for_targets: tuple[Comparison, ...] = Field(default=(), exclude_if=_nothing)
+    """The same capabilities at the margins of targets that have their own."""
     drift: Drift | None
     no_drift: str = ""  # why there is none
     runtime: tuple[str, ...] = ()  # what the engine was set to: "engine=llamacpp", "kv_cache=q8_0" ...

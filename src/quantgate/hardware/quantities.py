@@ -64,6 +64,12 @@ def price(value: Any) -> float:
     return _read(text, PRICES, "a price such as 2.50/h")
 
 
+def per_million(value: Any) -> float:
+    """``0.50/M`` -> 0.5 for a million tokens."""
+    text = re.sub(r"^\s*[$€£]", "", value) if isinstance(value, str) else value
+    return _read(text, {"/M": 1.0, "/k": 1000.0}, "a price such as 0.50/M")
+
+
 def _with(unit: str) -> PlainSerializer:
     """A record writes the unit as well, so that what it wrote can be read by the same rule."""
     return PlainSerializer(lambda value: f"{value!r}{unit}", return_type=str)
@@ -72,6 +78,7 @@ def _with(unit: str) -> PlainSerializer:
 Bytes = Annotated[int, BeforeValidator(size), Field(gt=0)]
 Seconds = Annotated[float, BeforeValidator(seconds), _with("s")]
 PerSecond = Annotated[float, BeforeValidator(per_second), _with("/s")]
+PerMillion = Annotated[float, BeforeValidator(per_million), _with("/M")]
 PerHour = Annotated[float, BeforeValidator(price), _with("/h")]
 
 

@@ -28,7 +28,7 @@ from quantgate.evaluate.evidence import Comparison, Evidence, NoiseFloor, Pace
 from quantgate.evaluate.lock import comparable
 from quantgate.evaluate.noise import noise_floor, pace_of
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, budgets, overlaps, planning, probing
+from quantgate.pipeline import auto, budgets, deciding, overlaps, planning, probing
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.drifting import drift_in, screened
@@ -122,13 +122,13 @@ def _run(this: Run) -> RunReport:
     recipes = [one for one in variants if isinstance(one, Recipe)]
     with this.stage("draw the cases"):
         cases = cases_of(config, len(variants))
-        decide.refuse_hopeless(cases.gates, {name: len(group) for name, group in cases.gate.items()})
+        decide.refuse_hopeless([*cases.gates, *cases.extra], {name: len(group) for name, group in cases.gate.items()})
         mixed = [one for one in variants if isinstance(one, Mixture)]
         if mixed:
             probing.check(config)
     with this.stage("open the model"):
         model = open_model(config.model)
-        preflight(config, model)
+        placed = preflight(config, model)
         check_drafts(model, [one.runtime for one in config.variants])
     imports = [one for one in variants if isinstance(one, Import)]
     with this.stage("open the artifacts of others") if imports else nullcontext():
@@ -156,7 +156,10 @@ def _run(this: Run) -> RunReport:
         with this.stage("ask the baseline again") if config.judge.noise else nullcontext():
             noise = _noise(this, base, cases)
         report = _report(this, model, chosen, cases, artifacts, evidence, noise)
-        report = report.model_copy(update={"overlap": overlap})
+        report = report.model_copy(update={"overlap": overlap, "placed": placed})
+        rules = deciding.rules_of(config, cases.targets)
+        decided = deciding.decide_targets(rules, report.candidates, evidence, placed, report.loads, config)
+        report = report.model_copy(update={"targets": decided})
         write_reports(report, this.out)
         send_reports(address, this.out)
     return report
@@ -262,6 +265,7 @@ def _evaluate(this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Art
         drift, no_drift = drift_in(this.out, base.engine, engine, cases.drift, _measuring(this, named, total))
         stop = screened(drift, this.config.screen)
         comparisons = [] if stop else _compare_all(this, base, side, cases, named, total)
+        own = len(cases.gates)
         if pace := pace_of(side.answers.held.values()):
             this.paces[named] = pace
         return Evidence(
@@ -271,7 +275,8 @@ def _evaluate(this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Art
             engine=side.engine.identity.key,
             baseline_engine=base.engine.identity.key,
             kernels=(*sentences_of(side.engine.kernels), *([proof] if proof else [])),
-            comparisons=tuple(comparisons),
+            comparisons=tuple(comparisons[:own]),
+            for_targets=tuple(comparisons[own:]),
             drift=drift,
             no_drift=no_drift,
             runtime=runtime_of(engines.get(named, TORCH), runtimes.get(named)),
@@ -300,14 +305,15 @@ def _side(this: Run, engine: Engine) -> Side:
 
 
 def _compare_all(this: Run, base: Side, side: Side, cases: Cases, variant: str, total: int) -> list[Comparison]:
-    """Every capability of one variant; cases that an early verdict saves count as done."""
+    """Every capability, then those with targets' own margins; cases that an early verdict saves count as done."""
 
     def tell(done: int, _available: int, undecided: list[str]) -> None:
-        left = f"{len(undecided)} of {len(cases.gates)} undecided" if undecided else "decided"
+        left = f"{len(undecided)} of {len(cases.gates) + len(cases.extra)} undecided" if undecided else "decided"
         this.asked[variant] = done
         this.progress("evaluate", sum(this.asked.values()), total, f"{variant}: {left}")
 
     tasks = [Task(gate, cases.gate[gate.capability], cases.hard[gate.capability]) for gate in cases.gates]
+    tasks += [Task(gate, cases.gate[gate.capability], []) for gate in cases.extra]
     return compare_all(tasks, base, side, progress=tell)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quantgate import calibrate, decide
@@ -28,6 +29,15 @@ class Cases:
     gate: dict[str, list[Case]]
     hard: dict[str, list[Case]]
     drift: list[Case]
+    targets: dict[str, tuple[Gate, ...]] = field(default_factory=dict)  # what each target needs
+
+    @property
+    def extra(self) -> list[Gate]:
+        """Gates that only targets have, at margins of their own, each once."""
+        every = dict.fromkeys(gate.digest for gates in self.targets.values() for gate in gates)
+        found = {gate.digest: gate for gates in self.targets.values() for gate in gates}
+        own = {gate.digest for gate in self.gates}
+        return [found[digest] for digest in every if digest not in own]
 
 
 def cases_of(config: ReleaseConfig, variants: int) -> Cases:
@@ -37,8 +47,7 @@ def cases_of(config: ReleaseConfig, variants: int) -> Cases:
         made = made_suites.cases_for(config, name)
         cases, hard = (made[0], []) if made else gate_cases(name, wanted, judge.seed)
         found.gate[name], found.hard[name] = cases, hard
-        known = published_suites.suite_name(name, wanted)
-        others = None if known is None else published.get(known)
+        others = _published(name, wanted)
         gate = Gate(
             capability=name,
             suite=made[1] if made else Path(wanted.suite).name if wanted.suite else name,
@@ -51,9 +60,35 @@ def cases_of(config: ReleaseConfig, variants: int) -> Cases:
             seed=judge.seed,
             hard=wanted.hard,
         )
-        found.gates.append(with_slices(gate, wanted.slices, cases, must=others.guards if others else ()))
+        found.gates.append(_with_slices(gate, wanted, cases))
     found.drift = _drift_cases(config) if config.drift_cases else []
+    found.targets = {name: tuple(_of_target(config, name, found)) for name in config.targets}
     return found
+
+
+def _of_target(config: ReleaseConfig, target: str, found: Cases) -> Iterator[Gate]:
+    """The release's gates that a target needs, at its own margins where it has any."""
+    needed = config.targets[target].capabilities
+    for gate in found.gates:
+        name = gate.capability
+        if needed is not None and name not in needed:
+            continue
+        margin = needed[name] if needed else None
+        if margin is None or margin == gate.margin:
+            yield gate
+        else:
+            own = gate.model_copy(update={"margin": margin, "hard": 0, "slices": ()})
+            yield _with_slices(own, config.capabilities[name], found.gate[name])
+
+
+def _published(name: str, wanted: CapabilityConfig) -> published.Published | None:
+    known = published_suites.suite_name(name, wanted)
+    return None if known is None else published.get(known)
+
+
+def _with_slices(gate: Gate, wanted: CapabilityConfig, cases: Sequence[Case]) -> Gate:
+    others = _published(gate.capability, wanted)
+    return with_slices(gate, wanted.slices, cases, must=others.guards if others else ())
 
 
 def _drift_cases(config: ReleaseConfig) -> list[Case]:

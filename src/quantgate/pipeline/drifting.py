@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from quantgate.decide.drift_limits import beyond
 from quantgate.engines import Engine
 from quantgate.errors import EngineError, RecordError
 from quantgate.evaluate.drift_record import Drift
 from quantgate.evaluate.suites import Case
 from quantgate.pipeline.executor import Elsewhere
 from quantgate.records import digest_of
-from quantgate.release_config import ScreenConfig
+from quantgate.target_config import ScreenConfig
 
 
 def drift_in(
@@ -55,30 +55,5 @@ def screened(drift: Drift | None, screen: ScreenConfig | None) -> str:
     """
     if drift is None or screen is None:
         return ""
-    broken = [sentence for sentence in (_kl(drift, screen), _ppl(drift, screen), _same_top(drift, screen)) if sentence]
+    broken = beyond(drift, screen)
     return f"not judged: screened by its drift alone, {' and '.join(broken)}" if broken else ""
-
-
-def _kl(drift: Drift, screen: ScreenConfig) -> str:
-    near = drift.detail.kl.low if drift.detail and drift.detail.kl.low is not None else drift.kl_mean
-    if screen.kl_mean is None or near <= screen.kl_mean:
-        return ""
-    least = "at least " if drift.lower_bound else ""
-    return f"mean KL {least}{drift.kl_mean:.3g} ({near:.3g} or more) where {screen.kl_mean:g} is allowed"
-
-
-def _ppl(drift: Drift, screen: ScreenConfig) -> str:
-    low = drift.detail.ln_ratio_low if drift.detail else None
-    near = drift.ppl_ratio if low is None else math.exp(low)
-    if screen.ppl_ratio is None or near <= screen.ppl_ratio:
-        return ""
-    told = f"perplexity {drift.ppl_ratio:.3g} times the baseline's ({near:.3g} or more)"
-    return f"{told} where {screen.ppl_ratio:g} is allowed"
-
-
-def _same_top(drift: Drift, screen: ScreenConfig) -> str:
-    high = drift.detail.same_top_high if drift.detail else None
-    near = drift.same_top if high is None else high
-    if screen.same_top is None or near >= screen.same_top:
-        return ""
-    return f"{drift.same_top:.1%} of next tokens the same ({near:.1%} or fewer) where {screen.same_top:.1%} must be"

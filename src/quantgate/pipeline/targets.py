@@ -10,7 +10,7 @@ from quantgate.decide.planning import Plan, plan, refuse_hopeless_targets
 from quantgate.errors import UsageError
 from quantgate.hardware import HERE, Profile, profile
 from quantgate.hardware.profiles import normal
-from quantgate.hardware.targets import TargetConfig
+from quantgate.hardware.targets import Place
 from quantgate.models import OpenedModel
 from quantgate.models.outline import open_or_outline
 from quantgate.pipeline.quantize_only import short_variant
@@ -44,9 +44,10 @@ def plan_release(config: ReleaseConfig, *, saved: Path | None = None) -> Plan:
     )
 
 
-def preflight(config: ReleaseConfig, model: OpenedModel) -> None:
-    """Raises Unsupported for a target on which no variant of the release is known to run, before anything is spent.
+def preflight(config: ReleaseConfig, model: OpenedModel) -> Plan | None:
+    """Every variant whose shape is known on every target that is known; None where there are none.
 
+    Raises Unsupported for a target on which no variant is known to run, before anything is spent.
     Variants that are not made yet, or were made elsewhere, may be meant for it: with one of those nothing is refused.
     A target ``here`` is left to ``quantgate plan``, which knows where doctor's profile lies.
     """
@@ -54,6 +55,7 @@ def preflight(config: ReleaseConfig, model: OpenedModel) -> None:
     targets = {name: one for name, one in config.targets.items() if normal(one.hardware) != HERE}
     if targets and recipes and not left_out:
         refuse_hopeless_targets(plan(model, recipes, targets, _devices(targets, None)))
+    return plan(model, recipes, targets, _devices(targets, None), left_out=left_out) if targets else None
 
 
 def plan_model(
@@ -68,13 +70,13 @@ def plan_model(
         name, _, served = one.partition(":")
         vendor = profile(name, where="--on", saved=saved).vendor
         told = {"hardware": name, "runtime": served or USUAL.get(vendor, "llama.cpp"), **settings}
-        targets[one] = parse(TargetConfig, told, where=f"--on {one}")
+        targets[one] = parse(Place, told, where=f"--on {one}")
     asked = [parse(VariantConfig, short_variant(one), where=f"variant {one}") for one in variants or VARIANTS]
     recipes, left_out = _recipes(asked)
     return plan(open_or_outline(model), recipes, targets, _devices(targets, saved), left_out=left_out)
 
 
-def _devices(targets: Mapping[str, TargetConfig], saved: Path | None) -> dict[str, Profile]:
+def _devices(targets: Mapping[str, Place], saved: Path | None) -> dict[str, Profile]:
     return {name: profile(one.hardware, where=f"target '{name}'", saved=saved) for name, one in targets.items()}
 
 

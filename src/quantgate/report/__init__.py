@@ -6,6 +6,9 @@ from pydantic import Field
 
 from quantgate.calibrate import CalibrationSet
 from quantgate.decide import Candidate, Decision
+from quantgate.decide.planning import Plan
+from quantgate.decide.rules import LoadEvidence
+from quantgate.decide.targets import TargetDecision
 from quantgate.evaluate.evidence import Evidence, Gate, NoiseFloor, Pace
 from quantgate.evaluate.overlap import Overlaps
 from quantgate.records import Record
@@ -71,6 +74,9 @@ class RunReport(Record):
     noise: tuple[NoiseFloor, ...] = ()
     paces: dict[str, Pace] = {}  # variant -> what its engine's clock said
     stages: tuple[Stage, ...]
+    placed: Plan | None = Field(default=None, exclude_if=lambda placed: placed is None)  # every variant on every target
+    loads: tuple[LoadEvidence, ...] = Field(default=(), exclude_if=lambda loads: not loads)
+    targets: tuple[TargetDecision, ...] = Field(default=(), exclude_if=lambda targets: not targets)
     overlap: Overlaps | None = Field(
         default=None, exclude_if=lambda found: found is None
     )  # of calibration, with the gate

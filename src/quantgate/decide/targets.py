@@ -1,0 +1,149 @@
+"""The choice for every target: the smallest variant that keeps all of its rules, or the cheapest by the user's word.
+
+A variant is accepted when every finding passes, an intersection-union test over the target's gates; the places of a
+target (what runs, what fits) are no tests and cost no alpha. Each target's own decision errs with at most ``alpha``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from quantgate.decide import Candidate, Order, Verdict
+from quantgate.decide.findings import Finding, Known, cost_of, findings, sequence
+from quantgate.decide.planning import Plan
+from quantgate.decide.rules import LoadEvidence, TargetRules
+from quantgate.decide.sentences import count, listing
+from quantgate.evaluate.evidence import Evidence
+from quantgate.records import Record
+
+
+class TargetVerdict(Record):
+    """One variant on one target."""
+
+    variant: str
+    artifact: str  # digest
+    engine: str  # digest of what answered; "none"
+    verdict: Verdict
+    eligible: bool  # passed, and not behind a failure in a fixed sequence
+    sentence: str
+    findings: tuple[Finding, ...]
+    stored_bytes: int
+    cost: float | None = None  # of a million answer tokens, at best
+    load_test: str = Field(default="", exclude_if=lambda told: not told)  # digest of the load test
+
+
+class TargetDecision(Record):
+    """Which variant one target gets, and why the others do not."""
+
+    target: str
+    rules: TargetRules
+    order: Order
+    alpha: float
+    baseline: str  # digest
+    chosen: str | None
+    sentence: str
+    verdicts: tuple[TargetVerdict, ...]  # largest first
+
+    def of(self, variant: str) -> TargetVerdict | None:
+        return next((one for one in self.verdicts if one.variant == variant), None)
+
+
+def decide_target(
+    rules: TargetRules,
+    candidates: Sequence[Candidate],
+    evidence: Sequence[Evidence],
+    plan: Plan | None,
+    loads: Sequence[LoadEvidence],
+    *,
+    alpha: float,
+    order: Order,
+) -> TargetDecision:
+    """The decision over all variants on one target; evidence and load tests of other bytes are not heard."""
+    by_name = {one.variant: one for one in evidence}
+    rows = {row.variant: row for row in plan.of(rules.name)} if plan else {}
+    left_out = plan.left_out if plan else ()
+    verdicts, blocked = list[TargetVerdict](), ""
+    for candidate in sorted(candidates, key=lambda one: (-one.stored_bytes, one.name)):
+        own = by_name.get(candidate.name)
+        known = Known(
+            rules=rules,
+            candidate=candidate,
+            evidence=own if own is not None and own.artifact == candidate.artifact else None,
+            row=rows.get(candidate.name),
+            load=next((one for one in loads if (one.target, one.variant) == (rules.name, candidate.name)), None),
+            unplanned=next((one for one in left_out if one.startswith(f"{candidate.name}: ")), ""),
+        )
+        found = findings(known)
+        verdicts.append(_verdict(known, found, blocked))
+        if order == "fixed-sequence" and not blocked and sequence(found) and not _proven(found):
+            blocked = candidate.name
+    chosen = _chosen(rules, verdicts)
+    return TargetDecision(
+        target=rules.name,
+        rules=rules,
+        order=order,
+        alpha=alpha,
+        baseline=evidence[0].baseline if evidence else "none",
+        chosen=chosen,
+        sentence=_chosen_sentence(rules, chosen, verdicts),
+        verdicts=tuple(verdicts),
+    )
+
+
+def _proven(found: Sequence[Finding]) -> bool:
+    """Whether the tests of a variant passed: the only findings that a fixed sequence goes by."""
+    return all(one.verdict == "pass" for one in found if one.about == "capability")
+
+
+def _verdict(known: Known, found: tuple[Finding, ...], blocked: str) -> TargetVerdict:
+    kinds = {one.verdict for one in found}
+    verdict: Verdict = "fail" if "fail" in kinds else "pass" if kinds == {"pass"} else "inconclusive"
+    return TargetVerdict(
+        variant=known.candidate.name,
+        artifact=known.candidate.artifact,
+        engine=known.evidence.engine if known.evidence else "none",
+        verdict=verdict,
+        eligible=verdict == "pass" and not blocked,
+        sentence=_sentence(verdict, found, blocked),
+        findings=found,
+        stored_bytes=known.candidate.stored_bytes,
+        cost=cost_of(known.row),
+        load_test=known.load.result if known.load else "",
+    )
+
+
+def _sentence(verdict: Verdict, found: Sequence[Finding], blocked: str) -> str:
+    failed = [one.rule for one in found if one.verdict == "fail"]
+    open_ = [one.rule for one in found if one.verdict == "inconclusive"]
+    if verdict == "fail":
+        return f"breaks {listing(failed)}" + (f"; {listing(open_)} not decided" if open_ else "")
+    if verdict == "inconclusive":
+        behind = f"; {blocked} did not pass before it" if blocked else ""
+        return f"not decided: {listing(open_)}{behind}"
+    if blocked:
+        return f"keeps every rule, but {blocked}, which is larger, did not pass before it in the fixed sequence"
+    return f"keeps {'its one rule' if len(found) == 1 else f'all {len(found)} rules'}"
+
+
+def _chosen(rules: TargetRules, verdicts: Sequence[TargetVerdict]) -> str | None:
+    safe = [one for one in verdicts if one.eligible]
+    if not safe:
+        return None
+
+    def key(one: TargetVerdict) -> tuple[float, int, str]:
+        cost = one.cost if rules.prefer == "cost" and one.cost is not None else float("inf")
+        return (cost, one.stored_bytes, one.variant)
+
+    return min(safe, key=key).variant
+
+
+def _chosen_sentence(rules: TargetRules, chosen: str | None, verdicts: Sequence[TargetVerdict]) -> str:
+    if chosen is None:
+        open_ = [one.variant for one in verdicts if one.verdict == "inconclusive"]
+        rest = f"; {listing(open_)} not decided" if open_ else ""
+        return f"{rules.name}: none of {count(len(verdicts), 'variant')} keeps every rule{rest}: keep the baseline"
+    safe = [one for one in verdicts if one.eligible]
+    word = "cheapest" if rules.prefer == "cost" and all(one.cost is not None for one in safe) else "smallest"
+    return f"{rules.name}: {chosen} is the {word} of {count(len(safe), 'variant')} that keep every rule"
