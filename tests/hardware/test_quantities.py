@@ -47,7 +47,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "concurrency of nothing": ({"concurrency": 0}, "greater than or equal to 1"),
     "unknown hardware": ({"hardware": "h100-sx"}, "unknown hardware 'h100-sx'; did you mean 'h100-sxm'?"),
     "unknown runtime": ({"runtime": "vlm"}, "unknown runtime 'vlm'; did you mean 'vllm'?"),
-    "unknown key": ({"ttft": "300ms"}, "unknown key 'ttft'; did you mean 'ttft_p),
+    "unknown key": ({"ttft": "300ms"}, "unknown key 'ttft'; did you mean 'ttft_p"),
     "unknown cache": ({"kv_cache": "fp4"}, "'fp4'"),
 }
 
