@@ -8,7 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from quantgate.capability_config import Fraction
 from quantgate.errors import hint
-from quantgate.hardware.quantities import PerMillion
+from quantgate.hardware.profiles import HERE, normal
+from quantgate.hardware.quantities import PerMillion, PerSecond
 from quantgate.hardware.targets import Place
 from quantgate.quantize.manifest import EVENTS
 from quantgate.records import Record
@@ -40,6 +41,38 @@ class ScreenConfig(Record):
         if self.kl_mean is None and self.ppl_ratio is None and self.same_top is None:
             raise ValueError("names no limit; give one, such as {kl_mean: 0.5}, or leave 'screen' out")
         return self
+
+
+class LoadTestConfig(Record):
+    """How variants are load-tested on a target whose hardware is here: those that keep every other rule, as needed."""
+
+    seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=86_400,
+        description="that requests come at each rate and limit, to baseline and variant; left out, 60, or as long as "
+        "twice the requests take that bound the largest percentile promised",
+    )
+    blocks: int = Field(
+        default=6, ge=1, le=1000, description="stretches that baseline and variant take turns in; 6 bound their ratio"
+    )
+    sweep: tuple[PerSecond, ...] = Field(
+        default=(),
+        description="further rates, such as [2/s, 4/s, 16/s]: up to which one every promise is proven, and so what a "
+        "million tokens really cost",
+    )
+    limits: tuple[int, ...] = Field(
+        default=(),
+        description="requests in flight at most, such as [1, 4], beside 'concurrency': the largest that keeps every "
+        "promise is how to run it",
+    )
+
+    @field_validator("limits")
+    @classmethod
+    def _some_in_flight(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(one < 1 for one in value):
+            raise ValueError(f"at most {min(value)} requests in flight cannot be; expected 1 or more")
+        return value
 
 
 class TargetConfig(Place):
@@ -83,6 +116,12 @@ class TargetConfig(Place):
         "leaves its kernels unproven",
     )
 
+    load_test: LoadTestConfig | None = Field(
+        default=None,
+        exclude_if=lambda test: test is None,
+        description="of hardware here: how long, and at which rates and limits, such as {seconds: 120, sweep: [2/s]}",
+    )
+
     @field_validator("capabilities", mode="before")
     @classmethod
     def _bare(cls, value: Any) -> Any:
@@ -99,4 +138,22 @@ class TargetConfig(Place):
             raise ValueError("'capabilities' is empty; name what is needed there, or leave it out")
         if (self.cost is not None or self.prefer == "cost") and self.price is None:
             raise ValueError("goes by cost and has no 'price'; write what a device costs, such as price: 2.50/h")
+        return self
+
+    @model_validator(mode="after")
+    def _measured_here(self) -> Self:
+        if self.load_test is None:
+            return self
+        if normal(self.hardware) != HERE:
+            raise ValueError(
+                f"'load_test' is for hardware: here, and this is {self.hardware}; measure it there with quantgate "
+                "loadtest, or leave it out"
+            )
+        if self.speed == "planned":
+            raise ValueError("says 'speed: planned' and sets a 'load_test'; leave one of them out")
+        if most := [one for one in self.load_test.limits if one > self.concurrency]:
+            raise ValueError(
+                f"'limits' has {most[0]}, and memory is reckoned for 'concurrency: {self.concurrency}'; raise it, or "
+                "leave the limit out"
+            )
         return self

@@ -20,7 +20,7 @@ from quantgate.loadtest import Target
 from quantgate.loadtest.arrivals import Schedule
 from quantgate.loadtest.drive import Run, drive
 from quantgate.loadtest.journal import Cell, Journal
-from quantgate.loadtest.objectives import Objective
+from quantgate.loadtest.objectives import ALPHA, Objective
 from quantgate.loadtest.prompts import Fitted
 from quantgate.loadtest.result import LoadResult, result_of
 from quantgate.records import Record
@@ -35,6 +35,7 @@ class Arm(Record):
     name: str
     what: str  # digest or address: what its numbers belong to
     rows: int | None = None  # decoded together at most, by an engine of this process
+    weights: str = Field(default="", exclude_if=lambda weights: not weights)  # digest of its bytes, where it is known
 
 
 class Plan(Record):
@@ -48,6 +49,7 @@ class Plan(Record):
     blocks: int = 1
     seed: int = 0
     trace: str = Field(default="", exclude_if=lambda trace: not trace)  # digest of the replayed file
+    alpha: float = Field(default=ALPHA, exclude_if=lambda alpha: alpha == ALPHA)  # of all limits together
 
 
 @dataclass(frozen=True)
