@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from quantgate.capability_config import Fraction
-from quantgate.errors import hint
+from quantgate.errors import UnknownName, hint
+from quantgate.hardware.matrix import runtime_name
 from quantgate.hardware.quantities import PerMillion
 from quantgate.hardware.targets import Place
 from quantgate.quantize.manifest import EVENTS
@@ -83,6 +85,11 @@ class TargetConfig(Place):
         "leaves its kernels unproven",
     )
 
+    @property
+    def place(self) -> Place:
+        """The target without its rules."""
+        return Place.model_validate({key: told for key, told in self.body().items() if key in Place.model_fields})
+
     @field_validator("capabilities", mode="before")
     @classmethod
     def _bare(cls, value: Any) -> Any:
@@ -100,3 +107,41 @@ class TargetConfig(Place):
         if (self.cost is not None or self.prefer == "cost") and self.price is None:
             raise ValueError("goes by cost and has no 'price'; write what a device costs, such as price: 2.50/h")
         return self
+
+
+Short = str | dict[str, Any]  # a variant as it may be written
+AUTO_VARIANTS: tuple[Short, ...] = (  # what "variants: auto" stands for, where nothing says which runtime will ship
+    "W8A16",
+    "W4A16-g32",
+    "W4A16",
+    {"scheme": "auto", "bits": 4.5},
+    {"scheme": "auto", "bits": 3.75},
+)
+OF_SERVERS: tuple[Short, ...] = ("W8A8", "W4A16-g32", "W4A16")  # what vLLM and its like have kernels for
+OF_LLAMACPP: tuple[Short, ...] = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
+IN_PROCESS = ("torch", "transformers")
+FIXED_SEQUENCE = "fixed-sequence"
+
+
+def auto_variants(targets: Any) -> list[Short]:
+    """What ``variants: auto`` stands for on ``targets``, as they are written: what their runtimes read, each once."""
+    found: list[Short] = []
+    for one in targets.values() if isinstance(targets, dict) else ():
+        told = one if isinstance(one, dict) else {}
+        named = _runtime(str(told.get("runtime", "torch")))
+        if named == "llama.cpp":
+            there = told.get("stack", "same") == "same"  # then only llama.cpp's own answers count
+            forms: Sequence[Short] = [{"scheme": form, "engine": "llamacpp"} if there else form for form in OF_LLAMACPP]
+        else:
+            forms = AUTO_VARIANTS if named in IN_PROCESS else OF_SERVERS
+        found += [form for form in forms if form not in found]
+    run_there = {form["scheme"] for form in found if isinstance(form, dict) and "engine" in form}
+    return [form for form in found if form not in run_there] or list(AUTO_VARIANTS)
+
+
+def _runtime(name: str) -> str:
+    """Its usual name; what nobody knows is refused where the target itself is read."""
+    try:
+        return runtime_name(name)
+    except UnknownName:
+        return name
