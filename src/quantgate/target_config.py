@@ -136,7 +136,7 @@ def auto_variants(targets: Any) -> list[Short]:
             forms = AUTO_VARIANTS if named in IN_PROCESS else OF_SERVERS
         found += [form for form in forms if form not in found]
     run_there = {form["scheme"] for form in found if isinstance(form, dict) and "engine" in form}
-    return [form for form in found if form not in run_there] or list(AUTO_VARIANTS)
+    return [form for form in found if not (isinstance(form, str) and form in run_there)] or list(AUTO_VARIANTS)
 
 
 def _runtime(name: str) -> str:

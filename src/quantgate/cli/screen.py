@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from quantgate.decide import Decision
-from quantgate.decide.targets import TargetDecision
+if TYPE_CHECKING:
+    from quantgate.decide import Decision
+    from quantgate.decide.targets import TargetDecision
+
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

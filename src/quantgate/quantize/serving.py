@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from quantgate.formats import Scheme
 from quantgate.formats.grids import BlockGrid, IntGrid
 from quantgate.formats.size import stored_bytes, words
 from quantgate.hardware import Geometry, Layer, Served, Support, cache_parts
 from quantgate.models import OpenedModel
-from quantgate.quantize.artifact import Artifact
 from quantgate.quantize.gguf import names, presets
 from quantgate.quantize.gguf.metadata import describe
 from quantgate.quantize.gguf.plan import OF_BLOCKS, of_blocks, plain_type, tensor_bytes
 from quantgate.quantize.manifest import BASELINE, GGUF, MIXED, Recipe, in_blocks
 from quantgate.quantize.plan import Variant, kept_layers, plan
+
+if TYPE_CHECKING:
+    from quantgate.quantize.artifact import Artifact
 
 ROUNDED = {"compressed_tensors": 2, "gptq": 2, "gptq_v2": 2, "awq": 2}  # bytes of a scale, of a 16-bit model
 
