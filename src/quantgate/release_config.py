@@ -18,16 +18,8 @@ from quantgate.evaluate.lock import Allowed
 from quantgate.quantize.manifest import EVENTS
 from quantgate.records import Record, parse
 from quantgate.store import is_address
-from quantgate.target_config import ScreenConfig, TargetConfig, known_events
+from quantgate.target_config import FIXED_SEQUENCE, ScreenConfig, TargetConfig, auto_variants, known_events
 from quantgate.variant_config import AUTO, VariantConfig
-
-AUTO_VARIANTS: tuple[str | dict[str, Any], ...] = (  # what "variants: auto" stands for
-    "W8A16",
-    "W4A16-g32",
-    "W4A16",
-    {"scheme": AUTO, "bits": 4.5},
-    {"scheme": AUTO, "bits": 3.75},
-)
 
 
 class JudgeConfig(Record):
@@ -105,7 +97,8 @@ class ReleaseConfig(Record):
     )
     capabilities: dict[str, CapabilityConfig] = Field(description="what the product needs, each with its margin")
     variants: tuple[VariantConfig, ...] = Field(
-        description="the candidates; a bare name such as W4A16 will do. auto: a choice of them, mixtures included"
+        description="the candidates; a bare name such as W4A16 will do. auto: what the targets' runtimes read, "
+        "walked from the largest to the first that does not pass"
     )
     targets: dict[str, TargetConfig] = Field(
         default={},
@@ -159,6 +152,16 @@ class ReleaseConfig(Record):
         own = self.baseline.endpoint if self.baseline else None
         return tuple(one for one in (own, *(variant.endpoint for variant in self.variants)) if one is not None)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        """``variants: auto`` is a walk down the frontier of sizes: one after the other, until one does not pass."""
+        if not isinstance(value, dict) or value.get("variants") != AUTO:
+            return value
+        judge = value.get("judge") or {}
+        walked = {"order": FIXED_SEQUENCE, **judge} if isinstance(judge, dict) else judge
+        return {**value, "variants": auto_variants(value.get("targets")), "judge": walked}
+
     @model_validator(mode="after")
     def _targets_need_what_there_is(self) -> Self:
         for name, target in self.targets.items():
@@ -193,8 +196,6 @@ class ReleaseConfig(Record):
     @field_validator("variants", mode="before")
     @classmethod
     def _bare_variants(cls, value: Any) -> Any:
-        if value == AUTO:
-            value = AUTO_VARIANTS
         if isinstance(value, (list, tuple)):
             return [{"scheme": one} if isinstance(one, str) else one for one in value]
         return value

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from quantgate.capability_config import Fraction
-from quantgate.errors import hint
-from quantgate.hardware.profiles import HERE, normal
-from quantgate.hardware.quantities import PerMillion, PerSecond
+from quantgate.errors import UnknownName, hint
+from quantgate.hardware.matrix import runtime_name
+from quantgate.hardware.quantities import PerMillion
 from quantgate.hardware.targets import Place
+from quantgate.load_test_config import LoadTestConfig
 from quantgate.quantize.manifest import EVENTS
 from quantgate.records import Record
 
@@ -41,38 +43,6 @@ class ScreenConfig(Record):
         if self.kl_mean is None and self.ppl_ratio is None and self.same_top is None:
             raise ValueError("names no limit; give one, such as {kl_mean: 0.5}, or leave 'screen' out")
         return self
-
-
-class LoadTestConfig(Record):
-    """How variants are load-tested on a target whose hardware is here: those that keep every other rule, as needed."""
-
-    seconds: float | None = Field(
-        default=None,
-        gt=0,
-        le=86_400,
-        description="that requests come at each rate and limit, to baseline and variant; left out, 60, or as long as "
-        "twice the requests take that bound the largest percentile promised",
-    )
-    blocks: int = Field(
-        default=6, ge=1, le=1000, description="stretches that baseline and variant take turns in; 6 bound their ratio"
-    )
-    sweep: tuple[PerSecond, ...] = Field(
-        default=(),
-        description="further rates, such as [2/s, 4/s, 16/s]: up to which one every promise is proven, and so what a "
-        "million tokens really cost",
-    )
-    limits: tuple[int, ...] = Field(
-        default=(),
-        description="requests in flight at most, such as [1, 4], beside 'concurrency': the largest that keeps every "
-        "promise is how to run it",
-    )
-
-    @field_validator("limits")
-    @classmethod
-    def _some_in_flight(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(one < 1 for one in value):
-            raise ValueError(f"at most {min(value)} requests in flight cannot be; expected 1 or more")
-        return value
 
 
 class TargetConfig(Place):
@@ -122,6 +92,11 @@ class TargetConfig(Place):
         description="of hardware here: how long, and at which rates and limits, such as {seconds: 120, sweep: [2/s]}",
     )
 
+    @property
+    def place(self) -> Place:
+        """The target without its rules."""
+        return Place.model_validate({key: told for key, told in self.body().items() if key in Place.model_fields})
+
     @field_validator("capabilities", mode="before")
     @classmethod
     def _bare(cls, value: Any) -> Any:
@@ -142,18 +117,44 @@ class TargetConfig(Place):
 
     @model_validator(mode="after")
     def _measured_here(self) -> Self:
-        if self.load_test is None:
-            return self
-        if normal(self.hardware) != HERE:
-            raise ValueError(
-                f"'load_test' is for hardware: here, and this is {self.hardware}; measure it there with quantgate "
-                "loadtest, or leave it out"
-            )
-        if self.speed == "planned":
-            raise ValueError("says 'speed: planned' and sets a 'load_test'; leave one of them out")
-        if most := [one for one in self.load_test.limits if one > self.concurrency]:
-            raise ValueError(
-                f"'limits' has {most[0]}, and memory is reckoned for 'concurrency: {self.concurrency}'; raise it, or "
-                "leave the limit out"
-            )
+        if self.load_test is not None:
+            self.load_test.check(self, planned=self.speed == "planned")
         return self
+
+
+Short = str | dict[str, Any]  # a variant as it may be written
+AUTO_VARIANTS: tuple[Short, ...] = (  # what "variants: auto" stands for, where nothing says which runtime will ship
+    "W8A16",
+    "W4A16-g32",
+    "W4A16",
+    {"scheme": "auto", "bits": 4.5},
+    {"scheme": "auto", "bits": 3.75},
+)
+OF_SERVERS: tuple[Short, ...] = ("W8A8", "W4A16-g32", "W4A16")  # what vLLM and its like have kernels for
+OF_LLAMACPP: tuple[Short, ...] = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
+IN_PROCESS = ("torch", "transformers")
+FIXED_SEQUENCE = "fixed-sequence"
+
+
+def auto_variants(targets: Any) -> list[Short]:
+    """What ``variants: auto`` stands for on ``targets``, as they are written: what their runtimes read, each once."""
+    found: list[Short] = []
+    for one in targets.values() if isinstance(targets, dict) else ():
+        told = one if isinstance(one, dict) else {}
+        named = _runtime(str(told.get("runtime", "torch")))
+        if named == "llama.cpp":
+            there = told.get("stack", "same") == "same"  # then only llama.cpp's own answers count
+            forms: Sequence[Short] = [{"scheme": form, "engine": "llamacpp"} if there else form for form in OF_LLAMACPP]
+        else:
+            forms = AUTO_VARIANTS if named in IN_PROCESS else OF_SERVERS
+        found += [form for form in forms if form not in found]
+    run_there = {form["scheme"] for form in found if isinstance(form, dict) and "engine" in form}
+    return [form for form in found if not (isinstance(form, str) and form in run_there)] or list(AUTO_VARIANTS)
+
+
+def _runtime(name: str) -> str:
+    """Its usual name; what nobody knows is refused where the target itself is read."""
+    try:
+        return runtime_name(name)
+    except UnknownName:
+        return name

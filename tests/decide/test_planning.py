@@ -14,7 +14,7 @@ from quantgate.decide.planning import Plan, PlanRow, refuse_hopeless_targets
 from quantgate.errors import Unsupported, UsageError
 from quantgate.hardware import profile
 from quantgate.models.outline import outline
-from quantgate.pipeline.targets import plan_model, plan_release, preflight
+from quantgate.pipeline.targets import devices_of, plan_model, plan_release, preflight
 from quantgate.release_config import load_config
 
 LLAMA_3_70B = {
@@ -104,6 +104,11 @@ def release(tmp_path: Path, model: Path, text: str = RELEASE) -> Path:
     return path
 
 
+def check(tmp_path: Path, config: Path, text: str = RELEASE) -> None:
+    loaded = load_config(release(tmp_path, config, text))
+    preflight(loaded, outline(config), devices_of(loaded, tmp_path, None))
+
+
 def test_a_release_is_planned_on_all_its_targets(tmp_path: Path, config: Path) -> None:
     loaded = load_config(release(tmp_path, config))
     assert loaded.targets["fleet"].price == 2.5
@@ -136,10 +141,10 @@ def test_a_target_on_which_nothing_runs_is_refused_with_the_rule(config: Path) -
 def test_a_run_refuses_such_a_target_before_anything_is_spent(tmp_path: Path, config: Path) -> None:
     text = RELEASE.replace("[BF16, W4A16, {{scheme: auto, bits: 4.5}}, Q4_K_M]", "[W4A16, W8A8]")
     with pytest.raises(Unsupported, match=r"target .laptop.: W4A16: llama.cpp reads GGUF alone"):
-        preflight(load_config(release(tmp_path, config, text)), outline(config))
-    preflight(load_config(release(tmp_path, config)), outline(config))  # the mixture may be meant for it
+        check(tmp_path, config, text)
+    check(tmp_path, config)  # the mixture may be meant for it
     alone = text.partition("  laptop:")[0]
-    preflight(load_config(release(tmp_path, config, alone)), outline(config))
+    check(tmp_path, config, alone)
 
 
 def test_memory_that_a_target_says_counts_alone(config: Path) -> None:

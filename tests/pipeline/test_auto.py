@@ -19,7 +19,8 @@ from quantgate.pipeline.probing import Moves
 from quantgate.pipeline.variants import Mixture, variants_of
 from quantgate.quantize import open_artifact
 from quantgate.quantize.mix import cost, linears
-from quantgate.release_config import AUTO_VARIANTS, load_config
+from quantgate.release_config import load_config
+from quantgate.target_config import AUTO_VARIANTS
 
 BITS = (4.6, 6.0)
 

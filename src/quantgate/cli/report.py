@@ -26,4 +26,4 @@ def report(
         pipeline.write_reports(found, run)
         show(found, console)
         console.print(f"report: [bold]{run / 'report.html'}[/]")
-    raise typer.Exit(exit_code(found.decision))
+    raise typer.Exit(exit_code(found.decision, found.targets))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from quantgate.cli.doctor import saved_profile
 from quantgate.cli.options import Quiet
 from quantgate.cli.screen import bars, console, exit_code
 from quantgate.cli.secrets import secrets_for
@@ -46,9 +47,10 @@ def run(
             progress=progress,
             planned=None if quiet else lambda told: show_plan(told, console),
             secrets=secrets,
+            here=saved_profile(),
         )
     show(report, console)
     if hint := repair_hint(report, config, out):
         console.print(hint)
     console.print(f"report: [bold]{folder / 'report.html'}[/]")
-    raise typer.Exit(exit_code(report.decision))
+    raise typer.Exit(exit_code(report.decision, report.targets))

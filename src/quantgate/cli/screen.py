@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from quantgate.decide import Decision
+if TYPE_CHECKING:
+    from quantgate.decide import Decision
+    from quantgate.decide.targets import TargetDecision
+
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -52,8 +56,16 @@ def bars(*, quiet: bool = False) -> Iterator[Bars]:
         yield Bars(progress)
 
 
-def exit_code(decision: Decision) -> int:
-    """0 a variant was accepted, 1 all were rejected, 3 none passed and at least one is undecided."""
-    if decision.chosen is not None:
+def exit_code(decision: Decision, targets: Sequence[TargetDecision] = ()) -> int:
+    """0 a variant was accepted, for every target if there are any; 1 all were rejected; 3 otherwise.
+
+    Of several targets a rejected one counts before an undecided one.
+    """
+    codes = [_code(one.chosen, [row.verdict for row in one.verdicts]) for one in targets or (decision,)]
+    return 1 if 1 in codes else max(codes)
+
+
+def _code(chosen: str | None, verdicts: Sequence[str]) -> int:
+    if chosen is not None:
         return 0
-    return 3 if any(one.verdict == "inconclusive" for one in decision.verdicts) else 1
+    return 3 if "inconclusive" in verdicts else 1

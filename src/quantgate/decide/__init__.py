@@ -32,6 +32,7 @@ from quantgate.records import Record
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 DECLARED = "; that the server ran these very bytes is its operator's word"
+NOT_ASKED = "not asked: a larger variant did not pass before it, so it could not be chosen"
 Order = Literal["e-bonferroni", "fixed-sequence"]
 
 
@@ -176,7 +177,9 @@ def judge_variant(
         verdict=verdict,
         eligible=verdict == "pass" and not blocked and not broken,
         sentence=(
-            screened or verdict_sentence(verdict, [(row.capability, row.verdict) for row in rows], blocked=blocked)
+            screened
+            or (NOT_ASKED if evidence is None and blocked else "")
+            or verdict_sentence(verdict, [(row.capability, row.verdict) for row in rows], blocked=blocked)
         )
         + ledger_sentence(broken, ledger)
         + (DECLARED if evidence and evidence.declared else ""),

@@ -72,7 +72,22 @@ def plan(
     if not targets:
         raise UsageError("plan: names no target; write targets into the release.yaml, or say --on h100-sxm")
     named = [one for one in recipes if one.scheme.upper() != BASELINE]
-    variants = [serve(model, one, calibrated=True) for one in (Recipe(scheme=BASELINE), *named)]
+    variants = [serve(model, one, calibrated=True) for one in named]
+    return plan_served(model, variants, targets, devices, traffic=traffic, own_suites=own_suites, left_out=left_out)
+
+
+def plan_served(
+    model: OpenedModel,
+    made: Sequence[ServedVariant],
+    targets: Mapping[str, Place],
+    devices: Mapping[str, Profile],
+    *,
+    traffic: bool = True,
+    own_suites: bool = True,
+    left_out: Sequence[str] = (),
+) -> Plan:
+    """``plan`` of variants whose bytes are known, made or foretold."""
+    variants = [serve(model, Recipe(scheme=BASELINE)), *made]
     rows = []
     for name, target in targets.items():
         first: Estimate | None = None
@@ -106,15 +121,7 @@ def refuse_hopeless_targets(found: Plan) -> None:
 
 def _row(variant: ServedVariant, name: str, target: Place, device: Profile, baseline: Estimate | None) -> PlanRow:
     kv_cache = target.kv_cache if target.kv_cache != "auto" else variant.kv_cache or "auto"
-    found = support(
-        target.runtime,
-        variant.scheme,
-        variant.container,
-        device,
-        variant.geometry,
-        target.tensor_parallel,
-        kv_cache=kv_cache,
-    )
+    found = _supported(variant, target, device, kv_cache)
     common = {"variant": variant.name, "target": name, "stored_bytes": variant.stored_bytes, "support": found}
     if not found.runs:
         return PlanRow.model_validate(common | {"estimate": None})
@@ -126,6 +133,30 @@ def _row(variant: ServedVariant, name: str, target: Place, device: Profile, base
             "speedup": None if baseline is None else baseline.tpot_s / estimate.tpot_s,
             "unmet": tuple(_unmet(target, estimate)),
             "warnings": tuple(_warnings(variant, found, device)),
+        }
+    )
+
+
+def _supported(variant: ServedVariant, target: Place, device: Profile, kv_cache: str) -> Support:
+    """Of a mixture the scheme of most weights says what runs, and each of the others must run as well."""
+    every = [
+        support(
+            target.runtime,
+            one,
+            variant.container,
+            device,
+            variant.geometry,
+            target.tensor_parallel,
+            kv_cache=kv_cache,
+        )
+        for one in (variant.scheme, *variant.others)
+    ]
+    first = every[0]
+    return first.model_copy(
+        update={
+            "problems": tuple(dict.fromkeys(told for one in every for told in one.problems)),
+            "fallback": "; ".join(dict.fromkeys(one.fallback for one in every if one.fallback)),
+            "needs": "; ".join(dict.fromkeys(one.needs for one in every if one.needs)),
         }
     )
 

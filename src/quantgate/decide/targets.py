@@ -80,7 +80,7 @@ def decide_target(
         )
         found = findings(known)
         verdicts.append(_verdict(known, found, blocked))
-        if order == "fixed-sequence" and not blocked and sequence(found) and not _proven(found):
+        if order == "fixed-sequence" and not blocked and sequence(found) and not proven(found):
             blocked = candidate.name
     chosen = _chosen(rules, verdicts)
     return TargetDecision(
@@ -116,7 +116,7 @@ def _without_spared(rules: TargetRules, chosen: str | None, verdicts: Sequence[T
     ]
 
 
-def _proven(found: Sequence[Finding]) -> bool:
+def proven(found: Sequence[Finding]) -> bool:
     """Whether the tests of a variant passed: the only findings that a fixed sequence goes by."""
     return all(one.verdict == "pass" for one in found if one.about == "capability")
 
@@ -130,7 +130,7 @@ def _verdict(known: Known, found: tuple[Finding, ...], blocked: str) -> TargetVe
         engine=known.evidence.engine if known.evidence else "none",
         verdict=verdict,
         eligible=verdict == "pass" and not blocked,
-        sentence=_sentence(verdict, found, blocked),
+        sentence=_sentence(verdict, found, blocked, asked=known.evidence is not None),
         findings=found,
         stored_bytes=known.candidate.stored_bytes,
         cost=cost.money if cost else None,
@@ -139,11 +139,13 @@ def _verdict(known: Known, found: tuple[Finding, ...], blocked: str) -> TargetVe
     )
 
 
-def _sentence(verdict: Verdict, found: Sequence[Finding], blocked: str) -> str:
+def _sentence(verdict: Verdict, found: Sequence[Finding], blocked: str, *, asked: bool) -> str:
     failed = [one.rule for one in found if one.verdict == "fail"]
     open_ = [one.rule for one in found if one.verdict == "inconclusive"]
     if verdict == "fail":
         return f"breaks {listing(failed)}" + (f"; {listing(open_)} not decided" if open_ else "")
+    if verdict == "inconclusive" and blocked and not asked:
+        return f"not asked: {blocked}, which is larger, did not pass before it, so it could not be chosen"
     if verdict == "inconclusive":
         behind = f"; {blocked} did not pass before it" if blocked else ""
         return f"not decided: {listing(open_)}{behind}"

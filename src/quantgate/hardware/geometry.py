@@ -178,4 +178,6 @@ def _each(
 
 
 def _coded(layers: Sequence[Layer], scheme: Scheme) -> list[Layer]:
-    return [layer for layer in layers if layer.scheme != "BF16" and scheme.weights is not None]
+    """Layers of ``scheme``; where none bears its name, as in files whose types vary, all that are quantized."""
+    quantized = [layer for layer in layers if layer.scheme != "BF16" and scheme.weights is not None]
+    return [layer for layer in quantized if layer.scheme == scheme.label] or quantized

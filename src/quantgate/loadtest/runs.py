@@ -76,10 +76,13 @@ def stretches(schedule: Schedule, blocks: int) -> list[list[tuple[int, float]]]:
 
 
 def cells(plan: Plan) -> list[Cell]:
-    """In the order they run: the arms of a stretch side by side, first one first, then the other."""
+    """In the order they run: the arms of a stretch side by side, first one first, then the other.
+
+    Further rates are asked under the first limit, further limits at the first rate.
+    """
     found = []
     for at, schedule in enumerate(plan.schedules):
-        for limit in range(len(plan.limits)):
+        for limit in range(len(plan.limits) if at == 0 else 1):
             for block in range(len(stretches(schedule, plan.blocks))):
                 arms = range(len(plan.arms))
                 turned = arms if block % 2 == 0 else reversed(arms)
@@ -110,7 +113,7 @@ class _Work:
         self.partial = ""
         plan = load.plan
         self.cut = [stretches(one, plan.blocks) for one in plan.schedules]
-        self.total = len(plan.limits) * len(plan.arms) * sum(len(one.times) for one in plan.schedules)
+        self.total = sum(len(self.cut[cell.schedule][cell.block]) for cell in cells(plan))
 
     async def all(self) -> None:
         left = [cell for cell in cells(self.load.plan) if cell not in self.done]

@@ -28,17 +28,17 @@ from quantgate.evaluate.evidence import Comparison, Evidence, NoiseFloor, Pace
 from quantgate.evaluate.lock import comparable
 from quantgate.evaluate.noise import noise_floor, pace_of
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, budgets, deciding, overlaps, planning, probing
+from quantgate.pipeline import auto, budgets, deciding, load_plan, overlaps, planning, probing, targets
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.drifting import drift_in, screened
 from quantgate.pipeline.endpoints import Served, check_keys, served
 from quantgate.pipeline.executor import Executor, Local, executor_for
 from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.measuring import load_targets
 from quantgate.pipeline.planning import Plan
 from quantgate.pipeline.runtimes import TORCH, check_drafts, runtime_of
 from quantgate.pipeline.sharing import bring, folder_of, send, send_reports
-from quantgate.pipeline.targets import preflight
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
     Import,
@@ -52,10 +52,12 @@ from quantgate.pipeline.variants import (
     summary_of,
     variants_of,
 )
+from quantgate.pipeline.walk import Walk
 from quantgate.quantize.manifest import Recipe
 from quantgate.release_config import ReleaseConfig, load_config
 from quantgate.report import RunReport, Stage
 from quantgate.report.environment import environment
+from quantgate.target_config import FIXED_SEQUENCE
 
 if TYPE_CHECKING:
     from quantgate.quantize import Artifact
@@ -73,6 +75,7 @@ class Run:
     planned: Callable[[Plan], None] = lambda _: None
     stages: list[Stage] = field(default_factory=list)
     paces: dict[str, Pace] = field(default_factory=dict)  # of the variants' engines
+    here: Path | None = None  # where doctor saved this machine's profile
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)  # keys of servers, by the variables' names
     servers: ExitStack = field(default_factory=ExitStack)  # launched for the whole run: the baseline's
     server: ExitStack = field(default_factory=ExitStack)  # launched for the variant that is being asked
@@ -94,19 +97,21 @@ def run(
     progress: Progress | None = None,
     planned: Callable[[Plan], None] | None = None,
     secrets: Mapping[str, str] = {},
+    here: Path | None = None,
 ) -> RunReport:
     """Make and judge every variant of ``config``, or of the release.yaml of that path.
 
     Writes report.json, report.html and junit.xml into the release's folder, or into ``out``, in which one run works at
     a time. ``planned`` is given what it is expected to take, before anything slow; plan.json holds it. ``secrets`` are
-    the keys of servers, by the variables that the configuration names.
+    the keys of servers, by the variables that the configuration names; ``here`` is where doctor saved this machine's
+    profile, for targets that name it.
 
     Raises UsageError, ModelError, DataError ... before anything slow; DiskFull and Stopped keep what is finished.
     """
     if not isinstance(config, ReleaseConfig):
         config = load_config(Path(config))
     tell, told = progress or (lambda *_: None), planned or (lambda _: None)
-    this = Run(config, folder_of(out or config.out), tell, told, secrets=secrets)
+    this = Run(config, folder_of(out or config.out), tell, told, secrets=secrets, here=here)
     check_keys(config.endpoints, secrets)
     try:
         with this.servers, this.server:
@@ -128,7 +133,9 @@ def _run(this: Run) -> RunReport:
             probing.check(config)
     with this.stage("open the model"):
         model = open_model(config.model)
-        placed = preflight(config, model)
+        devices = targets.devices_of(config, this.out, this.here)
+        targets.preflight(config, model, devices)
+        load_plan.check(config, model)
         check_drafts(model, [one.runtime for one in config.variants])
     imports = [one for one in variants if isinstance(one, Import)]
     with this.stage("open the artifacts of others") if imports else nullcontext():
@@ -152,12 +159,15 @@ def _run(this: Run) -> RunReport:
         send(address, artifacts, this.out, this.progress)
         with this.stage("evaluate"):
             base = _baseline_side(this, model)
-            evidence = _evaluate(this, model, base, artifacts, cases)
+            placed = targets.place(config, model, artifacts, devices)
+            rules = deciding.rules_of(config, cases.targets)
+            evidence = _evaluate(this, model, base, artifacts, cases, Walk(cases.gates, rules, placed))
         with this.stage("ask the baseline again") if config.judge.noise else nullcontext():
             noise = _noise(this, base, cases)
+        with this.stage("load") if load_plan.asked_of(config) else nullcontext():
+            loads = load_targets(config, model, artifacts, rules, evidence, placed, this.out, this.progress)
         report = _report(this, model, chosen, cases, artifacts, evidence, noise)
-        report = report.model_copy(update={"overlap": overlap, "placed": placed})
-        rules = deciding.rules_of(config, cases.targets)
+        report = report.model_copy(update={"overlap": overlap, "placed": placed, "loads": loads})
         decided = deciding.decide_targets(rules, report.candidates, evidence, placed, report.loads, config)
         report = report.model_copy(update={"targets": decided})
         write_reports(report, this.out)
@@ -252,8 +262,10 @@ def _noise(this: Run, base: Side, cases: Cases) -> list[NoiseFloor]:
     return noise_floor(tasks, base, this.out / "answers", this.config.judge.noise, tell)
 
 
-def _evaluate(this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Artifact], cases: Cases) -> list[Evidence]:
-    """Evidence of every variant, each in its own engine; the baseline's engine and answers serve them all."""
+def _evaluate(
+    this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Artifact], cases: Cases, walk: Walk
+) -> list[Evidence]:
+    """Evidence of every variant that has to be asked, each in its own engine; the baseline's answers serve them all."""
     engines, runtimes = engines_of(this.config.variants), runtimes_of(this.config.variants)
     total = sum(map(len, cases.gate.values())) * len(artifacts)
 
@@ -287,6 +299,9 @@ def _evaluate(this: Run, model: OpenedModel, base: Side, artifacts: Sequence[Art
         )
 
     one_by_one = Local() if this.config.endpoints else this.executor  # one launched server at a time
+    if this.config.judge.order == FIXED_SEQUENCE:
+        candidates = [candidate_of(artifact) for artifact in artifacts]
+        return walk.down(candidates, lambda at: one_by_one.gather([partial(of, artifacts[at])], base)[0])
     return one_by_one.gather([partial(of, artifact) for artifact in artifacts], base)
 
 

@@ -9,7 +9,6 @@ from quantgate.decide.planning import Plan
 from quantgate.decide.rules import DriftLimits, LoadEvidence, TargetRules
 from quantgate.decide.targets import TargetDecision, decide_target
 from quantgate.evaluate.evidence import Evidence, Gate
-from quantgate.hardware.targets import Place
 from quantgate.release_config import ReleaseConfig
 from quantgate.target_config import TargetConfig
 
@@ -22,7 +21,7 @@ def rules_of(config: ReleaseConfig, gates: dict[str, tuple[Gate, ...]]) -> list[
 def _rules(name: str, target: TargetConfig, config: ReleaseConfig, gates: tuple[Gate, ...]) -> TargetRules:
     return TargetRules(
         name=name,
-        place=Place.model_validate({key: told for key, told in target.body().items() if key in Place.model_fields}),
+        place=target.place,
         gates=gates,
         ledger={**config.judge.ledger, **target.ledger},
         drift=DriftLimits.model_validate(target.screen.model_dump()) if target.screen else None,

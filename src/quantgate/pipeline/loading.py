@@ -90,6 +90,8 @@ def load_sides(
 ) -> LoadResult:
     """``load_test`` of what is open already, in a folder that nobody else writes to; the baseline's side first."""
     counter, context = _counter(sides, wanted, sources, schedules)
+    if context is not None and (wanted.prompt_tokens or context) + (wanted.answer_tokens or context) < context:
+        context = None  # nothing is to be cut
     asked = [
         prompts.prompts_for(one, sources, counter, context=context, seed=wanted.seed + at)
         for at, one in enumerate(schedules)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from quantgate import decide
 from quantgate.errors import RecordError
 from quantgate.evaluate.answers import prompt_of
@@ -23,6 +25,7 @@ from quantgate.evaluate.evidence import Gate
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline.cases import Cases, cases_of
+from quantgate.pipeline.load_plan import PlannedLoad, planned_loads
 from quantgate.records import Record
 from quantgate.release_config import ReleaseConfig
 from quantgate.report import RunReport
@@ -60,6 +63,7 @@ class Plan(Record):
     seconds_from: str
     price: float | None
     price_missing: str = ""  # why there is no price though one was named
+    loads: tuple[PlannedLoad, ...] = Field(default=(), exclude_if=lambda loads: not loads)  # beside ``seconds``
 
     @property
     def prompt_tokens(self) -> int:
@@ -116,6 +120,7 @@ def plan_of(config: ReleaseConfig, cases: Cases, model: OpenedModel, out: Path, 
         else "earlier answers in the folder",
         price=price,
         price_missing="its time is not measured" if config.price is not None and price is None else "",
+        loads=tuple(planned_loads(config)),
     )
 
 

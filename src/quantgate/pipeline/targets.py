@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from quantgate.decide.planning import Plan, plan, refuse_hopeless_targets
+from quantgate.decide.planning import Plan, plan, plan_served, refuse_hopeless_targets
 from quantgate.errors import UsageError
 from quantgate.hardware import HERE, Profile, profile
 from quantgate.hardware.profiles import normal
@@ -14,12 +15,17 @@ from quantgate.hardware.targets import Place
 from quantgate.models import OpenedModel
 from quantgate.models.outline import open_or_outline
 from quantgate.pipeline.quantize_only import short_variant
-from quantgate.pipeline.variants import Import, Mixture, variants_of
+from quantgate.pipeline.variants import Import, Mixture, runtimes_of, variants_of
 from quantgate.quantize.manifest import Recipe
+from quantgate.quantize.serving import serve_artifact
 from quantgate.records import parse
 from quantgate.release_config import ReleaseConfig
 from quantgate.variant_config import VariantConfig
 
+if TYPE_CHECKING:
+    from quantgate.quantize import Artifact
+
+HERE_FILE = "here.json"  # in a run's folder: this machine, as it was when its targets were planned
 USUAL = {"nvidia": "vllm", "amd": "vllm", "gaudi": "vllm", "intel-npu": "openvino"}  # others: llama.cpp
 VARIANTS = ("W8A8", "FP8_DYNAMIC", "W4A16", "Q4_K_M")  # where nobody names any
 
@@ -36,26 +42,52 @@ def plan_release(config: ReleaseConfig, *, saved: Path | None = None) -> Plan:
     return plan(
         open_or_outline(config.model),
         recipes,
-        config.targets,
-        _devices(config.targets, saved),
+        _places(config),
+        _devices(_places(config), saved),
         traffic=config.calibration.traffic is not None,
         own_suites=own,
         left_out=left_out,
     )
 
 
-def preflight(config: ReleaseConfig, model: OpenedModel) -> Plan | None:
-    """Every variant whose shape is known on every target that is known; None where there are none.
+def preflight(config: ReleaseConfig, model: OpenedModel, devices: Mapping[str, Profile]) -> None:
+    """Raises Unsupported for a target on which no variant of the release is known to run, before anything is spent.
 
-    Raises Unsupported for a target on which no variant is known to run, before anything is spent.
     Variants that are not made yet, or were made elsewhere, may be meant for it: with one of those nothing is refused.
-    A target ``here`` is left to ``quantgate plan``, which knows where doctor's profile lies.
     """
     recipes, left_out = _recipes(config.variants)
-    targets = {name: one for name, one in config.targets.items() if normal(one.hardware) != HERE}
-    if targets and recipes and not left_out:
-        refuse_hopeless_targets(plan(model, recipes, targets, _devices(targets, None)))
-    return plan(model, recipes, targets, _devices(targets, None), left_out=left_out) if targets else None
+    if config.targets and recipes and not left_out:
+        refuse_hopeless_targets(plan(model, recipes, _places(config), devices))
+
+
+def place(
+    config: ReleaseConfig, model: OpenedModel, artifacts: Sequence[Artifact], devices: Mapping[str, Profile]
+) -> Plan | None:
+    """Every artifact of a run on every target, by its very bytes; None where the release has no targets."""
+    if not config.targets:
+        return None
+    caches = {name: told.kv_cache for name, told in runtimes_of(config.variants).items() if "kv_cache" in told.changed}
+    made = [serve_artifact(model, one, kv_cache=caches.get(one.name, "")) for one in artifacts]
+    return plan_served(model, made, _places(config), devices)
+
+
+def devices_of(config: ReleaseConfig, out: Path, saved: Path | None) -> dict[str, Profile]:
+    """The device of every target. ``here``: what doctor saved, or what is measured now and kept in the run's folder."""
+    kept = out / HERE_FILE
+    if any(normal(one.hardware) == HERE for one in config.targets.values()) and not kept.is_file():
+        found = profile(HERE, saved=saved) if saved is not None and saved.is_file() else _measured()
+        found.save(kept)
+    return _devices(_places(config), kept)
+
+
+def _measured() -> Profile:
+    from quantgate.hardware.detect import detect
+
+    return detect(datetime.now(UTC).date().isoformat()).profile
+
+
+def _places(config: ReleaseConfig) -> dict[str, Place]:
+    return {name: one.place for name, one in config.targets.items()}
 
 
 def plan_model(

@@ -6,8 +6,10 @@ to plan. A test compares them with what ``predict`` counts on the tensors themse
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from quantgate.formats import Scheme
 from quantgate.formats.grids import BlockGrid, IntGrid
@@ -17,8 +19,11 @@ from quantgate.models import OpenedModel
 from quantgate.quantize.gguf import names, presets
 from quantgate.quantize.gguf.metadata import describe
 from quantgate.quantize.gguf.plan import OF_BLOCKS, of_blocks, plain_type, tensor_bytes
-from quantgate.quantize.manifest import BASELINE, GGUF, Recipe, in_blocks
+from quantgate.quantize.manifest import BASELINE, GGUF, MIXED, Recipe, in_blocks
 from quantgate.quantize.plan import Variant, kept_layers, plan
+
+if TYPE_CHECKING:
+    from quantgate.quantize.artifact import Artifact
 
 ROUNDED = {"compressed_tensors": 2, "gptq": 2, "gptq_v2": 2, "awq": 2}  # bytes of a scale, of a 16-bit model
 
@@ -50,6 +55,7 @@ class ServedVariant:
     table: Sized | None  # the embedding table, where it is a tensor of its own
     rest: int  # bytes of norms, biases, routers ...
     model: OpenedModel
+    others: tuple[Scheme, ...] = ()  # of a mixture: further schemes that its layers have
 
     @property
     def stored_bytes(self) -> int:
@@ -107,6 +113,36 @@ def serve(model: OpenedModel, recipe: Recipe, *, calibrated: bool = True) -> Ser
     schemes |= variant.ends.coded
     sizes = {layer: _coded_bytes(model, variant, layer, one) for layer, one in schemes.items()}
     return _of(model, variant.name, variant.scheme, recipe.container, recipe.kv_cache, schemes, sizes)
+
+
+def serve_artifact(model: OpenedModel, artifact: Artifact, *, kv_cache: str = "") -> ServedVariant:
+    """An artifact that is there, by the fate of every tensor; ``model`` is the one whose tensors it has.
+
+    ``kv_cache``: what the runtime is told to cache in, where that is not the recipe's.
+    """
+    from quantgate.formats import scheme
+
+    manifest, recipe = artifact.manifest, artifact.manifest.recipe
+    matrices = {*_linears(model), model.walker.head, model.walker.table}
+    coded = [fate for fate in manifest.fates if fate.scheme]
+    weights = Counter[str]()
+    for fate in coded:
+        weights[fate.scheme] += fate.weights
+    found = {label: scheme(label) for label in weights}
+    names = [label for label, _ in weights.most_common()]
+    whole = recipe.scheme.upper()
+    main = found[names[0]] if names and whole == MIXED else scheme(recipe.scheme) if names else Scheme(name=BASELINE)
+    served = _of(
+        model,
+        manifest.name,
+        main,
+        recipe.container,
+        kv_cache or recipe.kv_cache,
+        {fate.name: found[fate.scheme] for fate in coded},
+        {fate.name: float(fate.bytes) for fate in manifest.fates if fate.name in matrices and fate.bytes},
+        manifest.tensor_bytes - sum(fate.bytes for fate in manifest.fates if fate.name in matrices),
+    )
+    return replace(served, others=tuple(found[label] for label in names[1:]) if whole == MIXED else ())
 
 
 def _of(

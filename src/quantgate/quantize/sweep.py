@@ -28,6 +28,7 @@ from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, 
 from quantgate.quantize.checkpoints.compressed_tensors import kv_cache_arguments
 from quantgate.quantize.ends import kept_end
 from quantgate.quantize.experts import Crowd
+from quantgate.quantize.gguf.blocks import package
 from quantgate.quantize.gguf.plan import FilePlan
 from quantgate.quantize.gguf.publish import kept_in_file, write_gguf_artifact
 from quantgate.quantize.hadamard import Rotation
@@ -111,6 +112,8 @@ def sweep(
     made = {variant.name: _ready(run, variant, out) for variant in variants}
     missing = [variant for variant in variants if made[variant.name] is None]
     journal = Journal(out, digest_of([run.inputs(variant) for variant in variants]))
+    if any(variant.file is not None for variant in missing):
+        package()  # told now, not when everything is solved
     if missing:
         with _stoppable(out):
             model.check(lambda done, total: run.progress("check", done, total))
