@@ -19,6 +19,7 @@ from quantgate.stats import Verdict
 
 Kind = Literal["runtime", "memory", "stack", "capability", "ledger", "drift", "latency", "rate", "cost"]
 RUNTIMES = {"torch": ("torch", "transformers"), "llamacpp": ("llama.cpp",)}  # engine -> runtimes that it is
+FAR = 10  # times the suite: more cases than that are nobody's advice
 AT_LEAST = 0.999  # of the asked rate that a load test must have been made at
 
 
@@ -46,8 +47,10 @@ class Known:
 
 
 def findings(known: Known) -> tuple[Finding, ...]:
-    """Of every rule of the target, the places first: what cannot run there needs no answers."""
-    return tuple(one for rule in RULES for one in rule(known))
+    """Of every rule of the target; what cannot run or fit there has no speed and no price."""
+    of_place = [one for rule in PLACES for one in rule(known)]
+    rules = ANSWERS if any(one.verdict == "fail" for one in of_place) else (*ANSWERS, *SPEEDS)
+    return (*of_place, *(one for rule in rules for one in rule(known)))
 
 
 def sequence(found: Sequence[Finding]) -> bool:
@@ -140,7 +143,7 @@ def _capabilities(known: Known) -> Iterator[Finding]:
             verdict=judged.verdict,
             sentence=judged.sentence,
             by="proven" if judged.verdict != "inconclusive" else "none",
-            needs=tuple(_to_keep(known.candidate.name, gate, found, judged.verdict)),
+            needs=tuple(to_keep(known.candidate.name, gate, found, judged.verdict)),
         )
 
 
@@ -150,24 +153,25 @@ def comparison_of(evidence: Evidence | None, gate: Gate) -> Comparison | None:
     return next((one for one in rows if one.gate == gate), None)
 
 
-def _to_keep(variant: str, gate: Gate, found: Comparison | None, verdict: Verdict) -> Iterator[str]:
+def to_keep(variant: str, gate: Gate, found: Comparison | None, verdict: Verdict) -> Iterator[str]:
     """What it would take for a capability to pass."""
     if verdict == "pass":
         return
     if found is None or not found.n:
-        yield f"cases that can be scored, asked of {variant}"
+        yield f"{gate.capability}: cases that can be scored, asked of {variant}"
         return
     low = found.finding.low
     if verdict == "fail":
         if low is not None:
-            yield f"a margin of {percent(-low)} or more, in a new run: the loss may be that large"
-        yield f"better bits where it hurts: quantgate repair {variant}"
+            yield f"{gate.capability}: a margin of {percent(-low)} or more in a new run, as the loss may be that large"
+        yield f"{gate.capability}: better bits where it hurts: quantgate repair {variant}"
     elif found.blind:
-        yield "harder cases, or a baseline that solves more of them"
-    elif found.finding.needed:
-        yield f"about {count(found.finding.needed, 'case')} in all, if nothing more is lost than was seen"
+        yield f"{gate.capability}: harder cases, or a baseline that solves more of them"
+    elif found.finding.needed and found.finding.needed <= FAR * found.available:
+        yield f"{gate.capability}: about {count(found.finding.needed, 'case')} in all, if no larger share is lost"
     elif low is not None:
-        yield f"more cases than the suite's {found.available}, or a margin above {percent(-low)} in a new run"
+        yield f"{gate.capability}: less lost, since what was lost is about what is allowed: quantgate repair {variant}"
+        yield f"{gate.capability}: or more cases than the suite's {found.available}, or a margin above {percent(-low)} in a new run"
 
 
 def _ledger(known: Known) -> Iterator[Finding]:
@@ -230,12 +234,15 @@ def _objective(known: Known, objective: Objective) -> Finding:
             "a faster device, or fewer bytes",
         )
     if load is not None:
-        return say("inconclusive", f"the load test decides nothing: {doubt}", "none", _to_measure(known))
+        return say("inconclusive", f"the load test decides nothing: {doubt}", "none", to_measure(known))
+    if known.rules.speed == "planned" and known.row is not None and known.row.support.fallback:
+        sentence = "it runs as a fallback there, whose speed no roofline foretells"
+        return say("inconclusive", sentence, "none", to_measure(known))
     if known.rules.speed == "planned" and least is not None:
         return say(
             "pass", f"possible, at best it takes {told_seconds(least)}; not measured (speed: planned)", "foretold"
         )
-    return say("inconclusive", "not measured there", "none", _to_measure(known))
+    return say("inconclusive", "not measured there", "none", to_measure(known))
 
 
 def _doubt(known: Known, load: LoadEvidence) -> str:
@@ -248,7 +255,7 @@ def _doubt(known: Known, load: LoadEvidence) -> str:
     return load.doubt
 
 
-def _to_measure(known: Known) -> str:
+def to_measure(known: Known) -> str:
     place, name = known.rules.place, known.rules.name
     rate = f" --rate {place.rate:g}/s" if place.rate else ""
     return (
@@ -289,13 +296,13 @@ def _rate(known: Known) -> Iterator[Finding]:
         needs = ("more concurrency or devices", f"a rate of {most:.2g}/s")
         sentence = f"{rule}: out of reach, at best {most:.2g}/s with {known.rules.place.concurrency} at once"
         yield Finding(about="rate", rule=rule, verdict="fail", sentence=sentence, by="foretold", needs=needs)
-    elif known.rules.speed == "planned" and most is not None:
+    elif known.rules.speed == "planned" and most is not None and known.row and not known.row.support.fallback:
         sentence = f"{rule}: possible, at best {most:.3g}/s; not measured (speed: planned)"
         yield Finding(about="rate", rule=rule, verdict="pass", sentence=sentence, by="foretold")
     else:
         sentence = f"{rule}: not measured there"
         yield Finding(
-            about="rate", rule=rule, verdict="inconclusive", sentence=sentence, by="none", needs=(_to_measure(known),)
+            about="rate", rule=rule, verdict="inconclusive", sentence=sentence, by="none", needs=(to_measure(known),)
         )
 
 
@@ -322,6 +329,7 @@ def cost_of(row: PlanRow | None) -> float | None:
     return row.estimate.cost_per_million if row is not None and row.estimate is not None else None
 
 
-RULES: Sequence[Callable[[Known], Iterator[Finding]]] = (
-    _runtime, _memory, _stack, _capabilities, _ledger, _drift, _latency, _rate, _cost,
-)  # fmt: skip
+Rule = Callable[[Known], Iterator[Finding]]
+PLACES: Sequence[Rule] = (_runtime, _memory)
+ANSWERS: Sequence[Rule] = (_stack, _capabilities, _ledger, _drift)
+SPEEDS: Sequence[Rule] = (_latency, _rate, _cost)
