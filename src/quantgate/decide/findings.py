@@ -68,7 +68,7 @@ def _runtime(known: Known) -> Iterator[Finding]:
     found = known.row.support
     source = f"[{found.status}: {found.source}, {found.date}]"
     if found.problems:
-        needs = (f"another format or runtime: {found.needs}",) if found.needs else ()
+        needs = (f"{place.runtime}: {found.needs}" if found.needs else "a format that this runtime has a kernel for",)
         sentence = f"does not run in {place.runtime} on {place.hardware}: {'; '.join(found.problems)} {source}"
         yield Finding(about="runtime", rule=rule, verdict="fail", sentence=sentence, by=_by(found.status), needs=needs)
         return
@@ -171,7 +171,7 @@ def to_keep(variant: str, gate: Gate, found: Comparison | None, verdict: Verdict
         yield f"{gate.capability}: about {count(found.finding.needed, 'case')} in all, if no larger share is lost"
     elif low is not None:
         yield f"{gate.capability}: less lost, since what was lost is about what is allowed: quantgate repair {variant}"
-        yield f"{gate.capability}: or more cases than the suite's {found.available}, or a margin above {percent(-low)} in a new run"
+        yield f"{gate.capability}: or more than {found.available} cases, or a margin above {percent(-low)} in a new run"
 
 
 def _ledger(known: Known) -> Iterator[Finding]:
