@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
+from quantgate.decide import products
+from quantgate.errors import UsageError
+from quantgate.hardware import HERE
+from quantgate.hardware import profile as find_profile
+from quantgate.hardware.matrix import runtime_name
+from quantgate.hardware.profiles import normal
 from quantgate.records import parse
 from quantgate.release_config import ReleaseConfig
 
@@ -68,6 +75,53 @@ variants:
   - {scheme: W3A16, group_size: 64, method: rtn}
 out: runs/demo
 """
+
+
+TARGETS = """\
+
+# Where it must run, by names of your own. quantgate plan says what fits there before anything is made;
+# every target gets the smallest variant that keeps all of its rules. What it promises is load-tested.
+targets:
+"""
+
+
+def example(places: Sequence[str] = (), profile: str | None = None) -> str:
+    """The commented release.yaml, with a target for each ``HARDWARE:runtime``, and the rules of a profile in it.
+
+    Raises UsageError, UnknownName.
+    """
+    if not places and profile is None:
+        return EXAMPLE
+    chosen = None if profile is None else products.product(profile)
+    targets = "".join(_target(one, chosen) for one in places or ("here:torch",))
+    head, tail = EXAMPLE.split("\n# Registered before the run.")
+    text = f"{head}{TARGETS}{targets}\n# Registered before the run.{tail}"
+    parse(ReleaseConfig, yaml.safe_load(text), where="init")
+    return text
+
+
+def _target(place: str, chosen: products.Product | None) -> str:
+    hardware, _, served = place.partition(":")
+    if not served:
+        raise UsageError(f"--on {place}: names no runtime; write both, such as {place}:vllm")
+    device = hardware if normal(hardware) == HERE else find_profile(hardware, where="--on").name
+    runtime = runtime_name(served, where="--on")
+    lines = [f"  {device}:", f"    hardware: {device}", f"    runtime: {runtime}"]
+    if chosen is not None:
+        lines += [f"    # {chosen.name}: {chosen.title}; every rule is yours to change"]
+        lines += [f"    {key}: {_plain(rule.value)}  # {rule.because}" for key, rule in chosen.rules.items()]
+        lines += ["    capabilities:"]
+        for name, told in yaml.safe_load(EXAMPLE)["capabilities"].items():
+            margin = chosen.margins.get(name)
+            why = f"  # {margin.because}" if margin else ""
+            lines.append(f"      {name}: {chosen.margin(name, told.get('suite'))}{why}")
+    else:
+        lines += ["    # ttft_p95: 300ms", "    # tpot_p95: 30ms", "    # rate: 8/s", "    # price: 2.50/h"]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> str:
+    return str(yaml.safe_dump(value, default_flow_style=True, width=1000)).removesuffix("\n...\n").strip()
 
 
 def demo_config(cases: int) -> ReleaseConfig:

@@ -10,10 +10,10 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from quantgate.capability_config import CalibrationConfig, CapabilityConfig, Fraction
-from quantgate.decide import Order
+from quantgate.decide import Order, products
 from quantgate.decide.price import Price
 from quantgate.endpoint_config import EndpointConfig
-from quantgate.errors import UsageError, hint
+from quantgate.errors import UnknownName, UsageError, hint
 from quantgate.evaluate.lock import Allowed
 from quantgate.quantize.manifest import EVENTS
 from quantgate.records import Record, parse
@@ -161,6 +161,27 @@ class ReleaseConfig(Record):
         judge = value.get("judge") or {}
         walked = {"order": FIXED_SEQUENCE, **judge} if isinstance(judge, dict) else judge
         return {**value, "variants": auto_variants(value.get("targets")), "judge": walked}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profiles(cls, value: Any) -> Any:
+        """Rules of profiles become the target's own, so that a record of the release shows every one of them."""
+        targets = value.get("targets") if isinstance(value, dict) else None
+        if not isinstance(targets, dict):
+            return value
+        told = value.get("capabilities") or {}
+        suites = {
+            name: one.get("suite") if isinstance(one, dict) else None
+            for name, one in (told.items() if isinstance(told, dict) else dict.fromkeys(told).items())
+        }
+        try:
+            own = {
+                name: products.with_product(one, suites) if isinstance(one, dict) and one.get("profile") else one
+                for name, one in targets.items()
+            }
+        except UnknownName as unknown:
+            raise ValueError(f"targets: {unknown}") from None
+        return {**value, "targets": own}
 
     @model_validator(mode="after")
     def _targets_need_what_there_is(self) -> Self:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from quantgate.capability_config import Fraction
+from quantgate.decide import products
 from quantgate.errors import UnknownName, hint
 from quantgate.hardware.matrix import runtime_name
 from quantgate.hardware.quantities import PerMillion
@@ -48,6 +49,12 @@ class ScreenConfig(Record):
 class TargetConfig(Place):
     """One place where a variant must run: what is there, what its users are promised, and the rules of the choice."""
 
+    profile: str | None = Field(
+        default=None,
+        exclude_if=lambda profile: profile is None,
+        description=f"of the product, rules to start from: {', '.join(products.names())}; what the target says itself "
+        "goes before them",
+    )
     capabilities: dict[str, Fraction | None] | None = Field(
         default=None,
         exclude_if=lambda needed: needed is None,

@@ -109,7 +109,7 @@ def load_of(
 ) -> LoadResult:
     """A load test as it would be kept: at each rate every request took so many ``seconds``, the baseline twice as long.
 
-    ``limits`` multiply the times; ``took`` is how much longer than asked the generator needed; the first rate was asked.
+    ``limits`` multiply the times; ``took``: how much longer than asked the generator needed; the first rate was asked.
     """
     schedules = [draw("constant", rate, requests / rate, 0) for rate in seconds]
     fitted = Fitted(requests=requests, made=0, cut=0, wanted_tokens=0, made_tokens=0, counted="", prompts="")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,14 +19,15 @@ from quantgate.hardware.roofline import Estimate, Memory
 from quantgate.hardware.support import Support
 from quantgate.records import digest_of
 
+NONE: Mapping[str, Any] = MappingProxyType({})
 SIZES = {"large": 3000, "middle": 2000, "small": 1000}
 
 
 def row_of(variant: str, *, tpot_s: float = 0.001, ttft_s: float = 0.01, cost: float | None = None) -> PlanRow:
     """As the planner leaves it: it runs and fits, so fast at best."""
     support = Support(
-        runtime="torch", scheme="W4A16", container="compressed_tensors", hardware="here", kernel="some", computes="bf16",
-        status="documented", source="nobody", date="2026-11",
+        runtime="torch", scheme="W4A16", container="compressed_tensors", hardware="here", kernel="some",
+        computes="bf16", status="documented", source="nobody", date="2026-11",
     )  # fmt: skip
     estimate = Estimate(
         memory=Memory(process=0, weights=1, cache=1, activations=1, available=100),
@@ -62,9 +64,9 @@ class Desk:
         rules: TargetRules,
         loads: Sequence[LoadEvidence] = (),
         *,
-        lost: dict[str, int] = {},
+        lost: Mapping[str, int] = NONE,
         order: Any = "e-bonferroni",
-        costs: dict[str, float] = {},
+        costs: Mapping[str, float] = NONE,
         **row: Any,
     ) -> TargetDecision:
         rows = tuple(row_of(name, cost=costs.get(name), **row) for name in SIZES)
@@ -89,7 +91,7 @@ def test_a_promise_that_is_kept_under_load_chooses_the_variant_and_spares_the_la
     rules = desk.rules(concurrency=8)
     found = desk.decide(rules, [desk.load("small", rules, {4.0: 0.4}, limits={8: 1.0})])
     assert found.chosen == "small" and found.sentence == (
-        "desk: small is the smallest of 1 variant that keep every rule; run it with at most 8 in flight (e2e p95 400 ms)"
+        "desk: small is the only variant that keeps every rule; run it with at most 8 in flight (e2e p95 400 ms)"
     )
     kept = finding(found.of("small"), "latency")
     assert (kept.verdict, kept.by, kept.needs) == ("pass", "measured", ())

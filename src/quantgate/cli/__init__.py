@@ -12,6 +12,7 @@ import typer
 from quantgate.cli import (
     calibrate,
     compare,
+    decide,
     demo,
     doctor,
     drift,
@@ -43,6 +44,7 @@ app.command("plan")(plan.plan)
 app.command("run")(run.run)
 app.command("calibrate")(calibrate.calibrate)
 app.command("compare")(compare.compare)
+app.command("decide")(decide.decide)
 app.command("drift")(drift.drift)
 app.command("loadtest")(loadtest.loadtest)
 app.command("quantize")(quantize.quantize)

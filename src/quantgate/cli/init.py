@@ -13,13 +13,22 @@ from quantgate.errors import UsageError
 
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("release.yaml"),
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Rules of a kind of product to start from: long-context, extraction, latency-critical ..."),
+    ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", help="HARDWARE:runtime where it must run, such as h100-sxm:vllm; repeatable, or commas."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a commented release.yaml to start from."""
-    from quantgate.examples import EXAMPLE
+    """Write a commented release.yaml to start from; with targets, if you say where it must run."""
+    from quantgate.examples import example
     from quantgate.records import write_whole
 
     if path.exists() and not force:
         raise UsageError(f"{path}: exists already; choose another name, or overwrite it with --force")
-    write_whole(path, EXAMPLE.encode())
+    places = [one.strip() for told in on or () for one in told.split(",") if one.strip()]
+    write_whole(path, example(places, profile).encode())
     console.print(f"wrote {path}; edit it, then: quantgate run {path}")

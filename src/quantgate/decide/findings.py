@@ -14,14 +14,15 @@ from quantgate.evaluate.evidence import Comparison, Evidence, Gate
 from quantgate.hardware.quantities import told_bytes
 from quantgate.stats import Verdict
 
-__all__ = ["RULES", "RUNTIMES", "Finding", "Known", "comparison_of", "findings", "sequence"]
-
 RUNTIMES = {"torch": ("torch", "transformers"), "llamacpp": ("llama.cpp",)}  # engine -> runtimes that it is
+FAR = 10  # times the suite: more cases than that are nobody's advice
 
 
 def findings(known: Known) -> tuple[Finding, ...]:
-    """Of every rule of the target, the places first: what cannot run there needs no answers."""
-    return tuple(one for rule in RULES for one in rule(known))
+    """Of every rule of the target; what cannot run or fit there has no speed and no price."""
+    of_place = [one for rule in PLACES for one in rule(known)]
+    rules = ANSWERS if any(one.verdict == "fail" for one in of_place) else (*ANSWERS, *SPEEDS)
+    return (*of_place, *(one for rule in rules for one in rule(known)))
 
 
 def sequence(found: Sequence[Finding]) -> bool:
@@ -39,7 +40,7 @@ def _runtime(known: Known) -> Iterator[Finding]:
     found = known.row.support
     source = f"[{found.status}: {found.source}, {found.date}]"
     if found.problems:
-        needs = (f"another format or runtime: {found.needs}",) if found.needs else ()
+        needs = (f"{place.runtime}: {found.needs}" if found.needs else "a format that this runtime has a kernel for",)
         sentence = f"does not run in {place.runtime} on {place.hardware}: {'; '.join(found.problems)} {source}"
         yield Finding(about="runtime", rule=rule, verdict="fail", sentence=sentence, by=_by(found.status), needs=needs)
         return
@@ -114,7 +115,7 @@ def _capabilities(known: Known) -> Iterator[Finding]:
             verdict=judged.verdict,
             sentence=judged.sentence,
             by="proven" if judged.verdict != "inconclusive" else "none",
-            needs=tuple(_to_keep(known.candidate.name, gate, found, judged.verdict)),
+            needs=tuple(to_keep(known.candidate.name, gate, found, judged.verdict)),
         )
 
 
@@ -124,24 +125,25 @@ def comparison_of(evidence: Evidence | None, gate: Gate) -> Comparison | None:
     return next((one for one in rows if one.gate == gate), None)
 
 
-def _to_keep(variant: str, gate: Gate, found: Comparison | None, verdict: Verdict) -> Iterator[str]:
+def to_keep(variant: str, gate: Gate, found: Comparison | None, verdict: Verdict) -> Iterator[str]:
     """What it would take for a capability to pass."""
     if verdict == "pass":
         return
     if found is None or not found.n:
-        yield f"cases that can be scored, asked of {variant}"
+        yield f"{gate.capability}: cases that can be scored, asked of {variant}"
         return
     low = found.finding.low
     if verdict == "fail":
         if low is not None:
-            yield f"a margin of {percent(-low)} or more, in a new run: the loss may be that large"
-        yield f"better bits where it hurts: quantgate repair {variant}"
+            yield f"{gate.capability}: a margin of {percent(-low)} or more in a new run, as the loss may be that large"
+        yield f"{gate.capability}: better bits where it hurts: quantgate repair {variant}"
     elif found.blind:
-        yield "harder cases, or a baseline that solves more of them"
-    elif found.finding.needed:
-        yield f"about {count(found.finding.needed, 'case')} in all, if nothing more is lost than was seen"
+        yield f"{gate.capability}: harder cases, or a baseline that solves more of them"
+    elif found.finding.needed and found.finding.needed <= FAR * found.available:
+        yield f"{gate.capability}: about {count(found.finding.needed, 'case')} in all, if no larger share is lost"
     elif low is not None:
-        yield f"more cases than the suite's {found.available}, or a margin above {percent(-low)} in a new run"
+        yield f"{gate.capability}: less lost, since what was lost is about what is allowed: quantgate repair {variant}"
+        yield f"{gate.capability}: or more than {found.available} cases, or a margin above {percent(-low)} in a new run"
 
 
 def _ledger(known: Known) -> Iterator[Finding]:
@@ -174,6 +176,7 @@ def _drift(known: Known) -> Iterator[Finding]:
     yield Finding(about="drift", rule="drift", verdict=verdict, sentence=sentence, by="measured", needs=needs)
 
 
-RULES: Sequence[Callable[[Known], Iterator[Finding]]] = (
-    _runtime, _memory, _stack, _capabilities, _ledger, _drift, latencies, rates, costs,
-)  # fmt: skip
+Rule = Callable[[Known], Iterator[Finding]]
+PLACES: Sequence[Rule] = (_runtime, _memory)
+ANSWERS: Sequence[Rule] = (_stack, _capabilities, _ledger, _drift)
+SPEEDS: Sequence[Rule] = (latencies, rates, costs)

@@ -51,12 +51,15 @@ def _objective(known: Known, objective: Objective) -> Finding:
         )
     if load is not None:
         told = f"the load test decides nothing: {doubt_of(known, load)}"
-        return say("inconclusive", told, "none", _to_measure(known))
+        return say("inconclusive", told, "none", to_measure(known))
+    if known.rules.speed == "planned" and known.row is not None and known.row.support.fallback:
+        sentence = "it runs as a fallback there, whose speed no roofline foretells"
+        return say("inconclusive", sentence, "none", to_measure(known))
     if known.rules.speed == "planned" and least is not None:
         return say(
             "pass", f"possible, at best it takes {told_seconds(least)}; not measured (speed: planned)", "foretold"
         )
-    return say("inconclusive", UNMEASURED, "none", _to_measure(known))
+    return say("inconclusive", UNMEASURED, "none", to_measure(known))
 
 
 def _slack(place: Place, speed: str) -> float:
@@ -71,7 +74,7 @@ def _measured(known: Known, load: LoadEvidence, objective: Objective) -> Finding
     by: By = "measured"
     if verdict == "pass" and load.lighter:
         verdict, by = "inconclusive", "none"
-        told, needs = f"{told}, but {load.lighter}", (_to_measure(known),)
+        told, needs = f"{told}, but {load.lighter}", (to_measure(known),)
     elif verdict == "fail" and known.rules.place.rate is None and load.measured.keeps_up is not True:
         verdict, by = "inconclusive", "none"
         told, needs = f"{told}, where it falls behind; nobody asked for that rate", (QUIET,)
@@ -111,7 +114,8 @@ def spared(found: Sequence[Finding], why: str) -> tuple[Finding, ...]:
     )
 
 
-def _to_measure(known: Known) -> str:
+def to_measure(known: Known) -> str:
+    """The commands that measure it where it will run, at the target's rate and lengths."""
     place, name, variant = known.rules.place, known.rules.name, known.candidate.name
     out = f"runs/load-{name}-{variant}"
     rate = f" --rate {place.rate:g}/s" if place.rate else ""
@@ -169,11 +173,11 @@ def rates(known: Known) -> Iterator[Finding]:
         yield say("fail", sentence, "foretold", "more concurrency or devices", f"a rate of {most:.2g}/s")
     elif load is not None:
         told = f"the load test decides nothing: {doubt_of(known, load)}"
-        yield say("inconclusive", told, "none", _to_measure(known))
-    elif known.rules.speed == "planned" and most is not None:
+        yield say("inconclusive", told, "none", to_measure(known))
+    elif known.rules.speed == "planned" and most is not None and known.row and not known.row.support.fallback:
         yield say("pass", f"possible, at best {most:.3g}/s; not measured (speed: planned)", "foretold")
     else:
-        yield say("inconclusive", UNMEASURED, "none", _to_measure(known))
+        yield say("inconclusive", UNMEASURED, "none", to_measure(known))
 
 
 def _keeps_up(known: Known, load: LoadEvidence, rule: str) -> Finding:
@@ -187,7 +191,7 @@ def _keeps_up(known: Known, load: LoadEvidence, rule: str) -> Finding:
         slower = (f"at most {load.keeps_up_to:g} requests/s, with which it keeps up",) if load.keeps_up_to else ()
         needs = (*slower, "more devices, or a lower rate")
     elif load.lighter:
-        verdict, told, needs = "inconclusive", f"{told}, but {load.lighter}", (_to_measure(known),)
+        verdict, told, needs = "inconclusive", f"{told}, but {load.lighter}", (to_measure(known),)
     told += f"; {lost} of {load.measured.sent} were lost" if lost else ""
     by: By = "none" if verdict == "inconclusive" else "measured"
     return Finding(

@@ -171,5 +171,7 @@ def _chosen_sentence(rules: TargetRules, chosen: str | None, verdicts: Sequence[
         rest = f"; {listing(open_)} not decided" if open_ else ""
         return f"{rules.name}: none of {count(len(verdicts), 'variant')} keeps every rule{rest}: keep the baseline"
     safe = [one for one in verdicts if one.eligible]
+    if len(safe) == 1:
+        return f"{rules.name}: {chosen} is the only variant that keeps every rule"
     word = "cheapest" if rules.prefer == "cost" and all(one.cost is not None for one in safe) else "smallest"
     return f"{rules.name}: {chosen} is the {word} of {count(len(safe), 'variant')} that keep every rule"

@@ -8,8 +8,11 @@ from quantgate.decide import Candidate
 from quantgate.decide.planning import Plan
 from quantgate.decide.rules import DriftLimits, LoadEvidence, TargetRules
 from quantgate.decide.targets import TargetDecision, decide_target
+from quantgate.decide.why import Why, of_release, of_target
+from quantgate.errors import UnknownName
 from quantgate.evaluate.evidence import Evidence, Gate
 from quantgate.release_config import ReleaseConfig
+from quantgate.report import RunReport
 from quantgate.target_config import TargetConfig
 
 
@@ -22,6 +25,7 @@ def _rules(name: str, target: TargetConfig, config: ReleaseConfig, gates: tuple[
     return TargetRules(
         name=name,
         place=target.place,
+        profile=target.profile or "",
         gates=gates,
         ledger={**config.judge.ledger, **target.ledger},
         drift=DriftLimits.model_validate(target.screen.model_dump()) if target.screen else None,
@@ -45,3 +49,39 @@ def decide_targets(
     return tuple(
         decide_target(one, candidates, evidence, plan, loads, alpha=judge.alpha, order=judge.order) for one in rules
     )
+
+
+def again(report: RunReport, loads: Sequence[LoadEvidence]) -> RunReport:
+    """The decisions of a finished run by the same rules, with further load tests: the latest of a variant counts."""
+    late = {(one.target, one.variant) for one in loads}
+    held = (*(one for one in report.loads if (one.target, one.variant) not in late), *loads)
+    decided = tuple(
+        decide_target(
+            one.rules, report.candidates, report.evidence, report.placed, held, alpha=one.alpha, order=one.order
+        )
+        for one in report.targets
+    )
+    return report.model_copy(update={"loads": held, "targets": decided})
+
+
+def only(report: RunReport, names: Sequence[str]) -> RunReport:
+    """The report with these targets alone; all where none is named. Raises UnknownName."""
+    known = [one.target for one in report.targets]
+    for name in names:
+        if name not in known:
+            raise UnknownName("target", name, known)
+    return report.model_copy(
+        update={"targets": tuple(one for one in report.targets if not names or one.target in names)}
+    )
+
+
+def why(report: RunReport, variant: str) -> list[Why]:
+    """Of every target, or of the release where it has none. Raises UnknownName."""
+    evidence = next((one for one in report.evidence if one.variant == variant), None)
+    found = [of_target(one, variant, evidence) for one in report.targets]
+    if not report.targets:
+        found = [of_release(report.decision, report.gates, variant, evidence)]
+    told = [one for one in found if one is not None]
+    if not told:
+        raise UnknownName("variant", variant, [one.name for one in report.candidates])
+    return told
