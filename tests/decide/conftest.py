@@ -133,7 +133,8 @@ def load_of(
 def rules_of(*gates: Gate, **place: Any) -> TargetRules:
     told = {"hardware": "here", "runtime": "torch", "rate": "4/s", "e2e_p95": "1s", "prompt": 128, "answer": 16} | place
     rules = {key: told.pop(key) for key in ("cost", "prefer", "speed", "stack") if key in told}
-    return TargetRules(name="desk", place=Place.model_validate(told), gates=gates, **{"stack": "any"} | rules)
+    place_ = Place.model_validate(told)
+    return TargetRules.model_validate({"name": "desk", "place": place_, "gates": gates, "stack": "any"} | rules)
 
 
 class Loads:
