@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from pydantic import Field
+
 from quantgate.errors import Unsupported, UsageError
 from quantgate.formats import Scheme
 from quantgate.hardware import Estimate, Load, Profile, Support, roofline, runtime, support
@@ -49,6 +51,8 @@ class Plan(Record):
     rows: tuple[PlanRow, ...]
     warnings: tuple[str, ...] = ()  # of the release as a whole
     left_out: tuple[str, ...] = ()  # variants that cannot be planned before they are made, each with the reason
+    others: tuple[str, ...] = Field(default=(), exclude_if=lambda others: not others)
+    """Variants that are models of their own, a sentence each."""
 
     def of(self, target: str) -> list[PlanRow]:
         return [row for row in self.rows if row.target == target]
@@ -63,16 +67,18 @@ def plan(
     traffic: bool = True,
     own_suites: bool = True,
     left_out: Sequence[str] = (),
+    others: Sequence[ServedVariant] = (),
 ) -> Plan:
     """``recipes`` on ``targets``, whose devices are ``devices`` by the same names.
 
-    ``traffic``: the calibration set is the product's own; ``own_suites``: so is at least one suite. Raises what a sweep
-    would raise before anything slow, UsageError without a target.
+    ``traffic``: the calibration set is the product's own; ``own_suites``: so is at least one suite; ``others`` are
+    variants that are models of their own. Raises what a sweep would raise before anything slow, UsageError without a
+    target.
     """
     if not targets:
         raise UsageError("plan: names no target; write targets into the release.yaml, or say --on h100-sxm")
     named = [one for one in recipes if one.scheme.upper() != BASELINE]
-    variants = [serve(model, one, calibrated=True) for one in (Recipe(scheme=BASELINE), *named)]
+    variants = [*(serve(model, one, calibrated=True) for one in (Recipe(scheme=BASELINE), *named)), *others]
     rows = []
     for name, target in targets.items():
         first: Estimate | None = None
@@ -88,6 +94,15 @@ def plan(
         rows=tuple(rows),
         warnings=tuple(_of_release(variants[1:], traffic, own_suites)),
         left_out=tuple(left_out),
+        others=tuple(_of_other(one, model) for one in others),
+    )
+
+
+def _of_other(variant: ServedVariant, model: OpenedModel) -> str:
+    own = variant.model
+    return (
+        f"{variant.name}: a model of its own ({own.ref}), {own.depth} blocks (baseline: {model.depth}), "
+        f"{own.parameters:,} parameters (baseline: {model.parameters:,})"
     )
 
 

@@ -55,6 +55,8 @@ def show(report: RunReport, console: Console) -> None:
     for verdict in report.decision.verdicts:
         mark, style = MARKS[verdict.verdict]
         console.print(Text.assemble((f"{mark:<5}", style), (f" {verdict.variant}: ", "bold"), verdict.sentence))
+    for line in kin_lines(report):
+        console.print(Text(line, style="dim"))
     for one in report.evidence:
         show_accepted(one.lock, console, f"{one.variant}: ")
     for line in pace_lines(report.evidence, report.paces):
@@ -73,6 +75,15 @@ def show_accepted(lock: Lock | None, console: Console, prefix: str = "") -> None
     """What the two sides do not have in common, because the user said that they need not."""
     for one in lock.accepted if lock else ():
         console.print(Text(f"{prefix}compared although they differ, as allowed: {one}", style="yellow"))
+
+
+def kin_lines(report: RunReport) -> list[str]:
+    """What each model of its own is beside the baseline, with the variants that are it or were made of it."""
+    found: dict[str, list[str]] = {}
+    for one in report.variants:
+        if one.kin is not None:
+            found.setdefault(one.kin.sentence, []).append(one.name)
+    return [f"{' and '.join(names)}: {sentence}" for sentence, names in found.items()]
 
 
 def trap_sentence(trap: dict[str, Any]) -> str:
@@ -108,7 +119,11 @@ def plain_table(first: str, others: Sequence[str], justify: JustifyMethod) -> Ta
 
 def _name(report: RunReport, verdict: VariantVerdict) -> Text:
     chosen = verdict.variant == report.decision.chosen
-    return Text(("> " if chosen else "  ") + verdict.variant, style="bold green" if chosen else "")
+    kin = next(one.kin for one in report.variants if one.name == verdict.variant)
+    return Text.assemble(
+        (("> " if chosen else "  ") + verdict.variant, "bold green" if chosen else ""),
+        (f" ({kin.relation})" if kin else "", "dim"),
+    )
 
 
 def baseline_cells(report: RunReport) -> list[str]:
