@@ -16,6 +16,7 @@ from quantgate.hardware import Estimate, Load, Profile, Support, roofline, runti
 from quantgate.hardware.quantities import told_bytes, told_seconds
 from quantgate.hardware.targets import TargetConfig
 from quantgate.models import OpenedModel
+from quantgate.models.kinship import told_blocks
 from quantgate.quantize.manifest import BASELINE, Recipe
 from quantgate.quantize.serving import ServedVariant, serve
 from quantgate.records import Record
@@ -101,7 +102,7 @@ def plan(
 def _of_other(variant: ServedVariant, model: OpenedModel) -> str:
     own = variant.model
     return (
-        f"{variant.name}: a model of its own ({own.ref}), {own.depth} blocks (baseline: {model.depth}), "
+        f"{variant.name}: a model of its own ({own.ref}), {told_blocks(own.depth)} (baseline: {model.depth}), "
         f"{own.parameters:,} parameters (baseline: {model.parameters:,})"
     )
 

@@ -48,7 +48,7 @@ them its own and the others the baseline's, byte for byte
         """
         vocabulary = "" if self.same_vocabulary else "; its vocabulary is another"
         return (
-            f"{WORDS[self.relation]}; {self.blocks} blocks (baseline: {self.baseline_blocks}), "
+            f"{WORDS[self.relation]}; {told_blocks(self.blocks)} (baseline: {self.baseline_blocks}), "
             f"{self.parameters:,} parameters (baseline: {self.baseline_parameters:,}), {self._own}{vocabulary}"
         )
 
@@ -59,6 +59,10 @@ them its own and the others the baseline's, byte for byte
         if self.own_parameters == 0:
             return "all of them the baseline's, byte for byte"
         return f"{self.own_parameters:,} of them its own and the others the baseline's, byte for byte"
+
+
+def told_blocks(count: int) -> str:
+    return f"{count} block{'' if count == 1 else 's'}"
 
 
 def kinship(baseline: OpenedModel, other: OpenedModel) -> Kinship:

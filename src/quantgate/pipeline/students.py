@@ -225,7 +225,7 @@ def make_students(
         mine = [one for one in this.asked.values() if one.ref == ref and one.made]
         other, recipes = this.models[mine[0].name], [one.recipe for one in mine]
         bring(address, out, recipes, other.weights_digest, tell)
-        ids = _samples(config, chosen, cases, model, other, out)
+        ids = samples_of(config, chosen, cases, model, other, out)
 
         def told(stage: str, done: int, total: int, ref: str = ref) -> None:
             tell("quantize", done, total, f"{Path(ref).name}: {stage}")
@@ -235,7 +235,7 @@ def make_students(
     return made
 
 
-def _samples(
+def samples_of(
     config: ReleaseConfig, chosen: Chosen, cases: Sequence[Case], model: OpenedModel, other: OpenedModel, out: Path
 ) -> list[list[int]]:
     """The calibration set in the tokens of ``other``, no sample longer than its context."""
