@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tests.models.cutting import cut, derive, renumbered, tuned, with_idle_block
 from tests.pipeline.test_executor import Threads, said, spread
 
@@ -28,6 +30,7 @@ from quantgate.quantize.sweep import sweep
 from quantgate.records import canonical
 from quantgate.release_config import ReleaseConfig, load_config
 from quantgate.report import RunReport
+from quantgate.report.terminal import show
 from quantgate.variant_config import VariantConfig
 
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "models" / "stories260K"
@@ -271,6 +274,30 @@ def test_artifacts_and_models_are_told_apart(finished: Any, family: Path, family
         pipeline.run(family_release({"name": "x", "artifact": str(family / "student")}))
     with pytest.raises(ModelError, match="nowhere: no such folder"):
         pipeline.run(family_release({"model": "./nowhere"}))
+
+
+def test_an_artifact_that_was_made_from_other_weights_says_so(
+    finished: Any, family: Path, family_release: Any, tmp_path: Path
+) -> None:
+    artifact = finished[0] / "artifacts" / "spoiled-W8A16"
+    report = pipeline.run(family_release({"artifact": str(artifact), "name": "theirs"}, "W8A16"))
+    assert [one.relation for one in report.candidates] == ["other model", ""]
+    assert "a model of its own (other model)" in next(
+        one.sentence for one in report.decision.verdicts if one.variant == "theirs"
+    )
+
+
+def test_the_page_and_the_terminal_mark_models_of_their_own(finished: Any) -> None:
+    out, report = finished
+    console = Console(record=True, width=100, file=StringIO())
+    show(report, console)
+    text = " ".join(console.export_text().split())
+    assert f"> {report.decision.chosen} (student)" in text
+    assert "student, student-W8A16, small: a student: a smaller model of the same vocabulary; 1 block" in text
+    assert text.count("other weights of the baseline's shape, as a fine-tune has") == 2
+    page = (out / "report.html").read_text("utf-8")
+    assert page.count("<dt>model of its own</dt>") == 6
+    assert "made in one pass" not in page and "a model of its own (student)</span>" in page
 
 
 def test_a_third_partys_model_has_another_tokenizer(tmp_path: Path, release: Any) -> None:

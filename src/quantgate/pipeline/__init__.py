@@ -180,7 +180,7 @@ def _report(
     noise: Sequence[NoiseFloor],
 ) -> RunReport:
     config = this.config
-    candidates = [this.students.candidate(artifact) for artifact in artifacts]
+    candidates = [this.students.candidate(artifact, model) for artifact in artifacts]
     judge = config.judge
     decision = decide.decide(
         cases.gates, candidates, evidence, alpha=judge.alpha, order=judge.order, ledger=judge.ledger

@@ -74,10 +74,12 @@ class Students:
             return "its chat template is another, so the baseline's conversations are not what it is asked"
         return ""
 
-    def candidate(self, artifact: Artifact) -> decide.Candidate:
+    def candidate(self, artifact: Artifact, baseline: OpenedModel) -> decide.Candidate:
+        """What the decision needs; an artifact that says it was made from other weights is marked as well."""
         found = candidate_of(artifact)
         if artifact.name not in self.kin:
-            return found
+            stranger = artifact.manifest.model.weights != baseline.weights_digest
+            return found.model_copy(update={"relation": "other model"}) if stranger else found
         kin, manifest = self.kin[artifact.name], artifact.manifest
         bits = found.bits_per_weight or manifest.bits_per_weight_whole
         more = {"relation": kin.relation, "parameters": kin.parameters, "bits_per_weight": bits}

@@ -79,11 +79,11 @@ def show_accepted(lock: Lock | None, console: Console, prefix: str = "") -> None
 
 def kin_lines(report: RunReport) -> list[str]:
     """What each model of its own is beside the baseline, with the variants that are it or were made of it."""
-    found: dict[str, list[str]] = {}
-    for one in report.variants:
-        if one.kin is not None:
-            found.setdefault(one.kin.sentence, []).append(one.name)
-    return [f"{' and '.join(names)}: {sentence}" for sentence, names in found.items()]
+    kin = {one.kin.weights: one.kin for one in report.variants if one.kin is not None}
+    names = {
+        weights: [one.name for one in report.variants if one.kin and one.kin.weights == weights] for weights in kin
+    }
+    return [f"{', '.join(names[weights])}: {one.sentence}" for weights, one in kin.items()]
 
 
 def trap_sentence(trap: dict[str, Any]) -> str:
@@ -119,10 +119,10 @@ def plain_table(first: str, others: Sequence[str], justify: JustifyMethod) -> Ta
 
 def _name(report: RunReport, verdict: VariantVerdict) -> Text:
     chosen = verdict.variant == report.decision.chosen
-    kin = next(one.kin for one in report.variants if one.name == verdict.variant)
+    relation = next(one.relation for one in report.candidates if one.name == verdict.variant)
     return Text.assemble(
         (("> " if chosen else "  ") + verdict.variant, "bold green" if chosen else ""),
-        (f" ({kin.relation})" if kin else "", "dim"),
+        (f" ({relation})" if relation else "", "dim"),
     )
 
 
