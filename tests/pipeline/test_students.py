@@ -16,10 +16,12 @@ from tests.models.cutting import cut, derive, renumbered, tuned, with_idle_block
 from tests.pipeline.test_executor import Threads, said, spread
 
 from quantgate import pipeline
+from quantgate.engines._scripted_server import ScriptedServer, last
 from quantgate.errors import ArtifactError, ComparabilityError, ModelError, Stopped, UsageError
 from quantgate.models import REFERENCE_FOLDER, open_model
 from quantgate.pipeline import planning
 from quantgate.pipeline.cases import calibration_of
+from quantgate.pipeline.endpoints import Served
 from quantgate.pipeline.quantize_only import quantize
 from quantgate.pipeline.repair import repair
 from quantgate.pipeline.students import open_students, samples_of
@@ -349,30 +351,51 @@ def test_a_plan_for_targets_holds_students_too(family: Path, family_release: Any
     assert "1 block (baseline: 2)" in found.others[0]
 
 
-@pytest.mark.parametrize(("block", "verdict"), [(4, "fail")])
-def test_a_block_of_the_reference_model_is_missed_and_the_report_says_whose_it_was(
+@pytest.mark.parametrize(("block", "verdict"), [(4, "fail"), (5, "pass")])
+def test_a_block_of_the_reference_model_is_missed_where_it_does_something(
     release: Any, tmp_path: Path, block: int, verdict: str
 ) -> None:
-    """Depth pruning without training again: honest damage, judged on real questions."""
+    """Depth pruning without training again, judged on real questions: its last block never learned anything."""
     keep = [at for at in range(6) if at != block]
     student = cut(REFERENCE_FOLDER, tmp_path / "pruned", keep)
     config = load_config(
         release(
             model="quantgate/reference",
             variants=[{"model": str(student)}],
-            capabilities={"math": {"cases": 60, "margin": "10%"}},
+            capabilities={"math": {"cases": 100, "margin": "10%"}},
             drift_cases=8,
             judge={"noise": 0},
         )
     )
     report = pipeline.run(config)
     (found,), (evidence,) = report.decision.verdicts, report.evidence
-    assert found.verdict == verdict and report.decision.chosen is None
-    assert evidence.drift is not None and evidence.drift.kl_mean > 0.01
+    assert found.verdict == verdict
+    assert report.decision.chosen == ("pruned" if verdict == "pass" else None)
+    assert evidence.drift is not None
+    assert (evidence.drift.kl_mean > 0.01) == (verdict == "fail")
     kin = report.variants[0].kin
     assert kin is not None and (kin.blocks, kin.own_parameters) == (5, 0)
     page = (Path(config.out) / "report.html").read_text("utf-8")
     assert kin.sentence.replace("'", "&#39;") in page
+
+
+def test_a_student_may_be_served_and_what_ends_its_answers_is_then_the_servers_word(
+    place: Path, family: Path, family_release: Any, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in (place / "echo.jsonl").read_text().splitlines()]
+    answers = {row["prompt"]: row["reference"] for row in rows}
+    endless = derive(family / "student", tmp_path / "endless", eos_token_id=255)
+    with ScriptedServer(lambda body: answers.get(last(body), "?"), models=("right",)) as server:
+        served = {"model": str(endless), "engine": "openai", "endpoint": {"url": server.url, "revision": "today"}}
+        echo = {"echo": {"suite": str(place / "echo.jsonl"), "margin": "20%"}}
+        report = pipeline.run(family_release(served, capabilities=echo, allow=["template", "tokenizer"]))
+    (verdict,), (evidence,) = report.decision.verdicts, report.evidence
+    assert verdict.verdict == "pass" and evidence.declared
+    assert "a model of its own (student), no artifact of the baseline; that the server ran" in verdict.sentence
+    students = open_students(family_release({"model": str(family / "student")}), open_model(family / "baseline"))
+    (artifact,) = students.as_they_are().values()
+    what = Served.artifact(artifact, students.models["student"])
+    assert (what.path, what.weights) == (str(family / "student"), students.kin["student"].weights)
 
 
 def spoken_otherwise(source: Path, out: Path) -> Path:
