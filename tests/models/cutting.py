@@ -52,7 +52,7 @@ def with_idle_block(source: Path, out: Path) -> Path:
     """One more block at the end, which adds exactly nothing to the residual stream."""
 
     def longer(weights: Weights) -> Weights:
-        depth = 1 + max(int(found[2]) for name in weights if (found := BLOCK.fullmatch(name)))
+        depth = 1 + max(int(block[2]) for name in weights if (block := BLOCK.fullmatch(name)))
         found = dict(weights)
         for name, one in weights.items():
             block = BLOCK.fullmatch(name)

@@ -24,7 +24,7 @@ from quantgate.pipeline.cases import calibration_of
 from quantgate.pipeline.endpoints import Served
 from quantgate.pipeline.quantize_only import quantize
 from quantgate.pipeline.repair import repair
-from quantgate.pipeline.students import open_students, samples_of
+from quantgate.pipeline.students import Given, open_students, samples_of
 from quantgate.pipeline.targets import plan_release
 from quantgate.pipeline.variants import Student, engines_of, variants_of
 from quantgate.quantize import Recipe, open_artifact
@@ -71,7 +71,7 @@ EVERY = (
 
 
 def every(family: Path) -> list[Any]:
-    return [one if isinstance(one, str) else one | {"model": str(family / one["model"])} for one in EVERY]
+    return [one if isinstance(one, str) else one | {"model": f"{family}/{one['model']}"} for one in EVERY]
 
 
 def proof(report: RunReport) -> bytes:
@@ -151,11 +151,12 @@ def test_a_shorter_context_cuts_the_samples_and_another_template_renders_them_an
 ) -> None:
     config, base = family_release("W8A16"), open_model(family / "baseline")
     chosen = calibration_of(config, base)
+    given = Given(config, chosen, [], base)
     short = open_model(derive(family / "student", tmp_path / "short", max_position_embeddings=20))
-    assert samples_of(config, chosen, [], base, short, tmp_path) == [one[:20] for one in chosen.ids]
+    assert samples_of(given, short, tmp_path) == [one[:20] for one in chosen.ids]
     assert any(len(one) > 20 for one in chosen.ids)
     spoken = open_model(spoken_otherwise(family / "student", tmp_path / "spoken"))
-    ids = samples_of(config, chosen, [], base, spoken, tmp_path)
+    ids = samples_of(given, spoken, tmp_path)
     assert ids == calibration_of(config, spoken).ids != chosen.ids
 
 
@@ -233,6 +234,7 @@ def test_drift_is_measured_where_the_vocabularies_agree(family: Path, family_rel
     )
     report = pipeline.run(config)
     same, again, swapped, turned = report.evidence
+    assert same.drift and again.drift and again.lock
     assert same.drift.kl_max == again.drift.kl_max == 0.0 and same.drift.same_top == 1.0
     assert [one.field for one in again.lock.accepted] == ["tokenizer"]
     assert swapped.drift is None and swapped.no_drift.startswith("its tokens are not the baseline's")
@@ -274,6 +276,12 @@ def test_artifacts_and_models_are_told_apart(finished: Any, family: Path, family
             pipeline.run(config)
     with pytest.raises(ArtifactError, match="a model in full precision is named under 'model'"):
         pipeline.run(family_release({"name": "x", "artifact": str(family / "student")}))
+    config = family_release("W4A16", {"model": str(family / "student"), "scheme": "W8A16", "name": "mine"})
+    (Path(config.out) / "artifacts" / "mine").mkdir(parents=True)
+    (Path(config.out) / "artifacts" / "mine" / "letters.txt").write_text("keep me")
+    with pytest.raises(ArtifactError, match="mine: exists and is not an artifact; move it away"):
+        pipeline.run(config)
+    assert [one.name for one in (Path(config.out) / "artifacts").iterdir()] == ["mine"]
     with pytest.raises(ModelError, match="nowhere: no such folder"):
         pipeline.run(family_release({"model": "./nowhere"}))
 
@@ -319,7 +327,7 @@ def test_one_model_is_opened_once_and_its_variants_are_named_after_it(family: Pa
     assert isinstance(found[0], Recipe)
     assert [one.made for one in found if isinstance(one, Student)] == [False, True, True, False, False, True]
     assert set(engines_of(config.variants)) == {one.name for one in found}
-    students = open_students(config, open_model(config.model))
+    students = open_students(config, open_model(config.model), Path("nowhere"))
     assert students.models["student"] is students.models["student-W8A16"] is students.models["small"]
     assert [one.name for one in students.recipes] == ["student-W8A16", "small", "spoiled-W8A16"]
     with pytest.raises(UsageError, match="two are called 'student'"):
@@ -392,7 +400,9 @@ def test_a_student_may_be_served_and_what_ends_its_answers_is_then_the_servers_w
     (verdict,), (evidence,) = report.decision.verdicts, report.evidence
     assert verdict.verdict == "pass" and evidence.declared
     assert "a model of its own (student), no artifact of the baseline; that the server ran" in verdict.sentence
-    students = open_students(family_release({"model": str(family / "student")}), open_model(family / "baseline"))
+    students = open_students(
+        family_release({"model": str(family / "student")}), open_model(family / "baseline"), tmp_path
+    )
     (artifact,) = students.as_they_are().values()
     what = Served.artifact(artifact, students.models["student"])
     assert (what.path, what.weights) == (str(family / "student"), students.kin["student"].weights)

@@ -38,7 +38,7 @@ from quantgate.pipeline.lock import alone_in
 from quantgate.pipeline.planning import Plan
 from quantgate.pipeline.runtimes import TORCH, check_drafts, runtime_of
 from quantgate.pipeline.sharing import bring, folder_of, send, send_reports
-from quantgate.pipeline.students import Students, make_students, open_students, students_of
+from quantgate.pipeline.students import Given, Students, make_students, open_students, students_of
 from quantgate.pipeline.targets import preflight
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
@@ -129,10 +129,10 @@ def _run(this: Run) -> RunReport:
     with this.stage("open the model"):
         model = open_model(config.model)
         preflight(config, model)
-        check_drafts(model, [one.runtime for one in config.variants])
+        check_drafts(model, [one.runtime for one in config.variants if one.model is None])
     if students_of(variants):
         with this.stage("open the other models"):
-            this.students = open_students(config, model)
+            this.students = open_students(config, model, this.out)
     imports = [one for one in variants if isinstance(one, Import)]
     with this.stage("open the artifacts of others") if imports else nullcontext():
         made = {one.name: open_variant(one.ref, model, one.name) for one in imports} | this.students.as_they_are()
@@ -150,11 +150,9 @@ def _run(this: Run) -> RunReport:
         if chosen is not None:
             bring(address, this.out, recipes, model.weights_digest, this.progress)
             with this.stage("quantize"):
-                if recipes or mixed:
-                    made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
-                made |= make_students(
-                    this.students, config, chosen, gate, model, this.executor, this.out, address, this.progress
-                )
+                made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
+                given = Given(config, chosen, gate, model)
+                made |= make_students(this.students, given, this.executor, this.out, address, this.progress)
         artifacts = [made[one.name] for one in variants]
         planned.save(this.out / planning.FILE)
         send(address, artifacts, this.out, this.progress)
@@ -211,6 +209,8 @@ def _quantize(
     this: Run, model: OpenedModel, chosen: Chosen, recipes: Sequence[Recipe], mixed: Sequence[Mixture]
 ) -> list[Artifact]:
     """The variants' artifacts: those with recipes, then the mixtures."""
+    if not recipes and not mixed:
+        return []
 
     def tell(stage: str, done: int, total: int) -> None:
         this.progress("quantize", done, total, stage)

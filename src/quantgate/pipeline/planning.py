@@ -93,7 +93,7 @@ def plan(config: ReleaseConfig, out: Path, *, probe: bool = True) -> Plan:
     cases = cases_of(config, len(config.variants))
     decide.refuse_hopeless(cases.gates, {name: len(group) for name, group in cases.gate.items()})
     model = open_model(config.model)
-    return plan_of(config, cases, model, out, probe=probe, others=open_students(config, model).foretold())
+    return plan_of(config, cases, model, out, probe=probe, others=open_students(config, model, out).foretold())
 
 
 def plan_of(

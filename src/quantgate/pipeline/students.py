@@ -37,6 +37,7 @@ from quantgate.pipeline.variants import (
     summary_of,
     variants_of,
 )
+from quantgate.quantize.journal import refuse_strangers
 from quantgate.quantize.manifest import Recipe
 from quantgate.release_config import ReleaseConfig
 from quantgate.report import VariantSummary
@@ -156,16 +157,18 @@ def _refuse_artifact(ref: str, name: str) -> None:
         )
 
 
-def open_students(config: ReleaseConfig, model: OpenedModel) -> Students:
-    """Open the other models of a release and hold each to the baseline ``model``.
+def open_students(config: ReleaseConfig, model: OpenedModel, out: Path) -> Students:
+    """Open the other models of a release and hold each to the baseline ``model``; ``out`` is the run's folder.
 
     Raises UsageError for an artifact and for the baseline itself, ComparabilityError for another tokenizer, chat
-    template or end of answers that ``allow`` does not name, ModelError for what cannot be opened.
+    template or end of answers that ``allow`` does not name, ModelError for what cannot be opened, ArtifactError where
+    something else lies in an artifact's place.
     """
     asked = {one.name: one for one in students_of(variants_of(config.variants))}
     opened: dict[str, OpenedModel] = {}
     for one in asked.values():
         opened[one.ref] = opened.get(one.ref) or open_student(one)
+    refuse_strangers(out / "artifacts", [name for name, one in asked.items() if one.made])
     known = {ref: _beside(model, other, ref) for ref, other in opened.items()}
     engines, runtimes = engines_of(config.variants), runtimes_of(config.variants)
     for name, one in asked.items():
@@ -213,38 +216,45 @@ def _terms(model: OpenedModel, *, stops: bool) -> Terms:
     )
 
 
-def make_students(
-    this: Students, config: ReleaseConfig, chosen: Chosen, cases: Sequence[Case], model: OpenedModel,
-    executor: Executor, out: Path, address: str, tell: Tell,
-) -> dict[str, Artifact]:  # fmt: skip
-    """The artifacts that are made of other models, each model swept once for all of its variants.
+@dataclass(frozen=True)
+class Given:
+    """What calibrates the baseline, and students with it."""
 
-    ``chosen`` calibrates the baseline ``model``; a student of another tokenizer is given the same conversations in its
-    own tokens, or others that are held against ``cases`` likewise.
-    """
+    config: ReleaseConfig
+    chosen: Chosen
+    cases: Sequence[Case]  # the gate's, which calibration must not see
+    model: OpenedModel  # the baseline
+
+
+def make_students(
+    this: Students, given: Given, executor: Executor, out: Path, address: str, tell: Tell
+) -> dict[str, Artifact]:
+    """The artifacts that are made of other models, each model swept once for all of its variants."""
     made: dict[str, Artifact] = {}
     for ref in dict.fromkeys(one.ref for one in this.asked.values() if one.made):
         mine = [one for one in this.asked.values() if one.ref == ref and one.made]
         other, recipes = this.models[mine[0].name], [one.recipe for one in mine]
         bring(address, out, recipes, other.weights_digest, tell)
-        ids = samples_of(config, chosen, cases, model, other, out)
+        ids = samples_of(given, other, out)
 
         def told(stage: str, done: int, total: int, ref: str = ref) -> None:
             tell("quantize", done, total, f"{Path(ref).name}: {stage}")
 
-        swept = executor.sweep(other, ids, recipes, out / "artifacts", told, config.calibration.seed)
+        swept = executor.sweep(other, ids, recipes, out / "artifacts", told, given.config.calibration.seed)
         made |= {one.name: artifact for one, artifact in zip(mine, swept, strict=True)}
     return made
 
 
-def samples_of(
-    config: ReleaseConfig, chosen: Chosen, cases: Sequence[Case], model: OpenedModel, other: OpenedModel, out: Path
-) -> list[list[int]]:
-    """The calibration set in the tokens of ``other``, no sample longer than its context."""
+def samples_of(given: Given, other: OpenedModel, out: Path) -> list[list[int]]:
+    """The calibration set in the tokens of ``other``, no sample longer than its context.
+
+    With another tokenizer other conversations may be chosen; they are held against the cases as the baseline's were.
+    """
+    model, chosen = given.model, given.chosen
     alike = (model.tokenizer_digest, model.template_digest) == (other.tokenizer_digest, other.template_digest)
-    if not alike or other.context > model.context:
-        own = calibration_of(config, other)
-        if own.record.samples != chosen.record.samples:
-            overlaps.check(config, own.turns, cases, out)
-        return own.ids
-    return [one[: other.context] for one in chosen.ids]
+    if alike and other.context <= model.context:
+        return [one[: other.context] for one in chosen.ids]
+    own = calibration_of(given.config, other)
+    if own.record.samples != chosen.record.samples:
+        overlaps.check(given.config, own.turns, given.cases, out)
+    return own.ids
