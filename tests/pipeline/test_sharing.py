@@ -60,6 +60,23 @@ def test_an_artifact_of_another_model_is_not_taken(release: Any, home: Path, pla
     assert len([one for one in (tmp_path / "run" / "artifacts").iterdir() if one.is_dir()]) == 2
 
 
+def test_a_student_may_be_an_address_and_what_is_made_of_it_is_shared_too(
+    release: Any, home: Path, place: Path, tmp_path: Path
+) -> None:
+    from tests.models.cutting import with_idle_block
+
+    base = with_idle_block(place / "model", tmp_path / "baseline")
+    student = [{"model": f"file://{place / 'model'}", "scheme": scheme, "name": scheme} for scheme in ("BF16", "W8A16")]
+    config = load_config(release(model=str(base), variants=student, out=f"file://{tmp_path / 'bucket'}"))
+    report = pipeline.run(config)
+    assert report.decision.chosen == "W8A16" and [one.relation for one in report.candidates] == ["student", "student"]
+    assert (tmp_path / "bucket" / "artifacts" / "W8A16.json").is_file()
+    assert not (tmp_path / "bucket" / "artifacts" / "BF16.json").exists()
+    shutil.rmtree(home)  # another machine
+    again = pipeline.run(config)
+    assert again.decision == report.decision and again.evidence == report.evidence
+
+
 def test_model_and_variant_may_be_addresses(release: Any, place: Path, tmp_path: Path) -> None:
     from quantgate.models import open_model
     from quantgate.quantize import Recipe

@@ -55,6 +55,8 @@ def show(report: RunReport, console: Console) -> None:
     for verdict in report.decision.verdicts:
         mark, style = MARKS[verdict.verdict]
         console.print(Text.assemble((f"{mark:<5}", style), (f" {verdict.variant}: ", "bold"), verdict.sentence))
+    for line in kin_lines(report):
+        console.print(Text(line, style="dim"))
     for one in report.evidence:
         show_accepted(one.lock, console, f"{one.variant}: ")
     for line in pace_lines(report.evidence, report.paces):
@@ -73,6 +75,15 @@ def show_accepted(lock: Lock | None, console: Console, prefix: str = "") -> None
     """What the two sides do not have in common, because the user said that they need not."""
     for one in lock.accepted if lock else ():
         console.print(Text(f"{prefix}compared although they differ, as allowed: {one}", style="yellow"))
+
+
+def kin_lines(report: RunReport) -> list[str]:
+    """What each model of its own is beside the baseline, with the variants that are it or were made of it."""
+    kin = {one.kin.weights: one.kin for one in report.variants if one.kin is not None}
+    names = {
+        weights: [one.name for one in report.variants if one.kin and one.kin.weights == weights] for weights in kin
+    }
+    return [f"{', '.join(names[weights])}: {one.sentence}" for weights, one in kin.items()]
 
 
 def trap_sentence(trap: dict[str, Any]) -> str:
@@ -108,7 +119,11 @@ def plain_table(first: str, others: Sequence[str], justify: JustifyMethod) -> Ta
 
 def _name(report: RunReport, verdict: VariantVerdict) -> Text:
     chosen = verdict.variant == report.decision.chosen
-    return Text(("> " if chosen else "  ") + verdict.variant, style="bold green" if chosen else "")
+    relation = next(one.relation for one in report.candidates if one.name == verdict.variant)
+    return Text.assemble(
+        (("> " if chosen else "  ") + verdict.variant, "bold green" if chosen else ""),
+        (f" ({relation})" if relation else "", "dim"),
+    )
 
 
 def baseline_cells(report: RunReport) -> list[str]:
