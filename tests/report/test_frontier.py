@@ -16,7 +16,7 @@ from quantgate.report import RunReport
 from quantgate.report.bounds import of_target, overview, worst_of
 from quantgate.report.frontier import Axis, Point, Worst, frontier
 from quantgate.report.memory_chart import Taken, memory_bars
-from quantgate.report.svg import Labels, overlap, round_steps, width_of
+from quantgate.report.svg import NARROW, WIDE, Labels, overlap, round_steps, width_of
 
 SIZE = Axis("size of all tensors", "MB", 10.0)
 
@@ -100,7 +100,7 @@ def test_names_never_overlap_and_nothing_leaves_the_drawing(rows: list[tuple]) -
         point(name, across, bound, verdict, chosen=("t",) if chosen else ())
         for name, across, bound, verdict, chosen in rows
     ]
-    for svg, width in zip(drawn(points), (720, 350), strict=True):
+    for svg, width in zip(drawn(points), (WIDE, NARROW), strict=True):
         assert '="nan' not in svg and '="inf' not in svg
         height = float(re.search(r'viewBox="0 0 \d+ (\d+)"', svg)[1])  # type: ignore[index]
         for x, y in re.findall(r'<circle cx="([^"]+)" cy="([^"]+)"', svg):
@@ -148,7 +148,7 @@ def test_memory_is_stacked_to_scale_against_what_is_there() -> None:
     assert [round(one / parts[0], 2) for one in parts] == [1.0, 4.0, 3.0, 1.0]
     edge = float(re.search(r'<line x1="([\d.]+)"[^>]*class="margin"', svg)[1])  # type: ignore[index]
     assert (edge - 2) / sum(parts) == pytest.approx(6 / 9, abs=0.01)
-    assert "does not fit, 150 % of what is there" in svg
+    assert "does not fit, 150 % of 6.0 MB" in svg
     far = Memory(process=0, weights=10**6, cache=0, activations=0, available=80 * 10**9)
     svg = str(memory_bars([Taken("Q4", far)]))
-    assert 'class="margin"' not in svg and "less than 1 % of what is there" in svg
+    assert 'class="margin"' not in svg and "less than 1 % of 80.0 GB" in svg

@@ -36,6 +36,7 @@ class LoadLine:
     name: str
     points: Sequence[LoadPoint]
     knee: float | None
+    ink: str = ""  # its own, where it is not to have the next one
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def under_load(lines: Sequence[LoadLine], watched: str, most_s: float | None, wi
     points = [point for line in lines for point in line.points]
     bounds = [one for point in points for one in (point.value, point.low, point.high) if one]
     scale = _Scale.over(bounds + ([most_s] if most_s else []))
-    legend, top = _legend([line.name for line in lines], width)
+    legend, top = _legend(lines, most_s, width)
     right, edge = width - 14.0, 1.08 * max([point.rate for point in points], default=1.0)
 
     def x(rate: float) -> float:
@@ -105,26 +106,32 @@ def under_load(lines: Sequence[LoadLine], watched: str, most_s: float | None, wi
         parts += [
             f'<rect x="{LEFT}" y="{top}" width="{right - LEFT:.1f}" height="{beyond:.1f}" class="beyond"/>',
             rule(LEFT, y(most_s), right, y(most_s), "margin"),
-            text(LEFT + 6, y(most_s) - 5, f"objective {shown(most_s)}", "label", "start"),
         ]
     for at, line in enumerate(lines):
         aside = DODGE * (at - (len(lines) - 1) / 2)
-        parts += _line(line, INKS[at % len(INKS)], [x(one.rate) + aside for one in line.points], y, top)
+        parts += _line(line, line.ink or INKS[at % len(INKS)], [x(one.rate) + aside for one in line.points], y, top)
     parts += [text((LEFT + right) / 2, top + HEIGHT + 40, "requests a second, asked"), "</svg>"]
     return Markup("".join(parts))
 
 
-def _legend(names: Sequence[str], width: int) -> tuple[str, float]:
-    """A dot and a name for each arm, in as many lines as they take; and where the plot may begin."""
+def _legend(lines: Sequence[LoadLine], most_s: float | None, width: int) -> tuple[str, float]:
+    """A dot and a name for each arm, then the objective, in as many lines as they take; where the plot begins."""
+    most = 40 if width > 500 else 24
+    entries = [(line.ink or INKS[at % len(INKS)], shortened(line.name, most)) for at, line in enumerate(lines)]
     x, y, parts = 8.0, 14.0, list[str]()
-    for at, name in enumerate(names):
-        told = shortened(name, 40 if width > 500 else 24)
+    for ink, told in [*entries, *([("", f"objective, {shown(most_s)}")] if most_s else [])]:
         if x > 8 and x + 34 + width_of(told) > width:
             x, y = 8.0, y + 18
-        ink = INKS[at % len(INKS)]
-        parts += [_ring(x, y - 4, 5, ink, filled=True), text(x + 12, y, told, "label", "start")]
+        sign = _ring(x, y - 4, 5, ink, filled=True) if ink else rule(x - 6, y - 4, x + 7, y - 4, "margin")
+        parts += [sign, text(x + 12, y, told, "label", "start")]
         x += 34 + width_of(told)
     return "".join(parts), y + 20
+
+
+def _within(ticks: Sequence[tuple[float, str]], width: float) -> list[tuple[float, str]]:
+    """Moved so far that none leaves the drawing."""
+    halves = [(at, told, width_of(told) / 2) for at, told in ticks]
+    return [(min(max(at, half), width - half), told) for at, told, half in halves]
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -175,6 +182,7 @@ class Spread:
     points: Sequence[tuple[float, float | None, float | None, float | None]]
     valid: bool = True
     note: str = ""  # "12 of 600 lost"
+    ink: str = ""  # its own, where it is not to have the next one
 
 
 def spreads(rows: Sequence[Spread], limits: Sequence[Objective], what: str = "latency", width: int = WIDE) -> Markup:
@@ -189,14 +197,17 @@ def spreads(rows: Sequence[Spread], limits: Sequence[Objective], what: str = "la
 
     parts = [open_svg(width, height + 24, f"{what}: p50, p95 and p99 of {', '.join(row.name for row in rows)}")]
     parts += [rule(x(tick), top, x(tick), height, "grid") for tick in scale.ticks()]
-    parts += [text(at, height + 18, told) for at, told in _apart([(x(one), shown(one)) for one in scale.ticks()])]
+    parts += [
+        text(at, height + 18, told)
+        for at, told in _apart(_within([(x(one), shown(one)) for one in scale.ticks()], width))
+    ]
     for at, one in enumerate(sorted(limits, key=lambda one: one.most_s)):
         place, side = x(one.most_s), "start" if x(one.most_s) < width / 2 else "end"
         told = f"p{100 * one.q:g} at most {shown(one.most_s)}"
         parts += [rule(place, 4 + 16 * at, place, height, "margin")]
         parts += [text(place + (5 if side == "start" else -5), 14 + 16 * at, told, "edge", side)]
     for at, row in enumerate(rows):
-        parts += _spread(row, INKS[at % len(INKS)], top + step * at, x, right)
+        parts += _spread(row, row.ink or INKS[at % len(INKS)], top + step * at, x, right)
     return Markup("".join([*parts, "</svg>"]))
 
 
@@ -224,9 +235,8 @@ def _labels(marks: Sequence[tuple[float, str]], y: float, right: float) -> list[
     """Names below their dots; those that would cover each other become one."""
     groups: list[tuple[float, str]] = []
     for at, name in sorted(marks):
-        if groups and at - groups[-1][0] < 6 + (width_of(name) + width_of(groups[-1][1])) / 2:
+        if groups and at - groups[-1][0] < 12 + (width_of(name) + width_of(groups[-1][1])) / 2:
             groups[-1] = at, f"{groups[-1][1]} {name}"
         else:
             groups.append((at, name))
-    placed = [(min(at, right - width_of(names) / 2), names) for at, names in groups]
-    return [text(max(at, width_of(names) / 2), y, names) for at, names in placed]
+    return [text(at, y, names) for at, names in _within(groups, right)]

@@ -13,6 +13,8 @@ from quantgate.loadtest.result import ArmResult, LoadResult, watched
 from quantgate.report.load_charts import LoadLine, LoadPoint, Spread, spreads, under_load
 from quantgate.report.loads import NAMES, interval, place, ratio_text
 
+WIDTH = 720  # of a plot: the page shows it no wider than 780
+
 
 def load_page(result: LoadResult) -> str:
     """The whole result as one HTML document."""
@@ -46,7 +48,7 @@ def _curve(result: LoadResult, latency: Latency, q: float) -> Any:
         own = sorted((one for one in result.results if (one.arm, one.limit) == (arm, limit)), key=lambda one: one.rate)
         knee = result.knees[arm].knee if arm in result.knees else None
         lines.append(LoadLine(arm, [_point(one, latency, q) for one in own], knee))
-    return under_load(lines, f"{NAMES[latency]} p{100 * q:g}", _most(result, latency, q))
+    return under_load(lines, f"{NAMES[latency]} p{100 * q:g}", _most(result, latency, q), WIDTH)
 
 
 def _point(one: ArmResult, latency: Latency, q: float) -> LoadPoint:
@@ -76,7 +78,7 @@ def _spread(result: LoadResult, latency: Latency) -> Any:
         )
         for one in _at_asked(result)
     ]
-    return spreads(rows, [one for one in result.objectives if one.latency == latency], NAMES[latency])
+    return spreads(rows, [one for one in result.objectives if one.latency == latency], NAMES[latency], WIDTH)
 
 
 def quantiles_of(found: Measured, latency: Latency) -> list[tuple[float, float | None, float | None, float | None]]:

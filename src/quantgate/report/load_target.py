@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from markupsafe import Markup
@@ -15,6 +15,8 @@ from quantgate.report.load_charts import LoadLine, LoadPoint, Spread, spreads, u
 from quantgate.report.load_page import lost_note, quantiles_of
 from quantgate.report.loads import NAMES, interval
 from quantgate.report.svg import both
+
+BASELINE = "var(--soft)"  # its ink, beside whatever variant
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def load_plots(loads: Sequence[LoadEvidence], objectives: Sequence[Objective]) -
 def _rows(load: LoadEvidence, latency: Latency) -> Iterator[Spread]:
     """The baseline beside it, where there was one, and the variant."""
     if load.baseline is not None:
-        yield _spread(f"baseline beside {load.variant}", load.baseline, latency, "")
+        beside = _spread(f"baseline beside {load.variant}", load.baseline, latency, "")
+        yield replace(beside, ink=BASELINE)
     yield _spread(load.variant, load.measured, latency, load.partial)
 
 
@@ -69,7 +72,7 @@ def _lines(load: LoadEvidence, objective: Objective) -> Iterator[LoadLine]:
         if found is not None
     ]
     if beside:
-        yield LoadLine(f"baseline beside {load.variant}", beside, None)
+        yield LoadLine(f"baseline beside {load.variant}", beside, None, BASELINE)
     yield LoadLine(load.variant, points, load.knee)
 
 

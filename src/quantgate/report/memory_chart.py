@@ -90,7 +90,7 @@ def _share(memory: Memory) -> str:
         return ""
     share = 100 * memory.needed / memory.available
     word = "does not fit, " if share > 100 else ""
-    return f" ({word}{share:.0f} % of what is there)" if share >= 1 else " (less than 1 % of what is there)"
+    return f" ({word}{f'{share:.0f}' if share >= 1 else 'less than 1'} % of {told_bytes(memory.available)})"
 
 
 def _legend(rows: Sequence[Taken], width: int) -> tuple[str, float]:

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 COLOURS = {"pass": "var(--pass)", "fail": "var(--fail)", "inconclusive": "var(--open)"}
 INKS = ("var(--a)", "var(--b)", "var(--c)", "var(--d)", "var(--e)", "var(--f)")
-WIDE, NARROW = 720, 350  # of a drawing, in the units that its letters are 12 of
+WIDE, NARROW = 600, 350  # of a drawing, in the units that its letters are 12 of
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 import jinja2
 
-from quantgate.decide.findings import Finding
+from quantgate.decide.findings import Finding, Kind
 from quantgate.decide.planning import PlanRow
 from quantgate.decide.rules import LoadEvidence
 from quantgate.decide.sentences import count, percent
@@ -128,6 +128,13 @@ def nearest(views: Sequence[View]) -> View | None:
     return min(views, key=key)
 
 
+def rules_in_order(views: Sequence[View]) -> list[str]:
+    """Every rule that any variant was held to: the places first, as they are judged."""
+    kinds = list(get_args(Kind))
+    found = {one.rule: kinds.index(one.about) for view in views for one in view.verdict.findings}
+    return sorted(found, key=lambda rule: found[rule])
+
+
 def target_pages(report: RunReport) -> dict[str, str]:
     """Path in the run's folder -> page, one for each target."""
     files = page_files([one.target for one in report.targets])
@@ -161,7 +168,7 @@ def target_page(report: RunReport, decision: TargetDecision) -> str:
         chosen=chosen,
         subject=chosen or nearest(views),
         smaller=_passed_over(decision, views, chosen),
-        rules=list(dict.fromkeys(one.rule for view in views for one in view.verdict.findings)),
+        rules=rules_in_order(views),
         words=WORDS,
         rests=RESTS,
         plot=plot,
@@ -171,11 +178,18 @@ def target_page(report: RunReport, decision: TargetDecision) -> str:
         memory=memory_bars([_taken(row, decision) for row in estimates]) if estimates else "",
         columns=speed_columns(decision, [view.load for view in views if view.load]),
         speed_row=speed_row,
+        no_baseline=_why_no_baseline(report, decision),
         baseline_row=report.placed.of(decision.target)[0] if estimates and report.placed else None,
         baseline_cost=baseline_cost(report, decision.target),
         asked=asked_rows(decision),
         count=count,
     )
+
+
+def _why_no_baseline(report: RunReport, decision: TargetDecision) -> str:
+    """Why not even the baseline is possible there, by the plan; empty where it is, or where nobody planned."""
+    rows = report.placed.of(decision.target) if report.placed else []
+    return "; ".join((*rows[0].support.problems, *rows[0].unmet)) if rows else ""
 
 
 def _taken(row: PlanRow, decision: TargetDecision) -> Taken:
