@@ -79,7 +79,10 @@ def test_what_a_load_test_does_not_decide_is_said() -> None:
     st.sampled_from([600, 350]),
 )
 def test_nothing_leaves_the_drawing(rows: list[tuple], most_s: float | None, width: int) -> None:  # type: ignore[type-arg]
-    points = [LoadPoint(*row[:5], title="t", lost=row[5]) for row in sorted(rows, key=lambda row: row[0])]
+    points = [
+        LoadPoint(row[0], row[1], row[2], row[3], row[4], title="t", lost=row[5])
+        for row in sorted(rows, key=lambda row: row[0])
+    ]
     limits = [Objective(latency="ttft", q=0.95, most_s=most_s)] if most_s else []
     arms = [Spread("arm", [(0.5, *row[1:4])]) for row in rows]
     for svg in (
