@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from quantgate.decide.findings import comparison_of, cost_of
+from quantgate.decide.findings import comparison_of
 from quantgate.decide.targets import TargetDecision
 from quantgate.evaluate.evidence import Comparison, Evidence, Gate
 from quantgate.report import RunReport
@@ -83,7 +83,8 @@ def of_target(report: RunReport, decision: TargetDecision) -> tuple[Markup, list
 def baseline_cost(report: RunReport, target: str) -> float | None:
     """Of a million answer tokens of the baseline on a target, by its roofline; its row is the plan's first."""
     rows = report.placed.of(target) if report.placed else []
-    return cost_of(rows[0]) if rows else None
+    estimate = rows[0].estimate if rows else None
+    return None if estimate is None else estimate.cost_per_million
 
 
 def relation_of(report: RunReport, variant: str) -> str:

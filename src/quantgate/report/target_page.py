@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import jinja2
 
-from quantgate.decide.findings import Finding, Kind
+from quantgate.decide.findings import Finding
 from quantgate.decide.planning import PlanRow
 from quantgate.decide.rules import LoadEvidence
 from quantgate.decide.sentences import count, percent
@@ -67,6 +67,11 @@ class View:
         kinds = Counter[str](one.by for one in self.verdict.findings)
         parts = [f"{kinds[kind]} {kind}" for kind in RESTS if kinds[kind] and kind != "none"]
         return ", ".join([*parts, *([f"{kinds['none']} not known"] if kinds["none"] else [])])
+
+    @property
+    def cost_rests(self) -> str:
+        """What its cost rests on: a load test's rate, or the roofline's, which is the least that it can be."""
+        return "measured" if getattr(self.verdict, "cost_measured", False) else "at best"
 
     @property
     def kept(self) -> int:
@@ -130,7 +135,7 @@ def nearest(views: Sequence[View]) -> View | None:
 
 def rules_in_order(views: Sequence[View]) -> list[str]:
     """Every rule that any variant was held to: the places first, as they are judged."""
-    kinds = list(get_args(Kind))
+    kinds = list(get_args(Finding.model_fields["about"].annotation))
     found = {one.rule: kinds.index(one.about) for view in views for one in view.verdict.findings}
     return sorted(found, key=lambda rule: found[rule])
 
