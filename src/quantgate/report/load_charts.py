@@ -189,7 +189,7 @@ def spreads(rows: Sequence[Spread], limits: Sequence[Objective], what: str = "la
     """p50, p95 and p99 of each arm on one logarithmic axis of time, with intervals; red rules are the objectives."""
     values = [one for row in rows for point in row.points for one in point[1:] if one]
     scale = _Scale.over(values + [one.most_s for one in limits])
-    top, step, right = 8.0 + 16 * len(limits), 50, width - 16.0
+    top, step, right = 8.0 + 16 * len(limits), 62, width - 16.0
     height = top + step * len(rows)
 
     def x(seconds: float) -> float:
@@ -212,15 +212,17 @@ def spreads(rows: Sequence[Spread], limits: Sequence[Objective], what: str = "la
 
 
 def _spread(row: Spread, ink: str, top: float, x: Callable[[float], float], right: float) -> list[str]:
-    """The name, the line of intervals below it, and below that which dot is which."""
-    y, most = top + 26, int(right / 7.5)
+    """The name, below it an interval for each quantile, one under the other, and below these which dot is which."""
+    most = int(right / 7.5)
     told = shortened(f"{row.name}: {row.note}" if row.note else row.name, most)
     parts, marks = [text(2, top + 14, told, "label", "start")], list[tuple[float, str]]()
-    for share, value, low, high in row.points:
+    for at, (share, value, low, high) in enumerate(row.points):
+        y = top + 24 + 7 * at
         name = f"p{100 * share:g}"
         title = f"{row.name}, {name}: {'never came' if value is None else shown(value)}"
         parts.append(f"<g><title>{escape(title)}</title>")
         if value is None:
+            parts += [] if low is None else [rule(x(low), y, right, y, "wide", ink)]
             parts.append(f'<path d="M{right - 8:.1f},{y - 6}l9,6l-9,6" fill="none" stroke="{ink}" class="never"/>')
         else:
             left, end = x(value if low is None else low), right if high is None else x(high)
@@ -228,7 +230,7 @@ def _spread(row: Spread, ink: str, top: float, x: Callable[[float], float], righ
             parts.append(_ring(x(value), y, 5, ink, row.valid))
         marks.append((right - 8 if value is None else x(value), f"{name} never" if value is None else name))
         parts.append("</g>")
-    return parts + _labels(marks, y + 16, right)
+    return parts + _labels(marks, top + 40 + 7 * max(0, len(row.points) - 1), right)
 
 
 def _labels(marks: Sequence[tuple[float, str]], y: float, right: float) -> list[str]:
