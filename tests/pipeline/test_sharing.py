@@ -11,7 +11,7 @@ import pytest
 
 from quantgate import pipeline
 from quantgate.errors import StoreError
-from quantgate.pipeline.sharing import folder_of
+from quantgate.pipeline.sharing import folder_of, send_reports
 from quantgate.quantize import open_artifact
 from quantgate.records import digest_file
 from quantgate.release_config import load_config
@@ -45,6 +45,16 @@ def test_artifacts_and_reports_land_at_the_address_and_another_machine_goes_on_f
     assert (
         len(list((there / "artifacts").iterdir())) == 2
     )  # the manifest tells when it was made: a new one would differ
+
+
+def test_the_pages_of_targets_go_to_the_address_too(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "targets").mkdir(parents=True)
+    for name in ("report.json", "report.html", "junit.xml", "targets/fleet.html", "targets/phone.html"):
+        (folder / name).write_text(name)
+    send_reports(f"file://{tmp_path / 'bucket'}", folder)
+    assert (tmp_path / "bucket" / "targets" / "fleet.html").read_text() == "targets/fleet.html"
+    assert sorted(one.name for one in (tmp_path / "bucket" / "targets").iterdir()) == ["fleet.html", "phone.html"]
 
 
 def test_an_artifact_of_another_model_is_not_taken(release: Any, home: Path, place: Path, tmp_path: Path) -> None:

@@ -46,6 +46,14 @@ class TargetRules(Record):
         )
 
 
+class LoadAt(Record):
+    """One rate of a sweep."""
+
+    rate: float  # requests a second that arrived
+    measured: Measured
+    baseline: Measured | None = None
+
+
 class LoadEvidence(Record):
     """A load test of one variant where it must run. Only whole and valid ones at the asked rate decide anything."""
 
@@ -63,6 +71,7 @@ class LoadEvidence(Record):
     knee: float | None = None  # requests a second behind which latency rises faster
     safe: float | None = None  # up to which every objective is proven kept
     policy: str = ""  # how many may be in flight, in a sentence
+    curve: tuple[LoadAt, ...] = Field(default=(), exclude_if=lambda curve: not curve)  # other rates, where any were
     partial: str = Field(default="", exclude_if=lambda partial: not partial)  # why it is not whole
     notes: tuple[str, ...] = ()
 

@@ -342,13 +342,19 @@ def _compare_all(this: Run, base: Side, side: Side, cases: Cases, variant: str, 
 
 
 def write_reports(report: RunReport, out: Path) -> None:
-    """report.json, report.html and junit.xml, each whole or not at all."""
+    """report.json, report.html, a page for each target and junit.xml, each whole or not at all."""
     from quantgate.records import write_whole
     from quantgate.report.html import html_page
     from quantgate.report.junit import junit_xml
+    from quantgate.report.target_page import FOLDER, target_pages
 
     report.save(out / "report.json")
-    write_whole(out / "report.html", html_page(report).encode())
+    pages = {"report.html": html_page(report), **target_pages(report)}
+    for name, page in pages.items():
+        write_whole(out / name, page.encode())
+    for old in (out / FOLDER).glob("*.html"):  # of targets that are none any more
+        if f"{FOLDER}/{old.name}" not in pages:
+            old.unlink()
     write_whole(out / "junit.xml", junit_xml(report))
 
 

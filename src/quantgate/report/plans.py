@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from quantgate.decide.sentences import percent
-from quantgate.report.terminal import plain_table
+from quantgate.report.tables import plain_table
 
 
 def show_plan(plan: Any, console: Console) -> None:

@@ -8,7 +8,7 @@ from rich.text import Text
 from quantgate.decide.planning import Plan, PlanRow
 from quantgate.hardware.detect import Machine
 from quantgate.hardware.quantities import told_bytes, told_seconds
-from quantgate.report.terminal import plain_table
+from quantgate.report.tables import plain_table
 
 COLUMNS = ("GB", "fits", "batch", "TTFT", "TPOT", "tokens/s", "requests/s", "per 1M", "over BF16")
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console, JustifyMethod
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from quantgate.decide import CapabilityVerdict, VariantVerdict
@@ -17,18 +14,10 @@ from quantgate.evaluate.evidence import Comparison, Evidence
 from quantgate.evaluate.lock import Lock
 from quantgate.report import RunReport
 from quantgate.report.drifts import worst_sentence
-from quantgate.report.html import traps
 from quantgate.report.noise import noise_sentence, pace_lines
-
-MARKS = {"pass": ("pass", "green"), "fail": ("FAIL", "bold red"), "inconclusive": ("open", "yellow")}
-SHORT = {
-    "long_context": "long",
-    "multilingual": "multi",
-    "rare_vocabulary": "rare",
-    "json_tools": "tools",
-    "code_gen": "code",
-    "refusals": "refuse",
-}
+from quantgate.report.tables import MARKS, SHORT, megabytes, plain_table
+from quantgate.report.target_lines import show_decisions
+from quantgate.report.traps import traps
 
 
 def show(report: RunReport, console: Console) -> None:
@@ -68,6 +57,7 @@ def show(report: RunReport, console: Console) -> None:
         console.print(Text(f"\n{trap_sentence(trap)}", style="italic"))
     console.print()
     console.print(Text(report.decision.sentence, style="bold green" if report.decision.chosen else "bold yellow"))
+    show_decisions(report, console)
     console.print(Text(spent(report), style="dim"))
 
 
@@ -107,14 +97,6 @@ def repair_hint(report: RunReport, config: Path, out: Path | None = None) -> str
         return ""
     where = f"--config {config}" + (f" --out {out}" if out else "")
     return f"Bring a failed one back, layer by layer: [bold]quantgate repair {smaller[0]} {where}[/]"
-
-
-def plain_table(first: str, others: Sequence[str], justify: JustifyMethod) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify=justify, no_wrap=True, min_width=min(len(name), 4))
-    return table
 
 
 def _name(report: RunReport, verdict: VariantVerdict) -> Text:
@@ -168,10 +150,6 @@ def cell(verdict: CapabilityVerdict, comparison: Comparison | None) -> Text:
 
 def score_text(score: float | None) -> str:
     return "-" if score is None else f"{100 * score:.1f}"
-
-
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f}"
 
 
 def spent(report: RunReport) -> str:
