@@ -67,16 +67,29 @@ WRONG = {
     "did you mean 'margin'? Known: cases, hard, margin, options, path, relative, slices, suite",
     "capabilities: [math]\nvariants: [W8A8, {scheme: W4A16, groupsize: 64}]\n": "unknown key 'groupsize' in "
     "'variants.1'; did you mean 'group_size'? Known: artifact, bits, bytes, container, embeddings, endpoint, engine, "
-    "group_size, keep, kv_cache, latency, lm_head, method, name, options, rotation, runtime, scheme, symmetric, untie",
+    "group_size, keep, kv_cache, latency, lm_head, method, model, name, options, rotation, runtime, scheme, "
+    "symmetric, untie",
     "capabilities: [math]\nvariants: [{name: my-awq, artefact: my-awq}]\n": "unknown key 'artefact' in "
     "'variants.0'; did you mean 'artifact'? Known: artifact, bits, bytes, container, embeddings, endpoint, engine, "
-    "group_size, keep, kv_cache, latency, lm_head, method, name, options, rotation, runtime, scheme, symmetric, untie",
+    "group_size, keep, kv_cache, latency, lm_head, method, model, name, options, rotation, runtime, scheme, "
+    "symmetric, untie",
     "capabilities: [math]\nvariants: [{name: my-awq}]\n": "'variants.0': names neither 'scheme' nor 'artifact'; "
     "a scheme is made, an artifact is taken as it is, so name one of them",
     "capabilities: [math]\nvariants: [{scheme: W4A16, artifact: x}]\n": "'variants.0': names both 'scheme' and "
     "'artifact'; a scheme is made, an artifact is taken as it is, so name one of them",
     "capabilities: [math]\nvariants: [{artifact: x, method: awq}]\n": "'variants.0': an artifact is taken as it is; "
     "leave out 'method'",
+    # models of their own
+    "capabilities: [math]\nvariants: [{model: x, artifact: y}]\n": "'variants.0': names both 'model' and 'artifact'; "
+    "a model is judged as it is or with a scheme, so leave 'artifact' out",
+    "capabilities: [math]\nvariants: [{model: x, scheme: auto, bits: 4}]\n": "'variants.0': scheme auto mixes layers "
+    "of the baseline; name a scheme such as W8A16 beside 'model', or none",
+    "capabilities: [math]\nvariants: [{model: x, method: gptq}]\n": "'variants.0': a model without a scheme is taken "
+    "as it is; leave 'method' out, or name a scheme",
+    "capabilities: [math]\nvariants: [{model: x, scheme: bf16, keep: [lm_head]}]\n": "'variants.0': a model without a "
+    "scheme is taken as it is; leave 'keep' out, or name a scheme",
+    "capabilities: [math]\nvariants: [{model: x, engine: llamacpp}]\n": "'variants.0': engine llamacpp runs GGUF "
+    "files; name a scheme such as Q4_K_M, or a .gguf file under 'artifact', or leave 'engine' out",
     # budgets
     "capabilities: [math]\nvariants: [{scheme: auto, bytes: 2 bananas}]\n": "'variants.0.bytes': "
     "expected a size such as 2.5 MB, 800 KiB or 2500000, found '2 bananas'",

@@ -73,6 +73,15 @@ variants:
   - W4A16
   - {scheme: W3A16, group_size: 64}
   - {scheme: W3A16, group_size: 64, method: rtn}
+targets:
+  fleet:       # many users on GPUs, cheapest wins: the plan says what is possible there, nobody measured it
+    {hardware: l4, runtime: vllm, price: 0.80/h, prefer: cost, prompt: 512, answer: 64, concurrency: 64, rate: 8/s,
+     ttft_p95: 300ms, tpot_p95: 30ms, speed: planned, stack: any}
+  workstation: # this machine, load-tested
+    {hardware: here, runtime: torch, prompt: 128, answer: 24, concurrency: 4, rate: 1/s, ttft_p95: 2s, tpot_p95: 200ms}
+  kiosk:       # a small CPU that fills in forms, and needs nothing else
+    {hardware: cpu-avx2, runtime: torch, memory: 512MB, prompt: 256, answer: 64,
+     capabilities: [json_tools, refusals, code_gen]}
 out: runs/demo
 """
 

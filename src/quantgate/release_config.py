@@ -284,7 +284,8 @@ def _relative_to(config: ReleaseConfig, folder: Path) -> ReleaseConfig:
         artifact, runtime = one.artifact, one.runtime
         if runtime is not None:
             runtime = runtime.model_copy(update={"draft": seen(runtime.draft)})
-        return one.model_copy(update={"artifact": model_seen(artifact) if artifact else None, "runtime": runtime})
+        found = {key: model_seen(ref) if ref else None for key, ref in (("artifact", artifact), ("model", one.model))}
+        return one.model_copy(update=found | {"runtime": runtime})
 
     variants = tuple(variant_seen(one) for one in config.variants)
     update = {

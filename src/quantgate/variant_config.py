@@ -13,7 +13,7 @@ from quantgate.formats import scheme_names
 from quantgate.formats.schemes import BLOCK_SCHEMES
 from quantgate.models.families import ROTATABLE
 from quantgate.quantize import checkpoints, methods
-from quantgate.quantize.manifest import CONTAINER, GGUF, KEEP, in_blocks
+from quantgate.quantize.manifest import BASELINE, CONTAINER, GGUF, KEEP, in_blocks
 from quantgate.records import Record
 
 AUTO = "auto"  # the scheme of a mixture that is made for a budget of bits
@@ -105,7 +105,7 @@ PLAIN_SCHEMES = tuple(name for name in scheme_names() if name not in BLOCK_SCHEM
 
 
 class VariantConfig(Record):
-    """One candidate: scheme, method and what to leave alone, or an artifact that is there already."""
+    """One candidate: scheme, method and what to leave alone, an artifact that is there already, or another model."""
 
     scheme: str | None = Field(
         default=None,
@@ -117,6 +117,12 @@ class VariantConfig(Record):
         default=None,
         description="instead of a scheme: a folder or Hugging Face id that llm-compressor, AutoRound, GPTQModel, "
         "AutoGPTQ, AutoAWQ or quantgate quantized from this model, or a GGUF file of it",
+    )
+    model: str | None = Field(
+        default=None,
+        exclude_if=lambda model: model is None,  # a configuration without one keeps its digest
+        description="a model of its own (a distilled student, a fine-tune) judged beside the others: a folder, address "
+        "or Hugging Face id; as it is, or with a scheme made smaller",
     )
     bits: float | None = Field(
         default=None, gt=0, le=16, description="of scheme auto: bits per weight over all linear layers, scales included"
@@ -180,14 +186,42 @@ class VariantConfig(Record):
         description="settings of the engine, such as {kv_cache: q8_0, draft: small.gguf} or {batch: 8}",
     )
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is the baseline by its own name, which is no variant."""
+        return self.model is None and not self.made and self.artifact is None
+
+    @property
+    def made(self) -> bool:
+        """Whether anything is quantized here."""
+        return self.scheme is not None and self.scheme.upper() not in (BASELINE, "BASELINE")
+
+    @model_validator(mode="after")
+    def _own_model(self) -> Self:
+        if self.model is None:
+            return self
+        if self.artifact is not None:
+            raise ValueError(
+                "names both 'model' and 'artifact'; a model is judged as it is or with a scheme, so leave 'artifact' "
+                "out"
+            )
+        if self.scheme is not None and self.scheme.lower() == AUTO:
+            raise ValueError(
+                "scheme auto mixes layers of the baseline; name a scheme such as W8A16 beside 'model', or none"
+            )
+        as_it_is = {"model", "scheme", "name", "engine", "runtime", "endpoint"}
+        if not self.made and (more := sorted(self.model_fields_set - as_it_is)):
+            raise ValueError(f"a model without a scheme is taken as it is; leave '{more[0]}' out, or name a scheme")
+        return self
+
     @model_validator(mode="after")
     def _made_or_found(self) -> Self:
-        if self.scheme is None and self.artifact is None and self.endpoint is not None:
+        if self.scheme is None and self.artifact is None and self.model is None and self.endpoint is not None:
             raise ValueError(
-                "names a server and not what it serves, so nothing could be released; name 'scheme' or 'artifact' "
-                "beside it, or compare servers by their addresses: quantgate compare URL URL"
+                "names a server and not what it serves, so nothing could be released; name 'scheme', 'artifact' or "
+                "'model' beside it, or compare servers by their addresses: quantgate compare URL URL"
             )
-        if (self.scheme is None) == (self.artifact is None):
+        if self.model is None and (self.scheme is None) == (self.artifact is None):
             both = "both 'scheme' and 'artifact'" if self.scheme else "neither 'scheme' nor 'artifact'"
             raise ValueError(f"names {both}; a scheme is made, an artifact is taken as it is, so name one of them")
         if self.artifact is not None and (

@@ -45,6 +45,10 @@ def test_the_rate_up_to_which_everything_is_proven_is_that_of_the_targets_promis
     assert swept.knees["small"].safe == 8.0
     found = pick(swept, e2e_p95="500ms")
     assert found.safe == 4.0 and found.rates == (2.0, 4.0, 8.0, 16.0)
+    assert {one.rate: [kept.verdict for kept in one.measured.kept] for one in found.curve} == {
+        2.0: ["pass"], 8.0: ["fail"], 16.0: ["fail"],
+    }  # fmt: skip
+    assert all(one.baseline is not None for one in found.curve)
     assert pick(swept).safe == 8.0
     assert pick(loads.result({4.0: 0.4})).safe is None, "one rate is no sweep"
 

@@ -82,6 +82,14 @@ def test_the_smallest_that_keeps_every_rule_is_chosen(make: Any) -> None:
     assert [one.verdict for one in decision.verdicts] == ["pass", "pass", "fail"]
 
 
+def test_a_small_file_that_is_decoded_when_it_is_opened_is_not_the_smallest(make: Any) -> None:
+    gate = make.gate()
+    candidates, evidence = make.run(gate, w4=(400, 200, 0), q3=(300, 200, 0))
+    light, heavy = (Memory(process=0, weights=size, cache=0, activations=0, available=2 * GB) for size in (500, 900))
+    rows = plan(row("w4", memory=light), row("q3", memory=heavy))
+    assert decided(rules(gate), candidates, evidence, rows).chosen == "w4"
+
+
 def test_the_cheapest_is_chosen_by_the_users_word(make: Any) -> None:
     gate = make.gate()
     candidates, evidence = make.run(gate, w8=(800, 200, 0), w4=(400, 200, 0))
@@ -247,7 +255,8 @@ def test_why_tells_each_rule_and_what_it_would_take(make: Any) -> None:
     assert chosen.sentence == "w4 is chosen for fleet: it keeps all 4 rules, and it is the smallest that does"
     assert not chosen.needs
     assert larger.sentence == (
-        "w8 is not chosen for fleet: it keeps all 4 rules, and w4 does as well and is smaller (0.00 MB against 0.00 MB)"
+        "w8 is not chosen for fleet: it keeps all 4 rules, and w4 does as well and is smaller on disk "
+        "(0.0 MB against 0.0 MB)"
     )
     assert broken.sentence == "w3 is not chosen for fleet: it breaks memory and math within 5 %"
     assert "at most 4 at once" in broken.needs

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.models.cutting import with_idle_block
 from typer.testing import CliRunner
 
 from quantgate import pipeline
@@ -51,6 +52,22 @@ def test_evidence_is_taken_as_it_is_served(release: Any, place: Path, files: dic
     assert "kept as Q8_0 as they should be" in served.kernels[-1]
     assert served.kernels[-1].endswith(f"; 3 tokens at a time drafted by {files['draft']}")
     assert "kept as F16 as they should be" in plain.kernels[-1] and "drafted" not in plain.kernels[-1]
+
+
+@llama_cpp
+def test_a_student_is_made_into_a_file_of_its_own_and_drafts_are_held_to_it(
+    release: Any, place: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    base = with_idle_block(place / "model", tmp_path / "baseline")
+    student = {"model": str(place / "model"), "scheme": "Q8_0", "engine": "llamacpp"}
+    capabilities = {"echo": {"suite": str(place / "echo.jsonl"), "margin": "50%"}}
+    report = pipeline.run(load_config(release(model=str(base), variants=[student], capabilities=capabilities)))
+    (found,), (verdict,) = report.candidates, report.decision.verdicts
+    assert (found.name, found.relation, verdict.verdict) == ("model-Q8_0", "student", "pass")
+    assert "logits" in report.evidence[0].kernels[-1]
+    other = student | {"runtime": {"draft": str(files["other"])}}
+    with pytest.raises(ArtifactError, match=r"other-Q8_0.gguf: has 310 tokens, .* has 300"):
+        pipeline.run(load_config(release(model=str(base), variants=[other], capabilities=capabilities)))
 
 
 def test_a_draft_of_another_tokenizer_is_refused_before_anything_is_made(release: Any, files: dict[str, Path]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from quantgate import pipeline
 from quantgate.errors import StoreError
-from quantgate.pipeline.sharing import folder_of
+from quantgate.pipeline.sharing import folder_of, send_reports
 from quantgate.quantize import open_artifact
 from quantgate.records import digest_file
 from quantgate.release_config import load_config
@@ -47,6 +47,16 @@ def test_artifacts_and_reports_land_at_the_address_and_another_machine_goes_on_f
     )  # the manifest tells when it was made: a new one would differ
 
 
+def test_the_pages_of_targets_go_to_the_address_too(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "targets").mkdir(parents=True)
+    for name in ("report.json", "report.html", "junit.xml", "targets/fleet.html", "targets/phone.html"):
+        (folder / name).write_text(name)
+    send_reports(f"file://{tmp_path / 'bucket'}", folder)
+    assert (tmp_path / "bucket" / "targets" / "fleet.html").read_text() == "targets/fleet.html"
+    assert sorted(one.name for one in (tmp_path / "bucket" / "targets").iterdir()) == ["fleet.html", "phone.html"]
+
+
 def test_an_artifact_of_another_model_is_not_taken(release: Any, home: Path, place: Path, tmp_path: Path) -> None:
     from tests.pipeline.test_cache_keys import other_weights
 
@@ -58,6 +68,23 @@ def test_an_artifact_of_another_model_is_not_taken(release: Any, home: Path, pla
     second = pipeline.run(config)
     assert first.candidates[0].artifact != second.candidates[0].artifact
     assert len([one for one in (tmp_path / "run" / "artifacts").iterdir() if one.is_dir()]) == 2
+
+
+def test_a_student_may_be_an_address_and_what_is_made_of_it_is_shared_too(
+    release: Any, home: Path, place: Path, tmp_path: Path
+) -> None:
+    from tests.models.cutting import with_idle_block
+
+    base = with_idle_block(place / "model", tmp_path / "baseline")
+    student = [{"model": f"file://{place / 'model'}", "scheme": scheme, "name": scheme} for scheme in ("BF16", "W8A16")]
+    config = load_config(release(model=str(base), variants=student, out=f"file://{tmp_path / 'bucket'}"))
+    report = pipeline.run(config)
+    assert report.decision.chosen == "W8A16" and [one.relation for one in report.candidates] == ["student", "student"]
+    assert (tmp_path / "bucket" / "artifacts" / "W8A16.json").is_file()
+    assert not (tmp_path / "bucket" / "artifacts" / "BF16.json").exists()
+    shutil.rmtree(home)  # another machine
+    again = pipeline.run(config)
+    assert again.decision == report.decision and again.evidence == report.evidence
 
 
 def test_model_and_variant_may_be_addresses(release: Any, place: Path, tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from quantgate.evaluate import suites
 from quantgate.evaluate.drift import drift
 from quantgate.evaluate.evidence import SliceGate
 from quantgate.report import RunReport
-from quantgate.report.html import html_page, relative_loss, traps
+from quantgate.report.html import html_page
 from quantgate.report.junit import junit_xml
 from quantgate.report.terminal import show, trap_sentence
+from quantgate.report.traps import relative_loss, traps
 
 
 class Wellformed(HTMLParser):

@@ -22,6 +22,7 @@ from quantgate.decide.sentences import (
     capability_sentence,
     chosen_sentence,
     ledger_sentence,
+    relation_sentence,
     report_only_sentence,
     slices_sentence,
     verdict_sentence,
@@ -44,6 +45,10 @@ class Candidate(Record):
     stored_bytes: int  # of all weights on disk, scales included
     bits_per_weight: float
     ledger: dict[str, int] = {}  # event -> lines of the manifest's ledger
+    relation: str = Field(default="", exclude_if=lambda relation: not relation)
+    """Of a model of its own to the baseline: student, fine-tune, other model; empty: made of the baseline's weights."""
+    parameters: int | None = Field(default=None, exclude_if=lambda parameters: parameters is None)
+    """Of a model of its own."""
 
 
 class SliceVerdict(Record):
@@ -182,6 +187,7 @@ def judge_variant(
             or verdict_sentence(verdict, [(row.capability, row.verdict) for row in rows], blocked=blocked)
         )
         + ledger_sentence(broken, ledger)
+        + relation_sentence(candidate.relation)
         + (DECLARED if evidence and evidence.declared else ""),
         capabilities=rows,
         screened=screened,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantgate.decide import Candidate
-from quantgate.decide.rules import LoadEvidence, TargetRules
+from quantgate.decide.rules import LoadAt, LoadEvidence, TargetRules
 from quantgate.decide.speed import SAME_RATE
 from quantgate.errors import UnknownName, UsageError
 from quantgate.evaluate.evidence import Evidence
@@ -73,6 +73,11 @@ def load_evidence(
         safe=knee.safe if knee else None,
         keeps_up_to=knee.keeps_up if knee else None,
         rates=tuple(sorted({one.rate for one in pick.own})),
+        curve=tuple(
+            LoadAt(rate=one.rate, measured=one.measured, baseline=_baseline(result, one) if at == 1 else None)
+            for one in pick.swept
+            if one.rate != best.rate
+        ),
         policy=pick.policy(best),
         at_most=pick.at_most,
         answer_tokens=_each(best.measured.token_rate, best.measured),
@@ -182,10 +187,15 @@ class _Pick:
         proven = [one.limit for one in self.at_rate() if one.limit is not None and kept_of(one.measured) == "pass"]
         return max(proven, default=None)
 
+    @property
+    def swept(self) -> list[ArmResult]:
+        """Every rate, under the limit that the first one was asked with."""
+        own = self.own
+        return [one for one in own if one.limit == own[0].limit]
+
     def knee(self) -> Knee | None:
         """Of the rates under the limit that the sweep was made with; None where one rate alone was asked."""
-        own = self.own
-        swept = [one for one in own if one.limit == own[0].limit]
+        swept = self.swept
         if len({one.rate for one in swept}) < 2 or self.result.partial:
             return None
         latency, q = watched(self.rules.objectives)

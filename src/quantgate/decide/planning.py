@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from pydantic import Field
+
 from quantgate.errors import Unsupported, UsageError
 from quantgate.formats import Scheme
 from quantgate.hardware import Estimate, Load, Profile, Support, roofline, runtime, support
 from quantgate.hardware.quantities import told_bytes, told_seconds
 from quantgate.hardware.targets import Place
 from quantgate.models import OpenedModel
+from quantgate.models.kinship import told_blocks
 from quantgate.quantize.manifest import BASELINE, Recipe
 from quantgate.quantize.serving import ServedVariant, serve
 from quantgate.records import Record
@@ -49,6 +52,8 @@ class Plan(Record):
     rows: tuple[PlanRow, ...]
     warnings: tuple[str, ...] = ()  # of the release as a whole
     left_out: tuple[str, ...] = ()  # variants that cannot be planned before they are made, each with the reason
+    others: tuple[str, ...] = Field(default=(), exclude_if=lambda others: not others)
+    """Variants that are models of their own, a sentence each."""
 
     def of(self, target: str) -> list[PlanRow]:
         return [row for row in self.rows if row.target == target]
@@ -63,16 +68,18 @@ def plan(
     traffic: bool = True,
     own_suites: bool = True,
     left_out: Sequence[str] = (),
+    others: Sequence[ServedVariant] = (),
 ) -> Plan:
     """``recipes`` on ``targets``, whose devices are ``devices`` by the same names.
 
-    ``traffic``: the calibration set is the product's own; ``own_suites``: so is at least one suite. Raises what a sweep
-    would raise before anything slow, UsageError without a target.
+    ``traffic``: the calibration set is the product's own; ``own_suites``: so is at least one suite; ``others`` are
+    variants that are models of their own. Raises what a sweep would raise before anything slow, UsageError without a
+    target.
     """
     if not targets:
         raise UsageError("plan: names no target; write targets into the release.yaml, or say --on h100-sxm")
     named = [one for one in recipes if one.scheme.upper() != BASELINE]
-    variants = [serve(model, one, calibrated=True) for one in named]
+    variants = [*(serve(model, one, calibrated=True) for one in named), *others]
     return plan_served(model, variants, targets, devices, traffic=traffic, own_suites=own_suites, left_out=left_out)
 
 
@@ -86,7 +93,7 @@ def plan_served(
     own_suites: bool = True,
     left_out: Sequence[str] = (),
 ) -> Plan:
-    """``plan`` of variants whose bytes are known, made or foretold."""
+    """``plan`` of variants whose bytes are known, made or foretold; they may be models of their own."""
     variants = [serve(model, Recipe(scheme=BASELINE)), *made]
     rows = []
     for name, target in targets.items():
@@ -103,6 +110,15 @@ def plan_served(
         rows=tuple(rows),
         warnings=tuple(_of_release(variants[1:], traffic, own_suites)),
         left_out=tuple(left_out),
+        others=tuple(_of_other(one, model) for one in made if one.model is not model),
+    )
+
+
+def _of_other(variant: ServedVariant, model: OpenedModel) -> str:
+    own = variant.model
+    return (
+        f"{variant.name}: a model of its own ({own.ref}), {told_blocks(own.depth)} (baseline: {model.depth}), "
+        f"{own.parameters:,} parameters (baseline: {model.parameters:,})"
     )
 
 

@@ -50,6 +50,14 @@ class TargetRules(Record):
         )
 
 
+class LoadAt(Record):
+    """One rate of a sweep."""
+
+    rate: float  # requests a second that arrived
+    measured: Measured
+    baseline: Measured | None = None
+
+
 class LoadEvidence(Record):
     """A load test of one variant where it must run. Only whole and valid ones at the asked rate decide anything."""
 
@@ -66,6 +74,7 @@ class LoadEvidence(Record):
     pairs: tuple[PairResult, ...] = ()  # the variant's latencies over the baseline's
     knee: float | None = None  # requests a second behind which latency rises faster
     safe: float | None = None  # up to which every objective is proven kept
+    curve: tuple[LoadAt, ...] = Field(default=(), exclude_if=lambda curve: not curve)  # other rates, where any were
     rates: tuple[float, ...] = Field(default=(), exclude_if=lambda rates: not rates)  # all that were asked
     keeps_up_to: float | None = Field(default=None, exclude_if=_unknown)  # rate up to which it answers as fast as asked
     policy: str = ""  # how many may be in flight, in a sentence, and what batches do

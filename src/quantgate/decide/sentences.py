@@ -123,6 +123,15 @@ def verdict_sentence(verdict: str, rows: Sequence[tuple[str, str]], *, blocked: 
     return f"keeps {many} capabilities within their margins"
 
 
+def relation_sentence(relation: str) -> str:
+    """What a verdict says of a candidate that is a model of its own.
+
+    >>> relation_sentence("student"), relation_sentence("")
+    ('; a model of its own (student), no artifact of the baseline', '')
+    """
+    return f"; a model of its own ({relation}), no artifact of the baseline" if relation else ""
+
+
 def ledger_sentence(broken: Mapping[str, int], allowed: Mapping[str, int]) -> str:
     """
     >>> ledger_sentence({"fallback": 2}, {"fallback": 0})

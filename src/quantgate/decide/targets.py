@@ -1,5 +1,6 @@
 """The choice for every target: the smallest variant that keeps all of its rules, or the cheapest by the user's word.
 
+Smallest is what takes the least memory there: a file that is decoded when it is opened saves a disk and nothing else.
 A variant is accepted when every finding passes, an intersection-union test over the target's gates; the places of a
 target (what runs, what fits) are no tests and cost no alpha. Each target's own decision errs with at most ``alpha``.
 """
@@ -32,9 +33,15 @@ class TargetVerdict(Record):
     sentence: str
     findings: tuple[Finding, ...]
     stored_bytes: int
+    resident_bytes: int | None = None  # of its weights in the memory of one device there; None where it does not run
     cost: float | None = None  # of a million answer tokens, at best, unless measured
     cost_measured: bool = Field(default=False, exclude_if=lambda measured: not measured)
     load_test: str = Field(default="", exclude_if=lambda told: not told)  # digest of the load test
+
+    @property
+    def size(self) -> int:
+        """Bytes that the choice goes by: what its weights take there, more than on disk where they are decoded."""
+        return self.stored_bytes if self.resident_bytes is None else self.resident_bytes
 
 
 class TargetDecision(Record):
@@ -133,6 +140,7 @@ def _verdict(known: Known, found: tuple[Finding, ...], blocked: str) -> TargetVe
         sentence=_sentence(verdict, found, blocked, asked=known.evidence is not None),
         findings=found,
         stored_bytes=known.candidate.stored_bytes,
+        resident_bytes=known.row.estimate.memory.weights if known.row and known.row.estimate else None,
         cost=cost.money if cost else None,
         cost_measured=cost is not None and cost.measured,
         load_test=known.load.result if known.load else "",
@@ -159,10 +167,10 @@ def _chosen(rules: TargetRules, verdicts: Sequence[TargetVerdict]) -> str | None
     return min(safe, key=lambda one: preference(rules, one)).variant if safe else None
 
 
-def preference(rules: TargetRules, one: TargetVerdict) -> tuple[float, int, str]:
+def preference(rules: TargetRules, one: TargetVerdict) -> tuple[float, int, int, str]:
     """What is least of the variant that is chosen: its cost where that is asked for, then its bytes."""
     cost = one.cost if rules.prefer == "cost" and one.cost is not None else float("inf")
-    return (cost, one.stored_bytes, one.variant)
+    return (cost, one.size, one.stored_bytes, one.variant)
 
 
 def _chosen_sentence(rules: TargetRules, chosen: str | None, verdicts: Sequence[TargetVerdict]) -> str:

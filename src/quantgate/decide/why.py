@@ -10,6 +10,7 @@ from quantgate.decide.known import Finding
 from quantgate.decide.sentences import margin_of
 from quantgate.decide.targets import TargetDecision, TargetVerdict
 from quantgate.evaluate.evidence import Evidence, Flip, Gate
+from quantgate.hardware.quantities import told_bytes
 from quantgate.records import Record
 
 EXAMPLES = 2  # answers shown of a capability that did not pass
@@ -71,8 +72,11 @@ def _of_target(decision: TargetDecision, found: TargetVerdict) -> str:
 def _than(best: TargetVerdict, found: TargetVerdict, decision: TargetDecision) -> str:
     if decision.rules.prefer == "cost" and best.cost is not None and found.cost is not None and best.cost < found.cost:
         return f"cheaper ({best.cost:.2f} against {found.cost:.2f} for a million answer tokens)"
-    sizes = f"{best.stored_bytes / 1e6:.2f} MB against {found.stored_bytes / 1e6:.2f} MB"
-    return f"smaller ({sizes})" if best.stored_bytes < found.stored_bytes else f"first by name ({sizes})"
+    sizes = f"{told_bytes(best.size)} against {told_bytes(found.size)}"
+    if best.size != found.size:
+        return f"smaller there ({sizes} in memory)"
+    sizes = f"{told_bytes(best.stored_bytes)} against {told_bytes(found.stored_bytes)}"
+    return f"smaller on disk ({sizes})" if best.stored_bytes < found.stored_bytes else f"first by name ({sizes})"
 
 
 def _third(sentence: str) -> str:

@@ -97,7 +97,12 @@ class OpenedModel:
     @cached_property
     def weights_digest(self) -> str:
         """Digest of the tensors' names, types, shapes and bytes; the same however the files are sharded."""
-        return self.files.content_digest()
+        return self.files.content_digest(self.tensor_digests)
+
+    @cached_property
+    def tensor_digests(self) -> dict[str, str]:
+        """Digest of the bytes of every tensor, by name."""
+        return self.files.digests()
 
     @cached_property
     def tokenizer_digest(self) -> str:

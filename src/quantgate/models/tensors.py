@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,14 +103,23 @@ class TensorFiles:
         """The names that start with ``prefix``, sorted."""
         return sorted(name for name in self.entries if name.startswith(prefix))
 
-    def content_digest(self) -> str:
-        """Digest over (name, type, shape, digest of bytes), sorted by name: the same however the files are sharded."""
-        rows = []
+    def digests(self) -> dict[str, str]:
+        """Digest of the bytes of every tensor, by name, sorted."""
+        told = {}
         for name, entry in sorted(self.entries.items()):
             found = hashlib.sha256()
             for piece in _pieces(entry):
                 found.update(piece)
-            rows.append([name, entry.dtype, list(entry.shape), found.hexdigest()])
+            told[name] = found.hexdigest()
+        return told
+
+    def content_digest(self, digests: Mapping[str, str] | None = None) -> str:
+        """Digest over (name, type, shape, digest of bytes), sorted by name: the same however the files are sharded.
+
+        ``digests`` are those of the tensors, where somebody has read them already.
+        """
+        known = self.digests() if digests is None else digests
+        rows = [[name, entry.dtype, list(entry.shape), known[name]] for name, entry in sorted(self.entries.items())]
         return digest_of(rows)
 
     def check_finite(self, names: Collection[str], progress: Callable[[int, int], None] | None = None) -> None:

@@ -39,17 +39,16 @@ from quantgate.pipeline.measuring import load_targets
 from quantgate.pipeline.planning import Plan
 from quantgate.pipeline.runtimes import TORCH, check_drafts, runtime_of
 from quantgate.pipeline.sharing import bring, folder_of, send, send_reports
+from quantgate.pipeline.students import Given, Students, make_students, open_students, students_of
 from quantgate.pipeline.two_models import CompareResult, compare_models
 from quantgate.pipeline.variants import (
     Import,
     Mixture,
-    candidate_of,
     endpoints_of,
     engines_of,
     open_variant,
     runtimes_of,
     sentences_of,
-    summary_of,
     variants_of,
 )
 from quantgate.pipeline.walk import Walk
@@ -82,6 +81,7 @@ class Run:
     executor: Executor = field(default_factory=Local)
     journals: dict[str, Answers] = field(default_factory=dict)  # by the key of the engine's identity
     asked: dict[str, int] = field(default_factory=dict)  # cases that each variant is done with
+    students: Students = field(default_factory=Students)  # variants that are models of their own
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -136,36 +136,43 @@ def _run(this: Run) -> RunReport:
         devices = targets.devices_of(config, this.out, this.here)
         targets.preflight(config, model, devices)
         load_plan.check(config, model)
-        check_drafts(model, [one.runtime for one in config.variants])
+        check_drafts(model, [one.runtime for one in config.variants if one.model is None])
+    if students_of(variants):
+        with this.stage("open the other models"):
+            this.students = open_students(config, model, this.out)
     imports = [one for one in variants if isinstance(one, Import)]
     with this.stage("open the artifacts of others") if imports else nullcontext():
-        made = {one.name: open_variant(one.ref, model, one.name) for one in imports}
+        made = {one.name: open_variant(one.ref, model, one.name) for one in imports} | this.students.as_they_are()
     chosen, overlap = None, None
-    if recipes or mixed:
+    gate = [case for group in cases.gate.values() for case in group]
+    if recipes or mixed or this.students.recipes:
         with this.stage("choose the calibration set"):
             chosen = calibration_of(config, model, lambda what, done, total: this.progress(what, done, total, ""))
-            gate = [case for group in cases.gate.values() for case in group]
             overlap = overlaps.check(config, chosen.turns, gate, this.out)
     with alone_in(this.out), executor_for(config.executor, this.out) as this.executor:
-        planned = planning.plan_of(config, cases, model, this.out, probe=config.price is not None)
+        others = this.students.foretold()
+        planned = planning.plan_of(config, cases, model, this.out, probe=config.price is not None, others=others)
         this.planned(planned)
         address = "" if this.out != folder_of(config.out) else config.out
         if chosen is not None:
             bring(address, this.out, recipes, model.weights_digest, this.progress)
             with this.stage("quantize"):
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
+                given = Given(config, chosen, gate, model)
+                made |= make_students(this.students, given, this.executor, this.out, address, this.progress)
         artifacts = [made[one.name] for one in variants]
         planned.save(this.out / planning.FILE)
         send(address, artifacts, this.out, this.progress)
         with this.stage("evaluate"):
             base = _baseline_side(this, model)
-            placed = targets.place(config, model, artifacts, devices)
+            placed = targets.place(config, model, artifacts, devices, this.students)
             rules = deciding.rules_of(config, cases.targets)
             evidence = _evaluate(this, model, base, artifacts, cases, Walk(cases.gates, rules, placed))
         with this.stage("ask the baseline again") if config.judge.noise else nullcontext():
             noise = _noise(this, base, cases)
         with this.stage("load") if load_plan.asked_of(config) else nullcontext():
-            loads = load_targets(config, model, artifacts, rules, evidence, placed, this.out, this.progress)
+            beside = (this.out, this.progress, this.students)
+            loads = load_targets(config, model, artifacts, rules, evidence, placed, *beside)
         report = _report(this, model, chosen, cases, artifacts, evidence, noise)
         report = report.model_copy(update={"overlap": overlap, "placed": placed, "loads": loads})
         decided = deciding.decide_targets(rules, report.candidates, evidence, placed, report.loads, config)
@@ -185,7 +192,7 @@ def _report(
     noise: Sequence[NoiseFloor],
 ) -> RunReport:
     config = this.config
-    candidates = [candidate_of(artifact) for artifact in artifacts]
+    candidates = [this.students.candidate(artifact, model) for artifact in artifacts]
     judge = config.judge
     decision = decide.decide(
         cases.gates, candidates, evidence, alpha=judge.alpha, order=judge.order, ledger=judge.ledger
@@ -200,7 +207,9 @@ def _report(
         gates=tuple(cases.gates),
         calibration=None if chosen is None else chosen.record,
         candidates=tuple(candidates),
-        variants=tuple(summary_of(one, this.out, model, budgets.lines_of(one.name, this.out)) for one in artifacts),
+        variants=tuple(
+            this.students.summary(one, this.out, model, budgets.lines_of(one.name, this.out)) for one in artifacts
+        ),
         evidence=tuple(evidence),
         decision=decision,
         environment=environment(),
@@ -214,6 +223,8 @@ def _quantize(
     this: Run, model: OpenedModel, chosen: Chosen, recipes: Sequence[Recipe], mixed: Sequence[Mixture]
 ) -> list[Artifact]:
     """The variants' artifacts: those with recipes, then the mixtures."""
+    if not recipes and not mixed:
+        return []
 
     def tell(stage: str, done: int, total: int) -> None:
         this.progress("quantize", done, total, stage)
@@ -244,6 +255,7 @@ def _engine(this: Run, model: OpenedModel, artifact: Artifact) -> tuple[Engine, 
     """The engine of a variant, and what is to be said of it; the server of the variant before is ended."""
     engines, runtimes = engines_of(this.config.variants), runtimes_of(this.config.variants)
     this.server.close()
+    model = this.students.model_of(artifact.name, model)
     if endpoint := endpoints_of(this.config.variants).get(artifact.name):
         what = Served.artifact(artifact, model)
         opened = served(endpoint, what, artifact.name, this.out, this.secrets, this.progress)
@@ -274,7 +286,9 @@ def _evaluate(
         engine, proof = _engine(this, model, artifact)
         locked = comparable(base.engine.identity, engine.identity, cases.gate, allow=this.config.allow)
         side = _side(this, engine)
-        drift, no_drift = drift_in(this.out, base.engine, engine, cases.drift, _measuring(this, named, total))
+        drift, no_drift = None, this.students.no_drift(named)
+        if not no_drift:
+            drift, no_drift = drift_in(this.out, base.engine, engine, cases.drift, _measuring(this, named, total))
         stop = screened(drift, this.config.screen)
         comparisons = [] if stop else _compare_all(this, base, side, cases, named, total)
         own = len(cases.gates)
@@ -300,7 +314,7 @@ def _evaluate(
 
     one_by_one = Local() if this.config.endpoints else this.executor  # one launched server at a time
     if this.config.judge.order == FIXED_SEQUENCE:
-        candidates = [candidate_of(artifact) for artifact in artifacts]
+        candidates = [this.students.candidate(artifact, model) for artifact in artifacts]
         return walk.down(candidates, lambda at: one_by_one.gather([partial(of, artifacts[at])], base)[0])
     return one_by_one.gather([partial(of, artifact) for artifact in artifacts], base)
 
@@ -333,13 +347,19 @@ def _compare_all(this: Run, base: Side, side: Side, cases: Cases, variant: str, 
 
 
 def write_reports(report: RunReport, out: Path) -> None:
-    """report.json, report.html and junit.xml, each whole or not at all."""
+    """report.json, report.html, a page for each target and junit.xml, each whole or not at all."""
     from quantgate.records import write_whole
     from quantgate.report.html import html_page
     from quantgate.report.junit import junit_xml
+    from quantgate.report.target_page import FOLDER, target_pages
 
     report.save(out / "report.json")
-    write_whole(out / "report.html", html_page(report).encode())
+    pages = {"report.html": html_page(report), **target_pages(report)}
+    for name, page in pages.items():
+        write_whole(out / name, page.encode())
+    for old in (out / FOLDER).glob("*.html"):  # of targets that are none any more
+        if f"{FOLDER}/{old.name}" not in pages:
+            old.unlink()
     write_whole(out / "junit.xml", junit_xml(report))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,8 @@ from quantgate.pipeline import deciding
 from quantgate.pipeline.load_plan import Asked, asked_of
 from quantgate.pipeline.loading import Progress, Side, in_process, load_sides, schedules_of, sources_of
 from quantgate.pipeline.runtimes import TORCH
-from quantgate.pipeline.variants import candidate_of, engines_of, runtimes_of
+from quantgate.pipeline.students import Students
+from quantgate.pipeline.variants import engines_of, runtimes_of
 from quantgate.release_config import ReleaseConfig
 from quantgate.variant_config import RuntimeConfig
 
@@ -46,15 +47,17 @@ def load_targets(
     placed: Plan | None,
     out: Path,
     progress: Progress,
+    students: Students,
 ) -> tuple[LoadEvidence, ...]:
     """Load evidence of the variants of a run, as much of it as the choice for each target needs."""
-    candidates = [candidate_of(one) for one in artifacts]
+    candidates = [students.candidate(one, model) for one in artifacts]
 
     def decide(rule: TargetRules, loads: Sequence[LoadEvidence]) -> TargetDecision:
         return deciding.decide_targets([rule], candidates, evidence, placed, loads, config)[0]
 
     stage = LoadStage(
         model=model,
+        students=students,
         artifacts={one.name: one for one in artifacts},
         engines=engines_of(config.variants),
         runtimes=runtimes_of(config.variants),
@@ -72,6 +75,7 @@ class LoadStage:
     """What every load test of a run needs."""
 
     model: OpenedModel
+    students: Students  # variants that are models of their own
     artifacts: Mapping[str, Artifact]  # by the variants' names
     engines: Mapping[str, str]  # that answered for the variants
     runtimes: Mapping[str, RuntimeConfig]  # how these are set
@@ -105,9 +109,9 @@ class LoadStage:
         The journal of a run that is not valid is not kept: validity says nothing of fast or slow.
         """
         wanted, folder = asked.wanted, self.out / FOLDER / f"{asked.target}-{name}"
-        side = in_process(
-            self.model, self.artifacts[name], name, asked.engine, wanted.rows, self._settings(asked, name)
-        )
+        model, artifact = self.students.model_of(name, self.model), self.artifacts[name]
+        side = in_process(model, artifact, name, asked.engine, wanted.rows, self._settings(asked, name))
+        side = replace(side, arm=side.arm.model_copy(update={"weights": self.candidates[name].artifact}))
         result = load_sides(
             [base, side],
             wanted,

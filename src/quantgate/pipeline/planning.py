@@ -26,6 +26,7 @@ from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline.cases import Cases, cases_of
 from quantgate.pipeline.load_plan import PlannedLoad, planned_loads
+from quantgate.pipeline.students import open_students
 from quantgate.records import Record
 from quantgate.release_config import ReleaseConfig
 from quantgate.report import RunReport
@@ -64,6 +65,8 @@ class Plan(Record):
     price: float | None
     price_missing: str = ""  # why there is no price though one was named
     loads: tuple[PlannedLoad, ...] = Field(default=(), exclude_if=lambda loads: not loads)  # beside ``seconds``
+    others: tuple[str, ...] = Field(default=(), exclude_if=lambda others: not others)
+    """Variants that are models of their own: what each is beside the baseline, and its bytes."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -91,11 +94,20 @@ def plan(config: ReleaseConfig, out: Path, *, probe: bool = True) -> Plan:
     """
     cases = cases_of(config, len(config.variants))
     decide.refuse_hopeless(cases.gates, {name: len(group) for name, group in cases.gate.items()})
-    return plan_of(config, cases, open_model(config.model), out, probe=probe)
+    model = open_model(config.model)
+    return plan_of(config, cases, model, out, probe=probe, others=open_students(config, model, out).foretold())
 
 
-def plan_of(config: ReleaseConfig, cases: Cases, model: OpenedModel, out: Path, *, probe: bool = False) -> Plan:
-    """``plan``, for cases and a model at hand."""
+def plan_of(
+    config: ReleaseConfig,
+    cases: Cases,
+    model: OpenedModel,
+    out: Path,
+    *,
+    probe: bool = False,
+    others: Sequence[str] = (),
+) -> Plan:
+    """``plan``, for cases and a model at hand; ``others`` are sentences on variants that are models of their own."""
     models, earlier, held = len(config.variants) + 1, _earlier(out), _held(out)
     seen = {gate.capability: _seen(cases.gate[gate.capability], held) for gate in cases.gates}
     probed = dict[str, float]()
@@ -121,6 +133,7 @@ def plan_of(config: ReleaseConfig, cases: Cases, model: OpenedModel, out: Path, 
         price=price,
         price_missing="its time is not measured" if config.price is not None and price is None else "",
         loads=tuple(planned_loads(config)),
+        others=tuple(others),
     )
 
 

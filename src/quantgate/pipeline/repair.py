@@ -103,6 +103,11 @@ def _bench(config: ReleaseConfig, out: Path, variant: str, label: str, progress:
         raise UsageError(f"repair: {variant} passed on every capability; there is nothing to repair")
     if not SAFE_NAME.fullmatch(label) or label in names:
         raise UsageError(f"repair: '{label}' cannot name the repaired variant; give another name")
+    if next(one.kin for one in report.variants if one.name == variant) is not None:
+        raise UsageError(
+            f"repair: '{variant}' is a model of its own, and no layer of the baseline fits it; repair it in a release "
+            "that has it as 'model' above its variants"
+        )
     model = open_model(config.model)
     ours = [one for one in report.variants if (out / one.path / MANIFEST).is_file()]
     if variant not in [one.name for one in ours]:

@@ -2,7 +2,7 @@
 
     <out>/artifacts/<variant>.json          which folder is this variant's, and what it was made from
     <out>/artifacts/sha256-<digest>/        an artifact, never changed
-    <out>/report.json, report.html, junit.xml
+    <out>/report.json, report.html, targets/*.html, junit.xml
 
 Journals stay on this machine, in a folder that follows from the address.
 """
@@ -72,7 +72,8 @@ def send(out: str, artifacts: Sequence[Artifact], folder: Path, tell: Tell) -> N
 
 
 def send_reports(out: str, folder: Path) -> None:
-    for name in ("report.json", "report.html", "junit.xml") if is_address(out) else ():
+    pages = sorted(f"targets/{page.name}" for page in (folder / "targets").glob("*.html"))
+    for name in ("report.json", "report.html", *pages, "junit.xml") if is_address(out) else ():
         write_text(out, name, (folder / name).read_text("utf-8"))
 
 

@@ -15,9 +15,10 @@ from quantgate.hardware.targets import Place
 from quantgate.models import OpenedModel
 from quantgate.models.outline import open_or_outline
 from quantgate.pipeline.quantize_only import short_variant
-from quantgate.pipeline.variants import Import, Mixture, runtimes_of, variants_of
+from quantgate.pipeline.students import Students, open_student
+from quantgate.pipeline.variants import Import, Mixture, Student, runtimes_of, variants_of
 from quantgate.quantize.manifest import Recipe
-from quantgate.quantize.serving import serve_artifact
+from quantgate.quantize.serving import ServedVariant, serve, serve_artifact
 from quantgate.records import parse
 from quantgate.release_config import ReleaseConfig
 from quantgate.variant_config import VariantConfig
@@ -37,7 +38,7 @@ def plan_release(config: ReleaseConfig, *, saved: Path | None = None) -> Plan:
             "plan: the release.yaml names no targets; add "
             "targets: {fleet: {hardware: h100-sxm, runtime: vllm}}, or say --on h100-sxm"
         )
-    recipes, left_out = _recipes(config.variants)
+    recipes, students, left_out = _recipes(config.variants)
     own = any(one.suite is not None and Path(one.suite).suffix == ".jsonl" for one in config.capabilities.values())
     return plan(
         open_or_outline(config.model),
@@ -47,6 +48,7 @@ def plan_release(config: ReleaseConfig, *, saved: Path | None = None) -> Plan:
         traffic=config.calibration.traffic is not None,
         own_suites=own,
         left_out=left_out,
+        others=_others(students),
     )
 
 
@@ -55,19 +57,25 @@ def preflight(config: ReleaseConfig, model: OpenedModel, devices: Mapping[str, P
 
     Variants that are not made yet, or were made elsewhere, may be meant for it: with one of those nothing is refused.
     """
-    recipes, left_out = _recipes(config.variants)
-    if config.targets and recipes and not left_out:
-        refuse_hopeless_targets(plan(model, recipes, _places(config), devices))
+    recipes, students, left_out = _recipes(config.variants)
+    if config.targets and (recipes or students) and not left_out:
+        refuse_hopeless_targets(plan(model, recipes, _places(config), devices, others=_others(students)))
 
 
 def place(
-    config: ReleaseConfig, model: OpenedModel, artifacts: Sequence[Artifact], devices: Mapping[str, Profile]
+    config: ReleaseConfig,
+    model: OpenedModel,
+    artifacts: Sequence[Artifact],
+    devices: Mapping[str, Profile],
+    students: Students,
 ) -> Plan | None:
     """Every artifact of a run on every target, by its very bytes; None where the release has no targets."""
     if not config.targets:
         return None
     caches = {name: told.kv_cache for name, told in runtimes_of(config.variants).items() if "kv_cache" in told.changed}
-    made = [serve_artifact(model, one, kv_cache=caches.get(one.name, "")) for one in artifacts]
+    made = [
+        serve_artifact(students.model_of(one.name, model), one, kv_cache=caches.get(one.name, "")) for one in artifacts
+    ]
     return plan_served(model, made, _places(config), devices)
 
 
@@ -104,7 +112,7 @@ def plan_model(
         told = {"hardware": name, "runtime": served or USUAL.get(vendor, "llama.cpp"), **settings}
         targets[one] = parse(Place, told, where=f"--on {one}")
     asked = [parse(VariantConfig, short_variant(one), where=f"variant {one}") for one in variants or VARIANTS]
-    recipes, left_out = _recipes(asked)
+    recipes, _, left_out = _recipes(asked)
     return plan(open_or_outline(model), recipes, targets, _devices(targets, saved), left_out=left_out)
 
 
@@ -112,18 +120,20 @@ def _devices(targets: Mapping[str, Place], saved: Path | None) -> dict[str, Prof
     return {name: profile(one.hardware, where=f"target '{name}'", saved=saved) for name, one in targets.items()}
 
 
-def _recipes(variants: Sequence[VariantConfig]) -> tuple[list[Recipe], list[str]]:
-    """Recipes, and the variants whose bytes are not known before they are there."""
-    recipes, left_out = list[Recipe](), list[str]()
-    for one in variants_of(variants) if any(not _baseline(one) for one in variants) else []:
+def _recipes(variants: Sequence[VariantConfig]) -> tuple[list[Recipe], list[Student], list[str]]:
+    """Recipes, models of their own, and the variants whose bytes are not known before they are there."""
+    recipes, students, left_out = list[Recipe](), list[Student](), list[str]()
+    for one in variants_of(variants) if any(not one.is_baseline for one in variants) else []:
         if isinstance(one, Recipe):
             recipes.append(one)
+        elif isinstance(one, Student):
+            students.append(one)
         elif isinstance(one, Mixture):
             left_out.append(f"{one.name}: a mixture has no shape before it is made")
         elif isinstance(one, Import):
             left_out.append(f"{one.name}: an artifact that is there already is not opened by a plan")
-    return recipes, left_out
+    return recipes, students, left_out
 
 
-def _baseline(one: VariantConfig) -> bool:
-    return one.scheme is not None and one.scheme.upper() in ("BF16", "BASELINE")
+def _others(students: Sequence[Student]) -> list[ServedVariant]:
+    return [serve(open_student(one, weights=False), one.recipe, calibrated=True) for one in students]

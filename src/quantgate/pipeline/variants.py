@@ -53,18 +53,33 @@ class Mixture:
     container: str = CONTAINER  # of what it is made of, and of itself
 
 
-def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mixture]:
+@dataclass(frozen=True)
+class Student:
+    """A variant that is a model of its own, as it is or made smaller here."""
+
+    name: str
+    ref: str  # folder, address or Hugging Face id
+    recipe: Recipe  # of the scheme BF16: the model as it is
+
+    @property
+    def made(self) -> bool:
+        return self.recipe.scheme != BASELINE
+
+
+def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mixture | Student]:
     """What is to be made, mixed, or taken as it is, in order; the baseline's own name is no variant.
 
     Raises UsageError for an unknown scheme, a name that cannot name a folder, two variants of one name, and none.
     """
-    found: list[Recipe | Import | Mixture] = []
+    found: list[Recipe | Import | Mixture | Student] = []
     for at, one in enumerate(variants, 1):
-        if one.artifact is not None:
+        if one.model is not None:
+            found.append(_student(one, one.model, at))
+        elif one.artifact is not None:
             found.append(_import(one.artifact, one.name, at))
         elif one.scheme is not None and one.scheme.lower() == AUTO:
             found.append(_mixture(one, at))
-        elif one.scheme is not None and one.scheme.upper() not in (BASELINE, "BASELINE"):
+        elif one.made:
             found.append(recipe_of(one, f"variants, number {at}"))
     names = [one.name for one in found]
     for name in names:
@@ -77,22 +92,22 @@ def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mix
 
 def engines_of(variants: Sequence[VariantConfig]) -> dict[str, str]:
     """Which engine answers for which variant, by the variants' names."""
-    asked = [one for one in variants if one.scheme is None or one.scheme.upper() not in (BASELINE, "BASELINE")]
-    return {made.name: one.engine for made, one in zip(variants_of(variants), asked, strict=True)}
+    return {name: one.engine for name, one in _named(variants)}
 
 
 def runtimes_of(variants: Sequence[VariantConfig]) -> dict[str, RuntimeConfig]:
     """How llama.cpp is set for the variants that say so, by their names."""
-    asked = [one for one in variants if one.scheme is None or one.scheme.upper() not in (BASELINE, "BASELINE")]
-    named = zip(variants_of(variants), asked, strict=True)
-    return {made.name: one.runtime for made, one in named if one.runtime is not None}
+    return {name: one.runtime for name, one in _named(variants) if one.runtime is not None}
 
 
 def endpoints_of(variants: Sequence[VariantConfig]) -> dict[str, EndpointConfig]:
     """Which servers run the variants that have one, by their names."""
-    asked = [one for one in variants if one.scheme is None or one.scheme.upper() not in (BASELINE, "BASELINE")]
-    named = zip(variants_of(variants), asked, strict=True)
-    return {made.name: one.endpoint for made, one in named if one.endpoint is not None}
+    return {name: one.endpoint for name, one in _named(variants) if one.endpoint is not None}
+
+
+def _named(variants: Sequence[VariantConfig]) -> list[tuple[str, VariantConfig]]:
+    asked = [one for one in variants if not one.is_baseline]
+    return [(made.name, one) for made, one in zip(variants_of(variants), asked, strict=True)]
 
 
 def recipes_of(variants: Sequence[VariantConfig]) -> list[Recipe]:
@@ -102,6 +117,10 @@ def recipes_of(variants: Sequence[VariantConfig]) -> list[Recipe]:
         if isinstance(one, Import):
             raise UsageError(
                 f"variants: '{one.name}' is an artifact already, and there is nothing to make; leave it out"
+            )
+        if isinstance(one, Student):
+            raise UsageError(
+                f"variants: '{one.name}' is a model of its own; quantize it by itself, as quantgate quantize {one.ref}"
             )
         if isinstance(one, Mixture):
             raise UsageError(
@@ -137,6 +156,17 @@ def open_variant(ref: str, model: OpenedModel, name: str = "") -> Artifact:
 
 def _import(ref: str, name: str | None, at: int) -> Import:
     return Import(_safe(name or Path(ref).name.removesuffix(".gguf"), at), ref)
+
+
+def _student(one: VariantConfig, ref: str, at: int) -> Student:
+    """Without a name it is called after its folder, and after what is made of it."""
+    folder = Path(ref.rstrip("/")).name
+    if not one.made:
+        name = _safe(one.name or folder, at)
+        return Student(name, ref, Recipe(scheme=BASELINE, label=name))
+    recipe = recipe_of(one, f"variants, number {at}")
+    name = _safe(one.name or f"{folder}-{recipe.name}", at)
+    return Student(name, ref, recipe.model_copy(update={"label": name}))
 
 
 def _mixture(one: VariantConfig, at: int) -> Mixture:

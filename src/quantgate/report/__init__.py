@@ -11,6 +11,7 @@ from quantgate.decide.rules import LoadEvidence
 from quantgate.decide.targets import TargetDecision
 from quantgate.evaluate.evidence import Evidence, Gate, NoiseFloor, Pace
 from quantgate.evaluate.overlap import Overlaps
+from quantgate.models.kinship import Kinship
 from quantgate.records import Record
 
 
@@ -46,6 +47,8 @@ class VariantSummary(Record):
     mean_error: float | None  # mean share of a layer's output energy lost on calibration data
     ends: tuple[str, ...] = ()  # what became of the embedding table and the output layer, by which rule, as sentences
     repairable: bool  # whether its layers can be mixed with those of other variants
+    kin: Kinship | None = Field(default=None, exclude_if=lambda kin: kin is None)
+    """Of a model of its own: what it is beside the baseline. None: made of the baseline's weights."""
 
 
 class Stage(Record):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from quantgate.report.terminal import megabytes, plain_table
+from quantgate.report.tables import megabytes, plain_table
 
 if TYPE_CHECKING:
     from quantgate.quantize import Artifact

@@ -15,7 +15,7 @@ from quantgate.quantize.ranges import ClipRate
 from quantgate.records import Record
 from quantgate.report.charts import curves, strip
 from quantgate.report.inspections import name_of
-from quantgate.report.terminal import plain_table
+from quantgate.report.tables import plain_table
 
 BROKEN_SHOWN = 5
 WORST_SHOWN = 8

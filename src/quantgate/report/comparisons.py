@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from quantgate.report.noise import noise_sentence, pace_sentence
-from quantgate.report.terminal import MARKS, SHORT, cell, plain_table, score_text, show_accepted
+from quantgate.report.tables import MARKS, SHORT, plain_table
+from quantgate.report.terminal import cell, score_text, show_accepted
 
 if TYPE_CHECKING:
     from quantgate.evaluate.evidence import Pace

@@ -7,7 +7,7 @@ from rich.console import Console
 from quantgate.decide.sentences import percent
 from quantgate.evaluate.drift_record import DriftTable
 from quantgate.report.drifts import DriftReport, between, figures
-from quantgate.report.terminal import plain_table
+from quantgate.report.tables import plain_table
 
 MOST = 16  # groups of one property that the terminal shows
 

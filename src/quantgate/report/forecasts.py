@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from quantgate.report.terminal import megabytes, plain_table
+from quantgate.report.tables import megabytes, plain_table
 
 if TYPE_CHECKING:
     from quantgate.quantize.duration import Duration

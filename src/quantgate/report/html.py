@@ -8,12 +8,16 @@ import jinja2
 
 from quantgate.decide import CapabilityVerdict, VariantVerdict
 from quantgate.decide.sentences import percent
-from quantgate.evaluate.evidence import Comparison, Evidence, SliceResult
+from quantgate.evaluate.evidence import Comparison, SliceResult
 from quantgate.report import RunReport, VariantSummary
-from quantgate.report.charts import Bar, Point, frontier, intervals
+from quantgate.report.bounds import overview
+from quantgate.report.charts import Bar, intervals
 from quantgate.report.drifts import drift_section
 from quantgate.report.noise import noise_sentence, pace_sentence
 from quantgate.report.overlaps import overlap_sentence
+from quantgate.report.target_facts import money
+from quantgate.report.target_page import all_headlines, cards
+from quantgate.report.traps import traps
 
 WORDS = {"pass": "proven safe", "fail": "damaged", "inconclusive": "not decided"}
 FLIPS_SHOWN = 8  # per capability and variant
@@ -28,6 +32,7 @@ def html_page(report: RunReport) -> str:
         "percent": percent,
         "mb": lambda size: f"{size / 1e6:.2f} MB",
         "short": lambda text: text[7:19],
+        "money": money,
     }
     views = [_view(report, verdict) for verdict in report.decision.verdicts]
     page = environment.get_template("page.html")
@@ -39,7 +44,9 @@ def html_page(report: RunReport) -> str:
         baseline_scores=_baseline_scores(report),
         traps=traps(report),
         noise_sentence=noise_sentence(report.noise) if report.noise else "",
-        plot=frontier([_point(report, view) for view in views], report.baseline_bytes / 1e6),
+        plot=overview(report),
+        headline=all_headlines(report),
+        cards=cards(report),
         drifting=drift_section({one.variant: one.drift for one in report.evidence if one.drift is not None}),
         asked=sum(row.asked + row.asked_for_slices for one in report.evidence for row in one.comparisons),
         available=sum(row.available for one in report.evidence for row in one.comparisons),
@@ -83,25 +90,6 @@ def _baseline_scores(report: RunReport) -> dict[str, float | None]:
     return {name: row.baseline_score for name, row in best.items()}
 
 
-def relative_loss(row: Comparison) -> float:
-    """Observed loss as a fraction of the baseline's score; 0 when nothing was lost."""
-    if not row.baseline_score or row.variant_score is None:
-        return 0.0
-    return max(0.0, 1 - row.variant_score / row.baseline_score)
-
-
-def _point(report: RunReport, view: dict[str, Any]) -> Point:
-    losses = [relative_loss(row) for _, row in view["pairs"] if row is not None]
-    name = view["verdict"].variant
-    return Point(
-        name=name,
-        megabytes=view["candidate"].stored_bytes / 1e6,
-        loss=max(losses, default=0.0),
-        verdict=view["verdict"].verdict,
-        chosen=name == report.decision.chosen,
-    )
-
-
 def _bar(verdict: CapabilityVerdict, row: Comparison) -> Bar:
     finding = row.finding
     return Bar(
@@ -119,19 +107,3 @@ def worst_slices(row: Comparison) -> list[SliceResult]:
     """All slices, those that lost most first; the slice of all cases stays on top."""
     rest = sorted(row.slices[1:], key=lambda one: (one.variant - one.baseline, one.name))
     return [*row.slices[:1], *rest]
-
-
-def traps(report: RunReport, calm: float = 1.10) -> list[dict[str, Any]]:
-    """Variants whose perplexity hardly moved while a capability provably broke: what averages hide."""
-    found = []
-    for one in report.evidence:
-        failed = [row for row in one.comparisons if row.finding.verdict == "fail"]
-        if one.drift is not None and one.drift.ppl_ratio <= calm and failed:
-            worst = max(failed, key=relative_loss)
-            found.append({"evidence": one, "worst": worst, "loss": relative_loss(worst), "calm": _calm(one, worst)})
-    return found
-
-
-def _calm(evidence: Evidence, worst: Comparison) -> list[str]:
-    """Capabilities that passed although another one broke."""
-    return [row.gate.capability for row in evidence.comparisons if row.finding.verdict == "pass" and row is not worst]

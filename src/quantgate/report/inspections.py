@@ -14,7 +14,7 @@ from rich.console import Console
 from quantgate.quantize.depth import Growth, InputShape
 from quantgate.records import Record
 from quantgate.report.charts import curves
-from quantgate.report.terminal import SHORT, plain_table
+from quantgate.report.tables import SHORT, plain_table
 
 SHOWN = 12  # layers in the terminal's table
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import jinja2
 
+from quantgate.loadtest.measure import Measured
 from quantgate.loadtest.objectives import LATENCIES, Latency, shown
 from quantgate.loadtest.result import ArmResult, LoadResult, watched
 from quantgate.report.load_charts import LoadLine, LoadPoint, Spread, spreads, under_load
 from quantgate.report.loads import NAMES, interval, place, ratio_text
+
+WIDTH = 720  # of a plot: the page shows it no wider than 780
 
 
 def load_page(result: LoadResult) -> str:
@@ -45,7 +48,7 @@ def _curve(result: LoadResult, latency: Latency, q: float) -> Any:
         own = sorted((one for one in result.results if (one.arm, one.limit) == (arm, limit)), key=lambda one: one.rate)
         knee = result.knees[arm].knee if arm in result.knees else None
         lines.append(LoadLine(arm, [_point(one, latency, q) for one in own], knee))
-    return under_load(lines, f"{NAMES[latency]} p{100 * q:g}", _most(result, latency, q))
+    return under_load(lines, f"{NAMES[latency]} p{100 * q:g}", _most(result, latency, q), WIDTH)
 
 
 def _point(one: ArmResult, latency: Latency, q: float) -> LoadPoint:
@@ -54,7 +57,7 @@ def _point(one: ArmResult, latency: Latency, q: float) -> LoadPoint:
         f"; not valid: {valid.because}" if not valid.valid else ""
     )
     limits = (found.value, found.low, found.high) if found else (None, None, None)
-    return LoadPoint(one.rate, *limits, valid=valid.valid, title=title)
+    return LoadPoint(one.rate, *limits, valid=valid.valid, title=title, lost=one.measured.lost)
 
 
 def _known(result: LoadResult, latency: Latency) -> bool:
@@ -69,12 +72,24 @@ def _spread(result: LoadResult, latency: Latency) -> Any:
     rows = [
         Spread(
             one.arm if one.limit is None else f"{one.arm}, {one.limit}",
-            [(found.q, found.value, found.low, found.high) for found in one.measured.quantiles.get(latency, ())],
+            quantiles_of(one.measured, latency),
+            valid=one.measured.validity.valid,
+            note=lost_note(one.measured),
         )
         for one in _at_asked(result)
     ]
-    most = [one.most_s for one in result.objectives if one.latency == latency]
-    return spreads(rows, most[0] if most else None)
+    return spreads(rows, [one for one in result.objectives if one.latency == latency], NAMES[latency], WIDTH)
+
+
+def quantiles_of(found: Measured, latency: Latency) -> list[tuple[float, float | None, float | None, float | None]]:
+    """Share, seconds and limits of each, for a plot."""
+    return [(one.q, one.value, one.low, one.high) for one in found.quantiles.get(latency, ())]
+
+
+def lost_note(found: Measured) -> str:
+    """What must be seen beside a latency: requests that never came, a run that says nothing."""
+    parts = [f"{found.lost} of {found.sent} lost"] if found.lost else []
+    return "; ".join([*parts, *(["not valid"] if not found.validity.valid else [])])
 
 
 def _row(one: ArmResult) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from rich.console import Console
 from quantgate.loadtest.measure import QUANTILES, Measured
 from quantgate.loadtest.objectives import Latency, shown
 from quantgate.loadtest.result import ArmResult, LoadResult, PairResult
-from quantgate.report.terminal import plain_table
+from quantgate.report.tables import plain_table
 from quantgate.stats.quantiles import Quantile, Ratio
 
 STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from quantgate.decide.sentences import percent
-from quantgate.report.terminal import plain_table
+from quantgate.report.tables import plain_table
 
 
 def show_plan(plan: Any, console: Console) -> None:
@@ -32,6 +32,8 @@ def show_plan(plan: Any, console: Console) -> None:
         style="dim",
     )
     console.print(Text(plan_sentence(plan), style="bold"))
+    for line in plan.others:
+        console.print(line, soft_wrap=True)
     if any(one.flips_from == "assumed" for one in plan.capabilities):
         console.print("* assumed: no earlier run in the folder says how many answers flip", style="dim")
     for one in plan.loads:

@@ -10,7 +10,8 @@ from rich.text import Text
 from quantgate.records import Record
 from quantgate.report import RunReport
 from quantgate.report.inspections import name_of
-from quantgate.report.terminal import MARKS, SHORT, megabytes, plain_table, score_text
+from quantgate.report.tables import MARKS, SHORT, megabytes, plain_table
+from quantgate.report.terminal import score_text
 
 SHOWN = 12  # lifted groups in the table; the record has all
 

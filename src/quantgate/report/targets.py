@@ -8,7 +8,7 @@ from rich.text import Text
 from quantgate.decide.planning import Plan, PlanRow
 from quantgate.hardware.detect import Machine
 from quantgate.hardware.quantities import told_bytes, told_seconds
-from quantgate.report.terminal import plain_table
+from quantgate.report.tables import plain_table
 
 COLUMNS = ("GB", "fits", "batch", "TTFT", "TPOT", "tokens/s", "requests/s", "per 1M", "over BF16")
 
@@ -32,6 +32,8 @@ def show_targets(told: Plan, console: Console) -> None:
         console.print(table)
         for line in lines(told.of(name)):
             console.print(Text(line), soft_wrap=True)
+    for line in told.others:
+        console.print(Text(line), soft_wrap=True)
     for line in (*told.warnings, *(f"not planned: {one}" for one in told.left_out)):
         console.print(Text(f"warning: {line}" if line in told.warnings else line, style="yellow"), soft_wrap=True)
     console.print("a roofline: nothing is faster, a real kernel is slower; a load test decides", style="dim")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console, JustifyMethod
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from quantgate.decide import CapabilityVerdict, VariantVerdict
@@ -17,18 +14,10 @@ from quantgate.evaluate.evidence import Comparison, Evidence
 from quantgate.evaluate.lock import Lock
 from quantgate.report import RunReport
 from quantgate.report.drifts import worst_sentence
-from quantgate.report.html import traps
 from quantgate.report.noise import noise_sentence, pace_lines
-
-MARKS = {"pass": ("pass", "green"), "fail": ("FAIL", "bold red"), "inconclusive": ("open", "yellow")}
-SHORT = {
-    "long_context": "long",
-    "multilingual": "multi",
-    "rare_vocabulary": "rare",
-    "json_tools": "tools",
-    "code_gen": "code",
-    "refusals": "refuse",
-}
+from quantgate.report.tables import MARKS, SHORT, megabytes, plain_table
+from quantgate.report.target_lines import show_decisions
+from quantgate.report.traps import traps
 
 
 def show(report: RunReport, console: Console) -> None:
@@ -55,6 +44,8 @@ def show(report: RunReport, console: Console) -> None:
     for verdict in report.decision.verdicts:
         mark, style = MARKS[verdict.verdict]
         console.print(Text.assemble((f"{mark:<5}", style), (f" {verdict.variant}: ", "bold"), verdict.sentence))
+    for line in kin_lines(report):
+        console.print(Text(line, style="dim"))
     for one in report.evidence:
         show_accepted(one.lock, console, f"{one.variant}: ")
     for line in pace_lines(report.evidence, report.paces):
@@ -66,6 +57,7 @@ def show(report: RunReport, console: Console) -> None:
         console.print(Text(f"\n{trap_sentence(trap)}", style="italic"))
     console.print()
     console.print(Text(report.decision.sentence, style="bold green" if report.decision.chosen else "bold yellow"))
+    show_decisions(report, console)
     console.print(Text(spent(report), style="dim"))
 
 
@@ -73,6 +65,15 @@ def show_accepted(lock: Lock | None, console: Console, prefix: str = "") -> None
     """What the two sides do not have in common, because the user said that they need not."""
     for one in lock.accepted if lock else ():
         console.print(Text(f"{prefix}compared although they differ, as allowed: {one}", style="yellow"))
+
+
+def kin_lines(report: RunReport) -> list[str]:
+    """What each model of its own is beside the baseline, with the variants that are it or were made of it."""
+    kin = {one.kin.weights: one.kin for one in report.variants if one.kin is not None}
+    names = {
+        weights: [one.name for one in report.variants if one.kin and one.kin.weights == weights] for weights in kin
+    }
+    return [f"{', '.join(names[weights])}: {one.sentence}" for weights, one in kin.items()]
 
 
 def trap_sentence(trap: dict[str, Any]) -> str:
@@ -98,17 +99,13 @@ def repair_hint(report: RunReport, config: Path, out: Path | None = None) -> str
     return f"Bring a failed one back, layer by layer: [bold]quantgate repair {smaller[0]} {where}[/]"
 
 
-def plain_table(first: str, others: Sequence[str], justify: JustifyMethod) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify=justify, no_wrap=True, min_width=min(len(name), 4))
-    return table
-
-
 def _name(report: RunReport, verdict: VariantVerdict) -> Text:
     chosen = verdict.variant == report.decision.chosen
-    return Text(("> " if chosen else "  ") + verdict.variant, style="bold green" if chosen else "")
+    relation = next(one.relation for one in report.candidates if one.name == verdict.variant)
+    return Text.assemble(
+        (("> " if chosen else "  ") + verdict.variant, "bold green" if chosen else ""),
+        (f" ({relation})" if relation else "", "dim"),
+    )
 
 
 def baseline_cells(report: RunReport) -> list[str]:
@@ -153,10 +150,6 @@ def cell(verdict: CapabilityVerdict, comparison: Comparison | None) -> Text:
 
 def score_text(score: float | None) -> str:
     return "-" if score is None else f"{100 * score:.1f}"
-
-
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f}"
 
 
 def spent(report: RunReport) -> str:

@@ -77,7 +77,8 @@ def _one(folder: Path) -> tuple[Path, dict[str, Any]]:
     if not found:
         raise ArtifactError(
             f"{main}: no quantization_config in it, and no {' or '.join(SIDE_FILES)} beside it; "
-            "it is neither an artifact of quantgate nor a quantized model of another program"
+            "it is neither an artifact of quantgate nor a quantized model of another program; a model in full "
+            "precision is named under 'model'"
         )
     file, config = found[0]
     for other, told in found:
