@@ -105,6 +105,21 @@ def test_the_torch_engine_tells_every_token_and_answers_as_without_a_watch(refer
     assert again == [one.text for one in alone]
 
 
+def test_a_full_answer_goes_on_to_its_budget_beside_others_that_end(reference: Any) -> None:
+    engine = get("engines", "torch")(reference, baseline(reference), rows=8)
+    asked = [Prompt(turns=one.turns, max_tokens=120) for one in PROMPTS]
+    mixed = [one.model_copy(update={"full": at % 2 == 0}) for at, one in enumerate(asked)]
+    plain, found = engine.generate(asked), engine.generate(mixed)
+    assert any(one.finish == "stop" for one in plain), "else nothing is shown"
+    for at, (alone, one) in enumerate(zip(plain, found, strict=True)):
+        if at % 2 == 0:
+            assert (one.tokens, one.finish) == (120, "length")
+        else:
+            assert (one.tokens, one.finish) == (alone.tokens, alone.finish)
+    assert asked[0].digest == Prompt(turns=asked[0].turns, max_tokens=120, full=False).digest
+    assert "full" not in asked[0].body()
+
+
 def test_a_real_run_of_two_arms_on_the_built_in_model(tmp_path: Path) -> None:
     """The model against itself: the whole path, and a ratio whose interval is made of stretches."""
     wanted = Wanted(
