@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import jinja2
-
 from quantgate.decide import CapabilityVerdict, VariantVerdict
-from quantgate.decide.sentences import percent
 from quantgate.evaluate.evidence import Comparison, Evidence, SliceResult
 from quantgate.report import RunReport, VariantSummary
 from quantgate.report.charts import Bar, Point, frontier, intervals
 from quantgate.report.drifts import drift_section
 from quantgate.report.noise import noise_sentence, pace_sentence
 from quantgate.report.overlaps import overlap_sentence
+from quantgate.report.pages import rendered
 
 WORDS = {"pass": "proven safe", "fail": "damaged", "inconclusive": "not decided"}
 FLIPS_SHOWN = 8  # per capability and variant
@@ -21,17 +19,9 @@ FLIPS_SHOWN = 8  # per capability and variant
 
 def html_page(report: RunReport) -> str:
     """The whole report as one HTML document."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("quantgate.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "percent": percent,
-        "mb": lambda size: f"{size / 1e6:.2f} MB",
-        "short": lambda text: text[7:19],
-    }
     views = [_view(report, verdict) for verdict in report.decision.verdicts]
-    page = environment.get_template("page.html")
-    return page.render(
+    return rendered(
+        "page.html",
         report=report,
         views=views,
         words=WORDS,
