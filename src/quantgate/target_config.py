@@ -13,6 +13,7 @@ from quantgate.errors import UnknownName, hint
 from quantgate.hardware.matrix import runtime_name
 from quantgate.hardware.quantities import PerMillion
 from quantgate.hardware.targets import Place
+from quantgate.load_test_config import LoadTestConfig
 from quantgate.quantize.manifest import EVENTS
 from quantgate.records import Record
 
@@ -92,6 +93,12 @@ class TargetConfig(Place):
         "leaves its kernels unproven",
     )
 
+    load_test: LoadTestConfig | None = Field(
+        default=None,
+        exclude_if=lambda test: test is None,
+        description="of hardware here: how long, and at which rates and limits, such as {seconds: 120, sweep: [2/s]}",
+    )
+
     @property
     def place(self) -> Place:
         """The target without its rules."""
@@ -113,6 +120,12 @@ class TargetConfig(Place):
             raise ValueError("'capabilities' is empty; name what is needed there, or leave it out")
         if (self.cost is not None or self.prefer == "cost") and self.price is None:
             raise ValueError("goes by cost and has no 'price'; write what a device costs, such as price: 2.50/h")
+        return self
+
+    @model_validator(mode="after")
+    def _measured_here(self) -> Self:
+        if self.load_test is not None:
+            self.load_test.check(self, planned=self.speed == "planned")
         return self
 
 

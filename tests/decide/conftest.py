@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from quantgate import stats
 from quantgate.decide import Candidate
+from quantgate.decide.rules import TargetRules
 from quantgate.evaluate.evidence import Comparison, Evidence, Gate
+from quantgate.hardware.targets import Place
+from quantgate.loadtest import Timed
+from quantgate.loadtest.arrivals import draw
+from quantgate.loadtest.drive import Run
+from quantgate.loadtest.objectives import parse_objective
+from quantgate.loadtest.prompts import Fitted
+from quantgate.loadtest.result import LoadResult, result_of
+from quantgate.loadtest.runs import Arm, Plan, cells
 from quantgate.records import digest_of
 
 
@@ -74,3 +84,67 @@ class Make:
 @pytest.fixture(scope="session")
 def make() -> type[Make]:
     return Make
+
+
+def timed_of(at: int, due: float, e2e: float, *, tokens: int = 16, prompt: int = 128, lost: str = "") -> Timed:
+    """A request that took ``e2e`` seconds, a quarter of them to its first token."""
+    return Timed(
+        at=at, due_s=due, lag_s=0.0, ttft_s=None if lost else e2e / 4, e2e_s=None if lost else e2e, gaps_s=(),
+        tokens=None if lost else tokens, prompt_tokens=None if lost else prompt, beside=1.0, stages={}, lost=lost,
+    )  # fmt: skip
+
+
+def load_of(
+    seconds: Mapping[float, float],
+    *,
+    limits: Mapping[int | None, float] = {None: 1.0},
+    weights: tuple[str, ...] = (digest_of("base"), digest_of("small")),
+    whats: tuple[str, ...] = (digest_of("engine of base"), digest_of("engine of small")),
+    names: tuple[str, ...] = ("baseline", "small"),
+    promises: Sequence[str] = ("e2e-p95=1s",),
+    requests: int = 100,
+    took: float = 1.0,
+    partial: str = "",
+    **timed: Any,
+) -> LoadResult:
+    """A load test as it would be kept: at each rate every request took so many ``seconds``, the baseline twice as long.
+
+    ``limits`` multiply the times; ``took``: how much longer than asked the generator needed; the first rate was asked.
+    """
+    schedules = [draw("constant", rate, requests / rate, 0) for rate in seconds]
+    fitted = Fitted(requests=requests, made=0, cut=0, wanted_tokens=0, made_tokens=0, counted="", prompts="")
+    plan = Plan(
+        arms=tuple(Arm(name=name, what=what, weights=bytes_)
+                   for name, what, bytes_ in zip(names, whats, weights or ("",) * len(names), strict=True)),
+        schedules=tuple(schedules), fitted=(fitted,) * len(schedules), limits=tuple(limits),
+        objectives=tuple(parse_objective(one) for one in promises),
+    )  # fmt: skip
+    done = {}
+    for cell in cells(plan):
+        rate = schedules[cell.schedule].rate
+        slow = 2.0 if len(names) == 2 and cell.arm == 0 else 1.0
+        e2e = seconds[rate] * slow * tuple(limits.values())[cell.limit]
+        ran = [timed_of(at, when, e2e, **timed) for at, when in enumerate(schedules[cell.schedule].times)]
+        window = schedules[cell.schedule].seconds
+        done[cell] = Run(ran, len(ran), window, window, window * took, "", window + e2e)
+    return result_of(plan, done, partial)
+
+
+def rules_of(*gates: Gate, **place: Any) -> TargetRules:
+    told = {"hardware": "here", "runtime": "torch", "rate": "4/s", "e2e_p95": "1s", "prompt": 128, "answer": 16} | place
+    rules = {key: told.pop(key) for key in ("cost", "prefer", "speed", "stack") if key in told}
+    place_ = Place.model_validate(told)
+    return TargetRules.model_validate({"name": "desk", "place": place_, "gates": gates, "stack": "any"} | rules)
+
+
+class Loads:
+    """What tests of load evidence are made of."""
+
+    timed = staticmethod(timed_of)
+    result = staticmethod(load_of)
+    rules = staticmethod(rules_of)
+
+
+@pytest.fixture(scope="session")
+def loads() -> type[Loads]:
+    return Loads

@@ -56,6 +56,10 @@ def loadtest(
     ] = None,
     suite: Annotated[list[str] | None, typer.Option("--suite", "-s", help="Suites whose prompts are asked.")] = None,
     traffic: Annotated[Path | None, typer.Option(help="Your traffic as JSONL, whose prompts are asked.")] = None,
+    prompt: Annotated[int | None, typer.Option(min=1, help="Tokens of every prompt, made to that length.")] = None,
+    answer: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of every answer; a server may end sooner, see --request.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer to your traffic, at most.")] = 64,
     context: Annotated[int | None, typer.Option(min=8, help="Tokens that the server's model holds.")] = None,
     blocks: Annotated[int, typer.Option(min=0, help="Stretches that two targets take turns in; 0 chooses.")] = 0,
@@ -90,6 +94,8 @@ def loadtest(
         objectives=tuple(parse_objective(one) for one in written),
         suites=tuple(suite or ()),
         traffic=traffic,
+        prompt_tokens=prompt,
+        answer_tokens=answer,
         max_tokens=max_tokens,
         context=context,
         blocks=blocks,

@@ -16,6 +16,10 @@ from quantgate.records import Record
 Prefer = Literal["size", "cost"]
 
 
+def _unknown(value: object) -> bool:
+    return value is None
+
+
 class DriftLimits(Record):
     """Drift beyond which a target does not take a variant, whatever its answers; None: no limit."""
 
@@ -70,8 +74,14 @@ class LoadEvidence(Record):
     pairs: tuple[PairResult, ...] = ()  # the variant's latencies over the baseline's
     knee: float | None = None  # requests a second behind which latency rises faster
     safe: float | None = None  # up to which every objective is proven kept
-    policy: str = ""  # how many may be in flight, in a sentence
     curve: tuple[LoadAt, ...] = Field(default=(), exclude_if=lambda curve: not curve)  # other rates, where any were
+    rates: tuple[float, ...] = Field(default=(), exclude_if=lambda rates: not rates)  # all that were asked
+    keeps_up_to: float | None = Field(default=None, exclude_if=_unknown)  # rate up to which it answers as fast as asked
+    policy: str = ""  # how many may be in flight, in a sentence, and what batches do
+    at_most: int | None = Field(default=None, exclude_if=_unknown)  # the largest limit that is proven to keep them all
+    answer_tokens: float | None = Field(default=None, exclude_if=_unknown)  # of an answer, in the mean, as counted
+    lighter: str = Field(default="", exclude_if=lambda lighter: not lighter)
+    """Why a pass proves nothing: requests were shorter than the target's."""
     partial: str = Field(default="", exclude_if=lambda partial: not partial)  # why it is not whole
     notes: tuple[str, ...] = ()
 

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from quantgate.decide import Candidate, Order, Verdict
-from quantgate.decide.findings import Finding, Known, cost_of, findings, sequence
+from quantgate.decide.findings import findings, sequence
+from quantgate.decide.known import Finding, Known
 from quantgate.decide.planning import Plan
 from quantgate.decide.rules import LoadEvidence, TargetRules
 from quantgate.decide.sentences import count, listing
+from quantgate.decide.speed import cost_of, spared
 from quantgate.evaluate.evidence import Evidence
 from quantgate.records import Record
 
@@ -31,10 +33,10 @@ class TargetVerdict(Record):
     sentence: str
     findings: tuple[Finding, ...]
     stored_bytes: int
-    resident_bytes: int | None = Field(
-        default=None, exclude_if=lambda size: size is None
-    )  # of its weights in the memory of one device there; None where it does not run
-    cost: float | None = None  # of a million answer tokens, at best
+    resident_bytes: int | None = Field(default=None, exclude_if=lambda size: size is None)
+    """Of its weights, in the memory of one device there; None where it does not run."""
+    cost: float | None = None  # of a million answer tokens, at best, unless measured
+    cost_measured: bool = Field(default=False, exclude_if=lambda measured: not measured)
     load_test: str = Field(default="", exclude_if=lambda told: not told)  # digest of the load test
 
     @property
@@ -96,9 +98,30 @@ def decide_target(
         alpha=alpha,
         baseline=evidence[0].baseline if evidence else "none",
         chosen=chosen,
-        sentence=_chosen_sentence(rules, chosen, verdicts),
-        verdicts=tuple(verdicts),
+        sentence=_chosen_sentence(rules, chosen, verdicts) + how_to_run(rules, chosen, loads),
+        verdicts=tuple(_without_spared(rules, chosen, verdicts)),
     )
+
+
+def how_to_run(rules: TargetRules, chosen: str | None, loads: Sequence[LoadEvidence]) -> str:
+    """What the load test of the chosen variant says about requests in flight; empty without one."""
+    own = next((one for one in loads if (one.target, one.variant) == (rules.name, chosen)), None)
+    return f"; {own.policy}" if own is not None and own.policy and not own.doubt else ""
+
+
+def _without_spared(rules: TargetRules, chosen: str | None, verdicts: Sequence[TargetVerdict]) -> list[TargetVerdict]:
+    """Who was chosen by a load test spares the others theirs."""
+    first = next((one for one in verdicts if one.variant == chosen and one.load_test), None)
+    if first is None:
+        return list(verdicts)
+    word = "cheaper" if rules.prefer == "cost" else "smaller"
+    why = f"{first.variant}, which is {word}, passed"
+    return [
+        one.model_copy(update={"findings": spared(one.findings, why)})
+        if not one.load_test and preference(rules, first) <= preference(rules, one)
+        else one
+        for one in verdicts
+    ]
 
 
 def proven(found: Sequence[Finding]) -> bool:
@@ -107,7 +130,7 @@ def proven(found: Sequence[Finding]) -> bool:
 
 
 def _verdict(known: Known, found: tuple[Finding, ...], blocked: str) -> TargetVerdict:
-    kinds = {one.verdict for one in found}
+    kinds, cost = {one.verdict for one in found}, cost_of(known)
     verdict: Verdict = "fail" if "fail" in kinds else "pass" if kinds == {"pass"} else "inconclusive"
     return TargetVerdict(
         variant=known.candidate.name,
@@ -119,7 +142,8 @@ def _verdict(known: Known, found: tuple[Finding, ...], blocked: str) -> TargetVe
         findings=found,
         stored_bytes=known.candidate.stored_bytes,
         resident_bytes=known.row.estimate.memory.weights if known.row and known.row.estimate else None,
-        cost=cost_of(known.row),
+        cost=cost.money if cost else None,
+        cost_measured=cost is not None and cost.measured,
         load_test=known.load.result if known.load else "",
     )
 
@@ -154,14 +178,13 @@ def _broken(found: Sequence[Finding]) -> list[str]:
 
 def _chosen(rules: TargetRules, verdicts: Sequence[TargetVerdict]) -> str | None:
     safe = [one for one in verdicts if one.eligible]
-    if not safe:
-        return None
+    return min(safe, key=lambda one: preference(rules, one)).variant if safe else None
 
-    def key(one: TargetVerdict) -> tuple[float, int, int, str]:
-        cost = one.cost if rules.prefer == "cost" and one.cost is not None else float("inf")
-        return (cost, one.size, one.stored_bytes, one.variant)
 
-    return min(safe, key=key).variant
+def preference(rules: TargetRules, one: TargetVerdict) -> tuple[float, int, int, str]:
+    """What is least of the variant that is chosen: its cost where that is asked for, then its bytes."""
+    cost = one.cost if rules.prefer == "cost" and one.cost is not None else float("inf")
+    return (cost, one.size, one.stored_bytes, one.variant)
 
 
 def _chosen_sentence(rules: TargetRules, chosen: str | None, verdicts: Sequence[TargetVerdict]) -> str:
@@ -170,6 +193,8 @@ def _chosen_sentence(rules: TargetRules, chosen: str | None, verdicts: Sequence[
         rest = f"; {listing(open_)} not decided" if open_ else ""
         return f"{rules.name}: none of {count(len(verdicts), 'variant')} keeps every rule{rest}: keep the baseline"
     safe = [one for one in verdicts if one.eligible]
+    if len(safe) == 1:
+        return f"{rules.name}: {chosen} is the only variant that keeps every rule"
     word = "cheapest" if rules.prefer == "cost" and all(one.cost is not None for one in safe) else "smallest"
     every = f"of {count(len(verdicts), 'variant')}"
     if len(safe) == 1:

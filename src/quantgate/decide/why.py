@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quantgate.decide import Decision, VariantVerdict
-from quantgate.decide.findings import Finding, to_keep
+from quantgate.decide.findings import to_keep
+from quantgate.decide.known import Finding
 from quantgate.decide.sentences import margin_of
 from quantgate.decide.targets import TargetDecision, TargetVerdict
 from quantgate.evaluate.evidence import Evidence, Flip, Gate

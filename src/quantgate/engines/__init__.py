@@ -45,6 +45,8 @@ class Prompt(Ask):
     """One conversation to be answered: (role, content) turns, and what is asked of the answer."""
 
     turns: tuple[tuple[str, str], ...]
+    full: bool = Field(default=False, exclude_if=_nothing)
+    """An engine of this process goes on to ``max_tokens`` whatever the model would end with: a load of known length."""
 
 
 class Completion(Record):

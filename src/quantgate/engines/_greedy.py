@@ -119,6 +119,7 @@ class Rows:
     length: Tensor  # of its prompt
     budget: Tensor
     running: Tensor  # False once it ended
+    ends: Tensor  # whether a stop id ends it
     seen: Tensor  # [rows, columns]: True where a token of it stands, or will
 
     def keep(self, rows: Tensor) -> None:
@@ -146,18 +147,21 @@ class Decoder:
         budgets: Sequence[int],
         stops: Sequence[StopTexts | None] = (),
         told: Callable[[list[int]], None] | None = None,
+        full: Sequence[bool] = (),
     ) -> tuple[list[list[int]], float, float]:
         """Token ids of every row, its stop id included, at most ``budgets`` of them; prefill and decode seconds.
 
         ``prompts`` are sorted by length, so that the rows of a slice are alike. A row that wrote one of its ``stops``
-        ends within EVERY steps. ``told`` hears, as soon as a step is computed, which rows got a token.
+        ends within EVERY steps. ``told`` hears, as soon as a step is computed, which rows got a token. No stop id ends
+        the rows that are ``full``.
         """
         texts = {row: stop for row, stop in enumerate(stops) if stop}
         began = time.perf_counter()
         steps, longest = max(1, *budgets), len(prompts[-1])
         window = Window(slice(None), 0, 0, 0)
         cache, layers = self._cache(window, len(prompts), longest + steps)
-        rows = self._read(prompts, budgets, cache, window, steps)
+        ended = [not one for one in full] or [True] * len(prompts)
+        rows = self._read(prompts, budgets, ended, cache, window, steps)
         prefilled = time.perf_counter()
         made = torch.zeros(len(prompts), steps, dtype=torch.long, device=self.device)
         columns = torch.arange(longest + steps, device=self.device)
@@ -166,7 +170,7 @@ class Decoder:
             made[rows.place, step] = rows.token
             if told is not None:
                 told(rows.place[rows.running].tolist())
-            rows.running &= ~torch.isin(rows.token, self.stops) & (rows.budget > step + 1)
+            rows.running &= ~(torch.isin(rows.token, self.stops) & rows.ends) & (rows.budget > step + 1)
             if texts and step % EVERY == EVERY - 1:
                 _end_at_texts(rows, made[:, : step + 1], texts)
             left = int(rows.running.sum())
@@ -184,7 +188,8 @@ class Decoder:
             rows.token = self._next(rows.token[:, None], (rows.length + step)[:, None], mask, cache)
         found = [row[:budget] for row, budget in zip(made.tolist(), budgets, strict=True)]
         ends = set(self.stops.tolist())
-        return [_until_stop(row, ends) for row in found], prefilled - began, time.perf_counter() - prefilled
+        cut = [_until_stop(row, ends) if stop else row for row, stop in zip(found, ended, strict=True)]
+        return cut, prefilled - began, time.perf_counter() - prefilled
 
     def _cache(self, window: Window, rows: int, columns: int) -> tuple[Cache, list[Columns]]:
         roundings: Sequence[Rounding | None] = self.roundings or [None] * self.layers
@@ -200,7 +205,13 @@ class Decoder:
         return self.network(input_ids=ids, past_key_values=cache, use_cache=True).logits  # type: ignore[no-any-return]
 
     def _read(
-        self, prompts: Sequence[list[int]], budgets: Sequence[int], cache: Cache, window: Window, steps: int
+        self,
+        prompts: Sequence[list[int]],
+        budgets: Sequence[int],
+        ends: Sequence[bool],
+        cache: Cache,
+        window: Window,
+        steps: int,
     ) -> Rows:
         """Fill the cache with the prompts, slice by slice, and find the first token of every answer."""
         longest, found, start = len(prompts[-1]), list[Tensor](), 0
@@ -220,6 +231,7 @@ class Decoder:
             length=length,
             budget=torch.tensor(budgets, device=self.device),
             running=torch.ones(len(prompts), dtype=torch.bool, device=self.device),
+            ends=torch.tensor(ends, device=self.device),
             seen=torch.arange(longest + steps, device=self.device) >= longest - length[:, None],
         )
 

@@ -24,6 +24,7 @@ class Row:
     budget: int
     stop: StopTexts | None = None
     grammar: str = ""  # GBNF that holds this row's answer to a form
+    full: bool = False  # no stop id ends it
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Answerer:
 
 def goes_on(row: Row, made: list[int], stops: set[int]) -> bool:
     """Whether an answer so far is neither stopped nor as long as it may be."""
-    if made[-1] in stops or len(made) >= row.budget:
+    if (made[-1] in stops and not row.full) or len(made) >= row.budget:
         return False
     return row.stop is None or not row.stop.met(made, MOST_AT_ONCE)
 

@@ -237,7 +237,7 @@ class LlamaCppEngine:
         """The engine's own grammar holds every answer; under ``guard`` a prompt's schema does where there is none."""
         held = self.guard and prompt.answer_schema and not self.grammar
         grammar = grammar_of("", prompt.answer_schema) if held else self.grammar
-        return Row(index, ids, prompt.max_tokens, stops_of(prompt.stop, self._text), grammar)
+        return Row(index, ids, prompt.max_tokens, stops_of(prompt.stop, self._text), grammar, prompt.full)
 
     def _weigher(self) -> Weigher:
         tokenizer = self.source.tokenizer
@@ -301,7 +301,7 @@ class LlamaCppEngine:
     def _completion(
         self, made: list[int], row: Row, seconds: tuple[float, float], drafts: tuple[int, int]
     ) -> Completion:
-        stopped = bool(made) and made[-1] in self.stops
+        stopped = bool(made) and made[-1] in self.stops and not row.full
         body = made[:-1] if stopped else made
         cut = row.stop.cut(body) if row.stop else None
         text, tokens = cut or (self._text(body), len(body))

@@ -176,10 +176,13 @@ class TorchEngine:
     def _batch(self, batch: Sequence[Row], prompts: Sequence[Prompt]) -> dict[int, Completion]:
         budgets = [prompts[index].max_tokens for index, _ in batch]
         stops = [stops_of(prompts[index].stop, self._text) for index, _ in batch]
-        made, prefill_s, decode_s = self.decoder.answer([ids for _, ids in batch], budgets, stops, self._told(batch))
+        full = [prompts[index].full for index, _ in batch]
+        made, prefill_s, decode_s = self.decoder.answer(
+            [ids for _, ids in batch], budgets, stops, self._told(batch), full
+        )
         shares = prefill_s / len(batch), decode_s / len(batch)
         return {
-            index: self._completion(tokens, stop, len(ids), *shares)
+            index: self._completion(tokens, stop, len(ids), *shares, full=prompts[index].full)
             for (index, ids), tokens, stop in zip(batch, made, stops, strict=True)
         }
 
@@ -193,9 +196,16 @@ class TorchEngine:
         return None if watch is None else lambda rows: watch([batch[row][0] for row in rows])
 
     def _completion(
-        self, made: list[int], stop: StopTexts | None, prompt_tokens: int, prefill_s: float, decode_s: float
+        self,
+        made: list[int],
+        stop: StopTexts | None,
+        prompt_tokens: int,
+        prefill_s: float,
+        decode_s: float,
+        *,
+        full: bool,
     ) -> Completion:
-        stopped = bool(made) and made[-1] in self.stops
+        stopped = bool(made) and made[-1] in self.stops and not full
         body = made[:-1] if stopped else made
         cut = stop.cut(body) if stop else None
         text, tokens = cut or (self._text(body), len(body))

@@ -92,13 +92,18 @@ class Measured(Record):
         return next((one for one in self.quantiles.get(latency, ()) if one.q == q), None)
 
 
-def measure(runs: Sequence[Run], objectives: Sequence[Objective], *, partial: str = "") -> Measured:
-    """``runs`` are the stretches of one arm, ``partial`` why some are missing; then nothing is decided."""
+def measure(
+    runs: Sequence[Run], objectives: Sequence[Objective], *, partial: str = "", alpha: float = ALPHA
+) -> Measured:
+    """``runs`` are the stretches of one arm, ``partial`` why some are missing; then nothing is decided.
+
+    Intervals of quantiles are at 1 - ``alpha``.
+    """
     timed = [one for run in runs for one in sorted(run.timed, key=lambda one: one.due_s)]
     lost = [one for one in timed if one.lost]
     validity = validity_of(runs)
     seconds = sum(max(run.ended_s, run.span_s, run.window_s) for run in runs)
-    quantiles, known = _quantiles(timed, objectives)
+    quantiles, known = _quantiles(timed, objectives, alpha)
     doubt = partial or validity.because
     came, ended = _second_half(runs)
     why: dict[str, int] = {}
@@ -121,7 +126,7 @@ def measure(runs: Sequence[Run], objectives: Sequence[Objective], *, partial: st
         stages=tuple(_stage(timed, stage) for stage in STAGES),
         batches=tuple(_batches(timed)),
         kept=tuple(
-            judge(one, next((q for q in quantiles.get(one.latency, ()) if q.q == one.q), None), doubt)
+            judge(one, next((q for q in quantiles.get(one.latency, ()) if q.q == one.q), None), doubt, alpha)
             for one in objectives
         ),
     )
@@ -154,7 +159,7 @@ def validity_of(runs: Sequence[Run]) -> Validity:
 
 
 def _quantiles(
-    timed: Sequence[Timed], objectives: Sequence[Objective]
+    timed: Sequence[Timed], objectives: Sequence[Objective], alpha: float
 ) -> tuple[dict[Latency, tuple[Quantile, ...]], dict[Latency, int]]:
     """Every gap between two pieces counts by itself; a lost request is beyond all others of every other latency.
 
@@ -168,18 +173,20 @@ def _quantiles(
         values = [value for one in timed if not one.lost and (value := latency_of(one, latency)) is not None]
         known[latency] = len(values)
         if values:
-            found[latency] = tuple(_in_a_queue(timed, values, latency, q, lost) for q in wanted)
+            found[latency] = tuple(_in_a_queue(timed, values, latency, q, lost, alpha) for q in wanted)
     return found, known
 
 
-def _in_a_queue(timed: Sequence[Timed], values: Sequence[float], latency: Latency, q: float, lost: int) -> Quantile:
+def _in_a_queue(
+    timed: Sequence[Timed], values: Sequence[float], latency: Latency, q: float, lost: int, alpha: float
+) -> Quantile:
     """A quantile whose interval knows that neighbours wait alike: requests in the order in which they were due."""
-    plain = quantile(values, q, beyond=lost, alpha=ALPHA)
+    plain = quantile(values, q, beyond=lost, alpha=alpha)
     if plain.value is None:
         return plain
     series = [math.inf if one.lost else latency_of(one, latency) for one in timed]
     alike = dependence([one > plain.value for one in series if one is not None])
-    return quantile(values, q, beyond=lost, alpha=ALPHA, dependence=alike)
+    return quantile(values, q, beyond=lost, alpha=alpha, dependence=alike)
 
 
 def goodput_of(timed: Sequence[Timed], objectives: Sequence[Objective], seconds: float) -> Goodput:

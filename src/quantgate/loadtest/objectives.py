@@ -115,10 +115,11 @@ def _nothing_to_wait_for(one: Timed, latency: Latency) -> bool:
     return latency == "ttft" and one.tokens == 0
 
 
-def judge(objective: Objective, found: Quantile | None, doubt: str) -> Kept:
+def judge(objective: Objective, found: Quantile | None, doubt: str, alpha: float = ALPHA) -> Kept:
     """Pass when the whole interval is within, fail when all of it is beyond, else inconclusive.
 
-    ``doubt`` is why the run decides nothing (partial, or not valid); then neither is claimed.
+    ``doubt`` is why the run decides nothing (partial, or not valid); then neither is claimed. The interval of
+    ``found`` is at 1 - ``alpha``.
     """
 
     def say(verdict: Verdict, because: str) -> Kept:
@@ -133,7 +134,7 @@ def judge(objective: Objective, found: Quantile | None, doubt: str) -> Kept:
         return say("pass", f"{share} is at most {shown(found.high)}")
     if found.low is not None and found.low > most:
         return say("fail", f"{share} is at least {shown(found.low)}")
-    if ranks(found.n, found.q, ALPHA, found.dependence)[0] > found.n - found.beyond:
+    if ranks(found.n, found.q, alpha, found.dependence)[0] > found.n - found.beyond:
         return say("fail", f"{found.beyond} of {found.n} requests never answered")
     if found.high is None:
         alike = f", which wait alike and count as {found.n / found.dependence:.0f}," if found.dependence > 1 else ""

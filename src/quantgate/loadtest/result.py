@@ -12,7 +12,7 @@ from quantgate.loadtest.drive import Run
 from quantgate.loadtest.journal import Cell
 from quantgate.loadtest.knee import Knee, LimitPoint, Policy, RatePoint, knee_of, policy_of
 from quantgate.loadtest.measure import Measured, measure
-from quantgate.loadtest.objectives import LATENCIES, Latency, Objective, latency_of
+from quantgate.loadtest.objectives import ALPHA, LATENCIES, Latency, Objective, latency_of
 from quantgate.loadtest.prompts import Fitted
 from quantgate.records import Record
 from quantgate.stats import Verdict
@@ -59,9 +59,13 @@ class LoadResult(Record):
     plan: str  # digest
     arms: tuple[str, ...]  # names, the baseline first
     whats: tuple[str, ...]  # what each one is: a digest or an address
+    weights: tuple[str, ...] = Field(default=(), exclude_if=lambda weights: not any(weights))
+    """Digest of the bytes that each one ran; "" where only an address is known."""
     seed: int
     blocks: int
     objectives: tuple[Objective, ...]
+    alpha: float = Field(default=ALPHA, exclude_if=lambda alpha: alpha == ALPHA)
+    """What the intervals of all limits together may err by, since the best limit counts."""
     asked: tuple[Asked, ...]  # the asked rate first
     results: tuple[ArmResult, ...]
     pairs: tuple[PairResult, ...] = ()
@@ -84,7 +88,7 @@ def result_of(plan: Plan, done: Mapping[Cell, Run], partial: str) -> LoadResult:
             arm=plan.arms[arm].name,
             rate=plan.schedules[at].rate,
             limit=plan.limits[limit],
-            measured=measure(runs, plan.objectives, partial=partial),
+            measured=measure(runs, plan.objectives, partial=partial, alpha=plan.alpha / len(plan.limits)),
         )
         for (at, limit, arm), runs in sorted(groups.items())
         if any(run.timed for run in runs)
@@ -94,6 +98,8 @@ def result_of(plan: Plan, done: Mapping[Cell, Run], partial: str) -> LoadResult:
         plan=plan.digest,
         arms=tuple(one.name for one in plan.arms),
         whats=tuple(one.what for one in plan.arms),
+        weights=tuple(one.weights for one in plan.arms) if any(one.weights for one in plan.arms) else (),
+        alpha=plan.alpha,
         seed=plan.seed,
         blocks=plan.blocks,
         objectives=plan.objectives,

@@ -20,7 +20,7 @@ from quantgate.loadtest import Target
 from quantgate.loadtest.arrivals import Schedule
 from quantgate.loadtest.drive import Run, drive
 from quantgate.loadtest.journal import Cell, Journal
-from quantgate.loadtest.objectives import Objective
+from quantgate.loadtest.objectives import ALPHA, Objective
 from quantgate.loadtest.prompts import Fitted
 from quantgate.loadtest.result import LoadResult, result_of
 from quantgate.records import Record
@@ -35,6 +35,7 @@ class Arm(Record):
     name: str
     what: str  # digest or address: what its numbers belong to
     rows: int | None = None  # decoded together at most, by an engine of this process
+    weights: str = Field(default="", exclude_if=lambda weights: not weights)  # digest of its bytes, where it is known
 
 
 class Plan(Record):
@@ -48,6 +49,7 @@ class Plan(Record):
     blocks: int = 1
     seed: int = 0
     trace: str = Field(default="", exclude_if=lambda trace: not trace)  # digest of the replayed file
+    alpha: float = Field(default=ALPHA, exclude_if=lambda alpha: alpha == ALPHA)  # of all limits together
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,13 @@ def stretches(schedule: Schedule, blocks: int) -> list[list[tuple[int, float]]]:
 
 
 def cells(plan: Plan) -> list[Cell]:
-    """In the order they run: the arms of a stretch side by side, first one first, then the other."""
+    """In the order they run: the arms of a stretch side by side, first one first, then the other.
+
+    Further rates are asked under the first limit, further limits at the first rate.
+    """
     found = []
     for at, schedule in enumerate(plan.schedules):
-        for limit in range(len(plan.limits)):
+        for limit in range(len(plan.limits) if at == 0 else 1):
             for block in range(len(stretches(schedule, plan.blocks))):
                 arms = range(len(plan.arms))
                 turned = arms if block % 2 == 0 else reversed(arms)
@@ -108,7 +113,7 @@ class _Work:
         self.partial = ""
         plan = load.plan
         self.cut = [stretches(one, plan.blocks) for one in plan.schedules]
-        self.total = len(plan.limits) * len(plan.arms) * sum(len(one.times) for one in plan.schedules)
+        self.total = sum(len(self.cut[cell.schedule][cell.block]) for cell in cells(plan))
 
     async def all(self) -> None:
         left = [cell for cell in cells(self.load.plan) if cell not in self.done]

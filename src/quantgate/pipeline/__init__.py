@@ -28,13 +28,14 @@ from quantgate.evaluate.evidence import Comparison, Evidence, NoiseFloor, Pace
 from quantgate.evaluate.lock import comparable
 from quantgate.evaluate.noise import noise_floor, pace_of
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, budgets, deciding, overlaps, planning, probing, targets
+from quantgate.pipeline import auto, budgets, deciding, load_plan, overlaps, planning, probing, targets
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.drifting import drift_in, screened
 from quantgate.pipeline.endpoints import Served, check_keys, served
 from quantgate.pipeline.executor import Executor, Local, executor_for
 from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.measuring import load_targets
 from quantgate.pipeline.planning import Plan
 from quantgate.pipeline.runtimes import TORCH, check_drafts, runtime_of
 from quantgate.pipeline.sharing import bring, folder_of, send, send_reports
@@ -134,6 +135,7 @@ def _run(this: Run) -> RunReport:
         model = open_model(config.model)
         devices = targets.devices_of(config, this.out, this.here)
         targets.preflight(config, model, devices)
+        load_plan.check(config, model)
         check_drafts(model, [one.runtime for one in config.variants if one.model is None])
     if students_of(variants):
         with this.stage("open the other models"):
@@ -168,8 +170,11 @@ def _run(this: Run) -> RunReport:
             evidence = _evaluate(this, model, base, artifacts, cases, Walk(cases.gates, rules, placed))
         with this.stage("ask the baseline again") if config.judge.noise else nullcontext():
             noise = _noise(this, base, cases)
+        with this.stage("load") if load_plan.asked_of(config) else nullcontext():
+            beside = (this.out, this.progress, this.students)
+            loads = load_targets(config, model, artifacts, rules, evidence, placed, *beside)
         report = _report(this, model, chosen, cases, artifacts, evidence, noise)
-        report = report.model_copy(update={"overlap": overlap, "placed": placed})
+        report = report.model_copy(update={"overlap": overlap, "placed": placed, "loads": loads})
         decided = deciding.decide_targets(rules, report.candidates, evidence, placed, report.loads, config)
         report = report.model_copy(update={"targets": decided})
         write_reports(report, this.out)

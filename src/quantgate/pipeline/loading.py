@@ -11,7 +11,7 @@ from quantgate.endpoint_config import is_address, split_address
 from quantgate.errors import Stopped, UsageError
 from quantgate.loadtest import Target, arrivals, prompts
 from quantgate.loadtest.journal import Journal
-from quantgate.loadtest.objectives import Objective
+from quantgate.loadtest.objectives import ALPHA, Objective
 from quantgate.loadtest.result import LoadResult
 from quantgate.loadtest.runs import Arm, Load, Plan, run
 from quantgate.loadtest.traces import read_trace
@@ -21,6 +21,7 @@ from quantgate.records import digest_file, digest_of
 if TYPE_CHECKING:
     from quantgate.engines import Engine, Prompt
     from quantgate.models import OpenedModel
+    from quantgate.quantize import Artifact
 
 Progress = Callable[[str, int, int, str], None]
 SUITE_CASES = 200  # of every suite that prompts are taken from
@@ -42,11 +43,14 @@ class Wanted:
     objectives: tuple[Objective, ...] = ()
     suites: tuple[str, ...] = ()
     traffic: Path | None = None
-    max_tokens: int = 64  # of an answer, where neither trace nor suite says
+    prompt_tokens: int | None = None  # of every prompt, made to that length; None: as they are
+    answer_tokens: int | None = None  # of every answer; an engine of this process writes just so many
+    max_tokens: int = 64  # of an answer, where nothing else says
     context: int | None = None  # tokens that a server's model holds
     blocks: int = 0  # 0: one for a single arm, ten for two
     rows: int = 16  # decoded together at most, in this process
     seed: int = 0
+    alpha: float = ALPHA  # that the intervals of all limits together may err by
     body: Mapping[str, Any] = field(default_factory=dict)  # more keys of every request
     timeout_s: float = 120.0
     model: str = ""
@@ -68,29 +72,46 @@ def load_test(
     DataError and ModelError before anything is sent, EngineError for a target that cannot be asked, and Stopped on
     Ctrl-C, after what was measured is saved, marked partial.
     """
-    schedules = _schedules(wanted)
-    sources = _sources(wanted)
+    schedules = schedules_of(wanted)
+    sources = sources_of(wanted)
     sides = _sides(target, against, wanted, key)
     with alone_in(out):
-        counter, context = _counter(sides, wanted, sources, schedules)
-        asked = [
-            prompts.prompts_for(one, sources, counter, context=context, seed=wanted.seed + at)
-            for at, one in enumerate(schedules)
-        ]
-        plan = Plan(
-            arms=tuple(side.arm for side in sides),
-            schedules=tuple(schedules),
-            fitted=tuple(fitted for _, fitted in asked),
-            limits=wanted.limits or (None,),
-            objectives=wanted.objectives,
-            blocks=wanted.blocks or (10 if len(sides) == 2 else 1),
-            seed=wanted.seed,
-            trace=digest_file(wanted.trace) if wanted.trace else "",
-        )
-        load = Load(plan, [side.target for side in sides], [found for found, _ in asked])
-        journal = Journal(out / "journal" / f"{_keyed(plan, wanted)[7:23]}.jsonl", plan.digest)
-        result, ended = run(load, journal, progress or (lambda *_: None))
-        _save(result, out)
+        return load_sides(sides, wanted, schedules, sources, out=out, progress=progress)
+
+
+def load_sides(
+    sides: Sequence[Side],
+    wanted: Wanted,
+    schedules: Sequence[arrivals.Schedule],
+    sources: Sequence[Prompt],
+    *,
+    out: Path,
+    progress: Progress | None = None,
+) -> LoadResult:
+    """``load_test`` of what is open already, in a folder that nobody else writes to; the baseline's side first."""
+    counter, context = _counter(sides, wanted, sources, schedules)
+    if context is not None and (wanted.prompt_tokens or context) + (wanted.answer_tokens or context) < context:
+        context = None  # nothing is to be cut
+    asked = [
+        prompts.prompts_for(one, sources, counter, context=context, seed=wanted.seed + at)
+        for at, one in enumerate(schedules)
+    ]
+    full = wanted.answer_tokens is not None
+    plan = Plan(
+        arms=tuple(side.arm for side in sides),
+        schedules=tuple(schedules),
+        fitted=tuple(fitted for _, fitted in asked),
+        limits=wanted.limits or (None,),
+        objectives=wanted.objectives,
+        blocks=wanted.blocks or (10 if len(sides) == 2 else 1),
+        seed=wanted.seed,
+        trace=digest_file(wanted.trace) if wanted.trace else "",
+        alpha=wanted.alpha,
+    )
+    found = [[one.model_copy(update={"full": full}) for one in made] for made, _ in asked]
+    journal = Journal(out / "journal" / f"{_keyed(plan, wanted)[7:23]}.jsonl", plan.digest)
+    result, ended = run(Load(plan, [side.target for side in sides], found), journal, progress or (lambda *_: None))
+    _save(result, out)
     if ended:
         raise Stopped(f"stopped; {out / 'load.json'} holds what was measured, and the same command goes on from there")
     return result
@@ -109,8 +130,17 @@ def _keyed(plan: Plan, wanted: Wanted) -> str:
     return digest_of([plan.digest, dict(wanted.body), wanted.timeout_s])
 
 
+def schedules_of(wanted: Wanted) -> list[arrivals.Schedule]:
+    """Of every rate, the asked one's first, with the lengths that are wanted."""
+    lengths = {"prompt_tokens": wanted.prompt_tokens, "output_tokens": wanted.answer_tokens}
+    told = {name: count for name, count in lengths.items() if count is not None}
+    return [
+        one.model_copy(update={name: (count,) * len(one.times) for name, count in told.items()})
+        for one in _schedules(wanted)
+    ]
+
+
 def _schedules(wanted: Wanted) -> list[arrivals.Schedule]:
-    """The asked rate's first."""
     rates: list[float | None] = [wanted.rate, *(one for one in wanted.sweep if one != wanted.rate)]
     if wanted.trace is not None:
         rows = read_trace(wanted.trace, wanted.unit)
@@ -124,7 +154,7 @@ def _schedules(wanted: Wanted) -> list[arrivals.Schedule]:
     ]
 
 
-def _sources(wanted: Wanted) -> list[Prompt]:
+def sources_of(wanted: Wanted) -> list[Prompt]:
     from quantgate.calibrate import read_traffic
     from quantgate.evaluate import suites
 
@@ -137,14 +167,16 @@ def _sources(wanted: Wanted) -> list[Prompt]:
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
+    """One arm, and what is asked for it."""
+
     arm: Arm
     target: Target
     engine: Engine | None = None  # of this process
     model: OpenedModel | None = None
 
 
-def _sides(target: str, against: str | None, wanted: Wanted, key: str | None) -> list[_Side]:
+def _sides(target: str, against: str | None, wanted: Wanted, key: str | None) -> list[Side]:
     if is_address(target):
         sides = [_server(target, wanted.model, wanted, key)]
         if against is not None:
@@ -157,7 +189,7 @@ def _sides(target: str, against: str | None, wanted: Wanted, key: str | None) ->
     return _told_apart(_models(target, against, wanted))
 
 
-def _told_apart(sides: list[_Side]) -> list[_Side]:
+def _told_apart(sides: list[Side]) -> list[Side]:
     names = [side.arm.name for side in sides]
     if len(set(names)) == len(names):
         return sides
@@ -168,16 +200,16 @@ def _told_apart(sides: list[_Side]) -> list[_Side]:
     ]
 
 
-def _server(ref: str, model: str, wanted: Wanted, key: str | None) -> _Side:
+def _server(ref: str, model: str, wanted: Wanted, key: str | None) -> Side:
     from quantgate.loadtest.endpoint import Endpoint
 
     url, named = split_address(ref)
     target = Endpoint(url, model=named or model, key=key, timeout_s=wanted.timeout_s, body=wanted.body)
     arm = Arm(name=named or model or url, what=f"{url}#{named or model}")
-    return _Side(arm, target)
+    return Side(arm, target)
 
 
-def _models(target: str, against: str | None, wanted: Wanted) -> list[_Side]:
+def _models(target: str, against: str | None, wanted: Wanted) -> list[Side]:
     from quantgate.models import open_model
     from quantgate.pipeline.two_models import open_pair
     from quantgate.quantize import baseline
@@ -190,19 +222,26 @@ def _models(target: str, against: str | None, wanted: Wanted) -> list[_Side]:
     return sides
 
 
-def _in_process(model: OpenedModel, artifact: Any, name: str, wanted: Wanted) -> _Side:
-    from quantgate import plugins
-    from quantgate.loadtest.batching import Batched
+def _in_process(model: OpenedModel, artifact: Any, name: str, wanted: Wanted) -> Side:
     from quantgate.quantize.gguf.artifact import GgufArtifact
 
-    kind = "llamacpp" if isinstance(artifact, GgufArtifact) else "torch"
-    engine = plugins.get("engines", kind)(model, artifact, rows=wanted.rows)
-    arm = Arm(name=name, what=engine.identity.key, rows=wanted.rows)
-    return _Side(arm, Batched(engine, rows=wanted.rows, name=name), engine, model)
+    return in_process(model, artifact, name, "llamacpp" if isinstance(artifact, GgufArtifact) else "torch", wanted.rows)
+
+
+def in_process(
+    model: OpenedModel, artifact: Artifact, name: str, kind: str, rows: int, settings: Mapping[str, Any] = {}
+) -> Side:
+    """The engine ``kind`` of this process, of ``rows`` together at most. Raises MissingExtra, EngineError."""
+    from quantgate import plugins
+    from quantgate.loadtest.batching import Batched
+
+    engine = plugins.get("engines", kind)(model, artifact, **{**settings, "rows": rows})
+    arm = Arm(name=name, what=engine.identity.key, rows=rows, weights=engine.identity.weights)
+    return Side(arm, Batched(engine, rows=rows, name=name), engine, model)
 
 
 def _counter(
-    sides: Sequence[_Side], wanted: Wanted, sources: Sequence[Prompt], schedules: Sequence[arrivals.Schedule]
+    sides: Sequence[Side], wanted: Wanted, sources: Sequence[Prompt], schedules: Sequence[arrivals.Schedule]
 ) -> tuple[prompts.Counter, int | None]:
     """Who counts the tokens of a prompt, and how many fit: the first arm's model, or its server by two questions."""
     engine, model = sides[0].engine, sides[0].model

@@ -25,6 +25,7 @@ from quantgate.evaluate.evidence import Gate
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
 from quantgate.pipeline.cases import Cases, cases_of
+from quantgate.pipeline.load_plan import PlannedLoad, planned_loads
 from quantgate.pipeline.students import open_students
 from quantgate.records import Record
 from quantgate.release_config import ReleaseConfig
@@ -63,6 +64,7 @@ class Plan(Record):
     seconds_from: str
     price: float | None
     price_missing: str = ""  # why there is no price though one was named
+    loads: tuple[PlannedLoad, ...] = Field(default=(), exclude_if=lambda loads: not loads)  # beside ``seconds``
     others: tuple[str, ...] = Field(default=(), exclude_if=lambda others: not others)
     """Variants that are models of their own: what each is beside the baseline, and its bytes."""
 
@@ -130,6 +132,7 @@ def plan_of(
         else "earlier answers in the folder",
         price=price,
         price_missing="its time is not measured" if config.price is not None and price is None else "",
+        loads=tuple(planned_loads(config)),
         others=tuple(others),
     )
 

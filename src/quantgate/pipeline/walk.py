@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from quantgate import decide
 from quantgate.decide import Candidate
-from quantgate.decide.findings import Finding, Known, findings, sequence
+from quantgate.decide.findings import findings, sequence
+from quantgate.decide.known import Finding, Known
 from quantgate.decide.planning import Plan
 from quantgate.decide.rules import TargetRules
 from quantgate.decide.targets import proven

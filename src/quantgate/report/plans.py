@@ -36,6 +36,8 @@ def show_plan(plan: Any, console: Console) -> None:
         console.print(line, soft_wrap=True)
     if any(one.flips_from == "assumed" for one in plan.capabilities):
         console.print("* assumed: no earlier run in the folder says how many answers flip", style="dim")
+    for one in plan.loads:
+        console.print(Text(load_sentence(one)), soft_wrap=True)
     for one in plan.capabilities:
         if one.short:
             console.print(Text(one.short, style="yellow"))
@@ -52,6 +54,18 @@ def plan_sentence(plan: Any) -> str:
     if plan.price is not None:
         said += f", price {plan.price:.2f}"
     return said + (f", no price: {plan.price_missing}" if plan.price_missing else "")
+
+
+def load_sentence(one: Any) -> str:
+    """What the load test of a variant on one target asks and takes; ``one`` is a ``pipeline.load_plan.PlannedLoad``."""
+    rates = " and ".join(f"{rate:g}/s" for rate in one.rates)
+    limits = " and ".join(str(limit) for limit in one.limits)
+    bound = f" ({one.fewest} bound a p{100 * one.percentile:g})" if one.fewest else ""
+    return (
+        f"load test of {one.target}: {one.requests} requests at {one.rates[0]:g}/s{bound}, to baseline and variant, "
+        f"{one.seconds:.0f} s at each of {rates}, at most {limits} in flight: at least {minutes(one.takes_s)} min for "
+        f"each variant that keeps every other rule, {one.variants} at most, the preferred first until one passes"
+    )
 
 
 def minutes(seconds: float | None) -> str:

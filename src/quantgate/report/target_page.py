@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
-from quantgate.decide.findings import Finding
+from quantgate.decide.known import Finding
 from quantgate.decide.planning import PlanRow
 from quantgate.decide.rules import LoadEvidence
 from quantgate.decide.sentences import count

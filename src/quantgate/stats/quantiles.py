@@ -84,6 +84,15 @@ def ranks(n: int, q: float, alpha: float, dependence: float = 1.0) -> tuple[int,
     return low, high if high <= n else n + 1
 
 
+def fewest(q: float, alpha: float = 0.05) -> int:
+    """Independent values that bound the ``q`` quantile from above at all: the largest of n is beyond it with 1 - q^n.
+
+    >>> fewest(0.5), fewest(0.95), fewest(0.99)
+    (6, 72, 368)
+    """
+    return math.ceil(math.log(alpha / 2) / math.log(q))
+
+
 def dependence(above: Sequence[bool], group: int = 0) -> float:
     """How many values of a series count as one independent value, for a quantile; at least 1.
 
