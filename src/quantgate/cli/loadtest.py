@@ -20,7 +20,10 @@ PER = {"s": 1.0, "min": 60.0, "h": 3600.0, None: 1.0}
 
 def loadtest(
     target: Annotated[
-        str, typer.Argument(help="An OpenAI-compatible address, such as http://127.0.0.1:8000/v1#model; or a model.")
+        str,
+        typer.Argument(
+            help="An address, such as http://127.0.0.1:8000/v1#model; or a model, an artifact, a GGUF file."
+        ),
     ],
     against: Annotated[
         str | None,
@@ -30,6 +33,9 @@ def loadtest(
     ] = None,
     model: Annotated[str, typer.Option(help="Name that the address serves the model under.")] = "",
     against_model: Annotated[str, typer.Option(help="The same, of the second address.")] = "",
+    of: Annotated[
+        str, typer.Option(help="Model that an artifact was made from, where its manifest does not say.")
+    ] = "",
     rate: Annotated[
         str, typer.Option(help="Requests that come, such as 8/s or 30/min; 'trace': at its own speed.")
     ] = "1/s",
@@ -99,6 +105,7 @@ def loadtest(
         timeout_s=seconds_of(timeout, "--timeout"),
         model=model,
         against_model=against_model,
+        of=of,
     )
     with bars(quiet=quiet) as progress:
         result = load_test(target, against, wanted, key=_key(api_key_env), out=out, progress=progress)

@@ -44,13 +44,14 @@ class Wanted:
     traffic: Path | None = None
     max_tokens: int = 64  # of an answer, where neither trace nor suite says
     context: int | None = None  # tokens that a server's model holds
-    blocks: int = 0  # 0: one for a single arm, ten for two
+    blocks: int = 0  # 0: one for a single arm, six to ten for two
     rows: int = 16  # decoded together at most, in this process
     seed: int = 0
     body: Mapping[str, Any] = field(default_factory=dict)  # more keys of every request
     timeout_s: float = 120.0
     model: str = ""
     against_model: str = ""
+    of: str = ""  # the model that an artifact was made from, where no manifest says it
 
 
 def load_test(
@@ -83,7 +84,7 @@ def load_test(
             fitted=tuple(fitted for _, fitted in asked),
             limits=wanted.limits or (None,),
             objectives=wanted.objectives,
-            blocks=wanted.blocks or (10 if len(sides) == 2 else 1),
+            blocks=wanted.blocks or (_turns(schedules[0].seconds) if len(sides) == 2 else 1),
             seed=wanted.seed,
             trace=digest_file(wanted.trace) if wanted.trace else "",
         )
@@ -94,6 +95,11 @@ def load_test(
     if ended:
         raise Stopped(f"stopped; {out / 'load.json'} holds what was measured, and the same command goes on from there")
     return result
+
+
+def _turns(seconds: float) -> int:
+    """Stretches of at least two seconds where the time allows: six give their ratio an interval, ten are enough."""
+    return min(10, max(6, int(seconds / 2)))
 
 
 def _save(result: LoadResult, out: Path) -> None:
@@ -182,12 +188,33 @@ def _models(target: str, against: str | None, wanted: Wanted) -> list[_Side]:
     from quantgate.pipeline.two_models import open_pair
     from quantgate.quantize import baseline
 
-    model = open_model(target)
-    sides = [_in_process(model, baseline(model), "baseline" if against else Path(target).name, wanted)]
+    if base := _made_from(target, wanted.of):
+        model = open_model(base)
+        sides = [_in_process(*open_pair(target, model), Path(target).name, wanted)]
+    else:
+        model = open_model(target)
+        sides = [_in_process(model, baseline(model), "baseline" if against else Path(target).name, wanted)]
     if against is not None:
         other, artifact = open_pair(against, model)
         sides.append(_in_process(other, artifact, Path(against).name, wanted))
     return sides
+
+
+def _made_from(ref: str, of: str) -> str:
+    """The model that reads ``ref`` where it is an artifact: what ``of`` says, else its manifest; "" for a model."""
+    from quantgate.quantize.foreign import is_foreign
+    from quantgate.quantize.manifest import Manifest
+
+    path = Path(ref).expanduser()
+    file = ref.lower().endswith(".gguf")
+    folder = path.parent if file else path
+    if of:
+        return of
+    if (folder / "manifest.json").is_file():
+        return Manifest.load(folder / "manifest.json").model.ref
+    if file or (path.is_dir() and is_foreign(path)):
+        raise UsageError(f"{ref}: does not say which model it was made from; name that one with --of")
+    return ""
 
 
 def _in_process(model: OpenedModel, artifact: Any, name: str, wanted: Wanted) -> _Side:
@@ -208,7 +235,7 @@ def _counter(
     engine, model = sides[0].engine, sides[0].model
     if engine is not None and model is not None:
         return prompts.Counter(
-            lambda text: len(engine.encode((("user", text),))), "by the model's tokenizer"
+            lambda text: len(engine.encode((("user", text),))), "by the model's tokenizer", exact=True
         ), model.context
     if all(count is None for one in schedules for count in one.prompt_tokens):
         return prompts.assumed(), wanted.context

@@ -13,6 +13,7 @@ from quantgate.report.charts import _dot, _open, _rule, _text
 
 INKS = ("var(--a)", "var(--d)", "var(--c)", "var(--e)")  # red is the objective's
 LEFT, WIDTH, TOP, HEIGHT = 78, 560, 18, 260
+DODGE = 7  # pixels between the points of two arms at one rate
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def under_load(lines: Sequence[LoadLine], watched: str, most_s: float | None) ->
         ]
     taken: list[float] = [scale.y(most_s) + 4] if most_s else []
     for at, line in enumerate(lines):
-        parts += _line(line, INKS[at % len(INKS)], x, scale, taken)
+        aside = DODGE * (at - (len(lines) - 1) / 2)  # intervals of two arms beside each other, not on top
+        parts += _line(line, INKS[at % len(INKS)], lambda rate, by=aside: x(rate) + by, scale, taken)
     parts += [_text(LEFT + WIDTH / 2, TOP + HEIGHT + 40, "requests a second, asked"), "</svg>"]
     return Markup("".join(parts))
 
