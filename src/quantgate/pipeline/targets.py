@@ -21,7 +21,9 @@ from quantgate.release_config import ReleaseConfig
 from quantgate.variant_config import VariantConfig
 
 USUAL = {"nvidia": "vllm", "amd": "vllm", "gaudi": "vllm", "intel-npu": "openvino"}  # others: llama.cpp
-VARIANTS = ("W8A8", "FP8_DYNAMIC", "W4A16", "Q4_K_M")  # where nobody names any
+GGUF_ALONE = "llama.cpp"
+VARIANTS = ("W8A8", "FP8_DYNAMIC", "W4A16")  # where nobody names any, of runtimes that read folders
+BLOCKS = ("Q8_0", "Q4_K_M")  # and of llama.cpp
 
 
 def plan_release(config: ReleaseConfig, *, saved: Path | None = None) -> Plan:
@@ -69,9 +71,15 @@ def plan_model(
         vendor = profile(name, where="--on", saved=saved).vendor
         told = {"hardware": name, "runtime": served or USUAL.get(vendor, "llama.cpp"), **settings}
         targets[one] = parse(TargetConfig, told, where=f"--on {one}")
-    asked = [parse(VariantConfig, short_variant(one), where=f"variant {one}") for one in variants or VARIANTS]
+    asked = [parse(VariantConfig, short_variant(one), where=f"variant {one}") for one in variants or _usual(targets)]
     recipes, left_out = _recipes(asked)
     return plan(open_or_outline(model), recipes, targets, _devices(targets, saved), left_out=left_out)
+
+
+def _usual(targets: Mapping[str, TargetConfig]) -> tuple[str, ...]:
+    """Variants that the runtimes of ``targets`` are mostly asked for."""
+    blocks = [one.runtime == GGUF_ALONE for one in targets.values()]
+    return (*(() if all(blocks) else VARIANTS), *(BLOCKS if any(blocks) else ()))
 
 
 def _devices(targets: Mapping[str, TargetConfig], saved: Path | None) -> dict[str, Profile]:

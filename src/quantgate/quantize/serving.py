@@ -82,6 +82,7 @@ class ServedVariant:
         return Served(
             parameters=model.parameters,
             resident_bytes=round(sum(_resident(one, found) for one in self.matrices) + table) + self.rest,
+            mapped_bytes=round(sum(one.stored for one in self.matrices if _repacked(one, found))),
             plain_bytes=sum(one.plain for one in self.matrices) + (self.table.plain if self.table else 0) + self.rest,
             read_bytes=round(sum(_read(one, found) for one in always)) + self.rest,
             active=round(sum(one.weights for one in always) + share * sum(one.weights for one in experts)),
@@ -204,13 +205,18 @@ def _in_blocks(model: OpenedModel, recipe: Recipe) -> ServedVariant:
 def _resident(one: Sized, found: Support) -> float:
     if one.scheme == BASELINE:
         return one.stored if found.container == GGUF else min(one.stored, one.plain)
-    if found.repacks and _block(one) in found.repacks:
+    if _repacked(one, found):
         return 2 * one.stored
     if not (found.decompressed or found.resident_bits):
         return one.stored
     if found.decompressed:
         return one.plain
     return one.weights * (found.resident_bits or 0) / 8 + (one.stored - _codes(one, found))
+
+
+def _repacked(one: Sized, found: Support) -> bool:
+    """Whether the runtime holds it a second time, in the order that its kernel reads."""
+    return bool(found.repacks) and one.scheme != BASELINE and _block(one) in found.repacks
 
 
 def _block(one: Sized) -> str:
