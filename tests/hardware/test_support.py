@@ -5,6 +5,7 @@ Cases that name an issue are rebuilt from what its thread says, with its shapes;
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from quantgate.errors import UnknownName, Unsupported
 from quantgate.formats import scheme, scheme_names
 from quantgate.hardware import Geometry, Layer, Support, names, profile, require, runtime, runtimes, support
+from quantgate.hardware.support import KV_BITS, kv_bits
 from quantgate.quantize import checkpoints
 
 
@@ -278,6 +280,20 @@ def test_torch_runs_what_the_matrix_says_it_runs() -> None:
         shapes = Geometry((Layer("model.layers.0.mlp.down_proj", 64, 256, label),), 4, 2)
         found = support("torch", asked, "compressed_tensors", profile("cpu-avx512"), shapes)
         assert bool(found.fallback) == bool(refusal), (label, got)
+
+
+@pytest.mark.parametrize("name", runtimes())
+def test_a_cache_that_nobody_names_is_in_sixteen_bits(name: str) -> None:
+    """As the runtimes have it where no flag says otherwise."""
+    assert KV_BITS[runtime(name).kv_cache[0]] == 16
+    assert kv_bits(runtime(name), "auto") == 16
+
+
+def test_the_usual_cache_of_llamacpp_is_that_of_our_engine_on_it() -> None:
+    pytest.importorskip("llama_cpp", reason="llama_cpp is not installed")
+    from quantgate.engines.llamacpp import LlamaCppEngine
+
+    assert inspect.signature(LlamaCppEngine).parameters["kv_cache"].default == runtime("llama.cpp").kv_cache[0]
 
 
 def test_an_unknown_runtime_is_answered_with_the_nearest() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from quantgate.cli import completions
 from quantgate.cli.options import Quiet
 from quantgate.cli.screen import bars, console
 from quantgate.errors import UsageError
@@ -41,7 +42,12 @@ def loadtest(
     ] = "1/s",
     sweep: Annotated[str, typer.Option(help="More rates, to find the knee: 2/s,4/s,8/s.")] = "",
     duration: Annotated[str, typer.Option(help="Of every rate, such as 60s; 'trace': to its end.")] = "60s",
-    arrivals: Annotated[str, typer.Option(help="poisson, constant or bursts; --trace replays real ones.")] = "poisson",
+    arrivals: Annotated[
+        str,
+        typer.Option(
+            help="poisson, constant or bursts; --trace replays real ones.", autocompletion=completions.arrivals
+        ),
+    ] = "poisson",
     burstiness: Annotated[
         float, typer.Option(help="Shape of the gamma law of bursts: 1 is Poisson, less is burstier.")
     ] = 0.25,
@@ -60,7 +66,10 @@ def loadtest(
     objective: Annotated[
         list[str] | None, typer.Option(help="Any other: ttft-p99=1s, gap-p95=200ms; may be repeated.")
     ] = None,
-    suite: Annotated[list[str] | None, typer.Option("--suite", "-s", help="Suites whose prompts are asked.")] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option("--suite", "-s", help="Suites whose prompts are asked.", autocompletion=completions.suite),
+    ] = None,
     traffic: Annotated[Path | None, typer.Option(help="Your traffic as JSONL, whose prompts are asked.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer to your traffic, at most.")] = 64,
     context: Annotated[int | None, typer.Option(min=8, help="Tokens that the server's model holds.")] = None,

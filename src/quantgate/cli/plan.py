@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from quantgate.cli import completions
 from quantgate.cli.doctor import saved_profile
 from quantgate.cli.screen import console
 from quantgate.errors import UsageError
@@ -18,11 +19,20 @@ def plan(
     ] = "release.yaml",
     variant: Annotated[
         list[str] | None,
-        typer.Option("--variant", "-v", help="SCHEME[:method][@kv_cache][+container], such as W4A16; repeatable."),
+        typer.Option(
+            "--variant",
+            "-v",
+            help="SCHEME[:method][@kv_cache][+container], such as W4A16; repeatable.",
+            autocompletion=completions.scheme,
+        ),
     ] = None,
     on: Annotated[
         list[str] | None,
-        typer.Option("--on", help="HARDWARE[:runtime], such as h100-sxm or rtx-4090:sglang; commas, or repeated."),
+        typer.Option(
+            "--on",
+            help="HARDWARE[:runtime], such as h100-sxm or rtx-4090:sglang; commas, or repeated.",
+            autocompletion=completions.on,
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="The same as naming a config.json.")] = None,
     prompt: Annotated[int | None, typer.Option(min=1, help="Tokens of a prompt; left out, 1024.")] = None,
@@ -32,7 +42,10 @@ def plan(
     ] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Sequences at once; left out, 1.")] = None,
     tensor_parallel: Annotated[int | None, typer.Option(min=1, help="Devices that share each layer.")] = None,
-    kv_cache: Annotated[str | None, typer.Option(help="Type of the KV cache: auto, fp8, q8_0 ...")] = None,
+    kv_cache: Annotated[
+        str | None,
+        typer.Option(help="Type of the KV cache: auto, fp8, q8_0 ...", autocompletion=completions.kv_cache),
+    ] = None,
     memory: Annotated[str | None, typer.Option(help="Memory of each device, such as 8GiB.")] = None,
     price: Annotated[str | None, typer.Option(help="Of each device, such as 2.50/h.")] = None,
     here: Annotated[Path | None, typer.Option(help="Doctor's profile, where it was saved elsewhere.")] = None,

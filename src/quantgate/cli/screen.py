@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from quantgate.decide import Decision
+if TYPE_CHECKING:
+    from quantgate.decide import Decision
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

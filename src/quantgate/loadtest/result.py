@@ -220,7 +220,7 @@ def _notes(plan: Plan, results: Sequence[ArmResult]) -> list[str]:
     silent = {one.arm for one in results if one.measured.answered and one.measured.token_rate is None}
     found = [f"{arm} sends no usage: its tokens are not counted, so tokens/s and TPOT are unknown" for arm in silent]
     for one in results:
-        if not one.measured.validity.valid:
+        if not one.measured.validity.valid and len(results) > 1:  # of one result the sentence says it
             under = "" if one.limit is None else f", limit {one.limit}"
             found.append(f"{one.arm} at {one.rate:g}/s{under}: not valid, {one.measured.validity.because}")
     found += _short(plan, results)

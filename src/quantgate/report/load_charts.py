@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from markupsafe import Markup, escape
 
@@ -81,8 +82,8 @@ def under_load(lines: Sequence[LoadLine], watched: str, most_s: float | None) ->
     scale = _Scale.over(bounds + ([most_s] if most_s else []))
     right = 1.08 * max([point.rate for point in points], default=1.0)
 
-    def x(rate: float) -> float:
-        return LEFT + WIDTH * rate / right
+    def x(rate: float, aside: float = 0.0) -> float:
+        return LEFT + WIDTH * rate / right + aside
 
     parts = [_open(LEFT + WIDTH + 130, TOP + HEIGHT + 46, f"{watched} by rate")]
     for tick in scale.ticks():
@@ -102,7 +103,7 @@ def under_load(lines: Sequence[LoadLine], watched: str, most_s: float | None) ->
     taken: list[float] = [scale.y(most_s) + 4] if most_s else []
     for at, line in enumerate(lines):
         aside = DODGE * (at - (len(lines) - 1) / 2)  # intervals of two arms beside each other, not on top
-        parts += _line(line, INKS[at % len(INKS)], lambda rate, by=aside: x(rate) + by, scale, taken)
+        parts += _line(line, INKS[at % len(INKS)], partial(x, aside=aside), scale, taken)
     parts += [_text(LEFT + WIDTH / 2, TOP + HEIGHT + 40, "requests a second, asked"), "</svg>"]
     return Markup("".join(parts))
 
