@@ -179,7 +179,8 @@ def _server(ref: str, model: str, wanted: Wanted, key: str | None) -> _Side:
 
     url, named = split_address(ref)
     target = Endpoint(url, model=named or model, key=key, timeout_s=wanted.timeout_s, body=wanted.body)
-    arm = Arm(name=named or model or url, what=f"{url}#{named or model}")
+    called = url.partition("://")[2].removesuffix("/v1")
+    arm = Arm(name=named or model or called or url, what=f"{url}#{named or model}")
     return _Side(arm, target)
 
 

@@ -14,6 +14,8 @@ from quantgate.report.charts import _dot, _open, _rule, _text
 
 INKS = ("var(--a)", "var(--d)", "var(--c)", "var(--e)")  # red is the objective's
 LEFT, WIDTH, TOP, HEIGHT = 78, 560, 18, 260
+MOST_TICKS = 9  # labels that stand beside each other; more decades get the powers of ten alone
+LONGEST_NAME = 20  # characters of an arm beside its row
 DODGE = 7  # pixels between the points of two arms at one rate
 
 
@@ -61,7 +63,8 @@ class _Scale:
                 step * 10.0**power for step in (1, 2, 5) if self.low <= step * 10.0**power * 1.0001 <= self.high * 1.001
             ]
             power += 1
-        return found
+        tens = [one for one in found if math.isclose(math.log10(one), round(math.log10(one)))]
+        return found if len(found) <= MOST_TICKS or len(tens) < 2 else tens
 
 
 def _round(value: float, *, up: bool) -> float:
@@ -158,7 +161,7 @@ def spreads(rows: Sequence[Spread], most_s: float | None) -> Markup:
         parts.append(_rule(x(most_s), 8, x(most_s), height, "margin"))
     for at, row in enumerate(rows):
         y, ink = 30 + step * at, INKS[at % len(INKS)]
-        parts.append(_text(138, y + 4, row.name, "label", "end"))
+        parts.append(_text(138, y + 4, _shortened(row.name), "label", "end"))
         for share, value, low, high in row.points:
             if value is None:
                 continue
@@ -172,6 +175,14 @@ def spreads(rows: Sequence[Spread], most_s: float | None) -> Markup:
             ]
         parts += _labels([(x(value), f"p{100 * share:g}") for share, value, _, _ in row.points if value is not None], y)
     return Markup("".join([*parts, "</svg>"]))
+
+
+def _shortened(name: str) -> str:
+    """
+    >>> _shortened("W4A16"), _shortened("gateway.example.org:8000#llama, 16")
+    ('W4A16', '...rg:8000#llama, 16')
+    """
+    return name if len(name) <= LONGEST_NAME else f"...{name[3 - LONGEST_NAME :]}"
 
 
 def _labels(marks: Sequence[tuple[float, str]], y: float) -> list[str]:
