@@ -30,6 +30,7 @@ def load_page(result: LoadResult) -> str:
         pairs=_pairs(result),
         rows=[_row(one) for one in result.results],
         first=result.asked[0],
+        invalid=[f"{one.arm}, {place(one)}" for one in result.results if not one.measured.validity.valid],
     )
 
 
