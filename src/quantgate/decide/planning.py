@@ -231,7 +231,8 @@ def _without_data(variant: ServedVariant) -> str:
     weights = variant.scheme.weights
     if weights is None or weights.bits > 4 or not variant.method or methods.get(variant.method).needs_stats:
         return ""
-    return f"{variant.method} sees no calibration data: at four bits and fewer, gptq or awq with samples of your traffic lose less"
+    told = f"{variant.method} sees no calibration data"
+    return f"{told}: at four bits and fewer, gptq or awq with samples of your traffic lose less"
 
 
 def least_of(target: Place, estimate: Estimate, latency: str) -> float | None:
