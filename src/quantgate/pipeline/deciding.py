@@ -75,6 +75,24 @@ def with_loads(report: RunReport, told: Sequence[str]) -> RunReport:
     return again(report, [read_load(one, rules, report.candidates, report.evidence) for one in told])
 
 
+def of_repair(before: RunReport, report: RunReport) -> RunReport:
+    """A repaired variant on every target, by its fresh gates; load tests of other bytes are not heard."""
+    fresh = {gate.capability: gate for gate in report.gates}
+
+    def anew(gate: Gate) -> Gate:
+        return fresh[gate.capability].model_copy(update={"margin": gate.margin, "slices": gate.slices})
+
+    decided = []
+    for one in before.targets:
+        gates = tuple(anew(gate) for gate in one.rules.gates if gate.capability in fresh)
+        rules = one.rules.model_copy(update={"gates": gates})
+        found = decide_target(
+            rules, report.candidates, report.evidence, report.placed, (), alpha=one.alpha, order=one.order
+        )
+        decided.append(found)
+    return report.model_copy(update={"targets": tuple(decided)})
+
+
 def only(report: RunReport, names: Sequence[str]) -> RunReport:
     """The report with these targets alone; all where none is named. Raises UnknownName."""
     known = [one.target for one in report.targets]

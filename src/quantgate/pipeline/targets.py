@@ -81,6 +81,13 @@ def place(
     return plan_served(model, made, _places(config), devices)
 
 
+def place_again(before: Plan | None, model: OpenedModel, artifacts: Sequence[Artifact]) -> Plan | None:
+    """Other artifacts on the targets of an earlier plan; None where there was none."""
+    if before is None:
+        return None
+    return plan_served(model, [serve_artifact(model, one) for one in artifacts], before.targets, before.devices)
+
+
 def devices_of(config: ReleaseConfig, out: Path, saved: Path | None) -> dict[str, Profile]:
     """The device of every target. ``here``: what doctor saved, or what is measured now and kept in the run's folder."""
     kept = out / HERE_FILE
