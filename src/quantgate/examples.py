@@ -78,7 +78,8 @@ targets:
     {hardware: l4, runtime: vllm, price: 0.80/h, prefer: cost, prompt: 512, answer: 64, concurrency: 64, rate: 8/s,
      ttft_p95: 300ms, tpot_p95: 30ms, speed: planned, stack: any}
   workstation: # this machine, load-tested
-    {hardware: here, runtime: torch, prompt: 128, answer: 24, concurrency: 4, rate: 1/s, ttft_p95: 2s, tpot_p95: 200ms}
+    {hardware: here, runtime: torch, prompt: 128, answer: 24, concurrency: 8, rate: 8/s,
+     ttft_p95: 1s, tpot_p95: 200ms, load_test: {seconds: 20, blocks: 2}}
   kiosk:       # a small CPU that fills in forms, and needs nothing else
     {hardware: cpu-avx2, runtime: torch, memory: 512MB, prompt: 256, answer: 64,
      capabilities: [json_tools, refusals, code_gen]}

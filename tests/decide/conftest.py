@@ -105,11 +105,13 @@ def load_of(
     requests: int = 100,
     took: float = 1.0,
     partial: str = "",
+    queue: float = 0.0,
     **timed: Any,
 ) -> LoadResult:
     """A load test as it would be kept: at each rate every request took so many ``seconds``, the baseline twice as long.
 
-    ``limits`` multiply the times; ``took``: how much longer than asked the generator needed; the first rate was asked.
+    ``limits`` multiply the times; ``took``: how much longer than asked the generator needed; the first rate was asked,
+    and there each request waits ``queue`` seconds more than the one before.
     """
     schedules = [draw("constant", rate, requests / rate, 0) for rate in seconds]
     fitted = Fitted(requests=requests, made=0, cut=0, wanted_tokens=0, made_tokens=0, counted="", prompts="")
@@ -124,9 +126,10 @@ def load_of(
         rate = schedules[cell.schedule].rate
         slow = 2.0 if len(names) == 2 and cell.arm == 0 else 1.0
         e2e = seconds[rate] * slow * tuple(limits.values())[cell.limit]
-        ran = [timed_of(at, when, e2e, **timed) for at, when in enumerate(schedules[cell.schedule].times)]
+        grows = queue if cell.schedule == 0 else 0.0
+        ran = [timed_of(at, when, e2e + grows * at, **timed) for at, when in enumerate(schedules[cell.schedule].times)]
         window = schedules[cell.schedule].seconds
-        done[cell] = Run(ran, len(ran), window, window, window * took, "", window + e2e)
+        done[cell] = Run(ran, len(ran), window, window, window * took, "", window + e2e + grows * len(ran))
     return result_of(plan, done, partial)
 
 

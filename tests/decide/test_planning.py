@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from quantgate.cli import app
 from quantgate.decide.planning import Plan, PlanRow, refuse_hopeless_targets
-from quantgate.errors import Unsupported, UsageError
+from quantgate.errors import QuantgateError, Unsupported, UsageError
 from quantgate.hardware import profile
 from quantgate.models.outline import outline
 from quantgate.pipeline.targets import devices_of, plan_model, plan_release, preflight
@@ -88,6 +88,33 @@ def test_classic_mistakes_are_warned_of(small: Path, config: Path) -> None:
     assert any("no published int8 units" in one for one in row(on_avx2, "Q4_K_M").warnings)
 
 
+def test_four_bits_without_calibration_data_are_warned_of(config: Path) -> None:
+    found = plan_model(config, ["W4A16:rtn", "W4A16:hqq", "W4A16:awq", "W8A8:rtn", "Q4_K_M:rtn"], ["h100"])
+    warned = [one.variant for one in found.rows if any("sees no calibration data" in line for line in one.warnings)]
+    assert warned == ["W4A16-rtn", "W4A16-hqq", "Q4_K_M-rtn"]
+
+
+def test_what_does_not_fit_is_told_by_its_parts(config: Path) -> None:
+    four = row(plan_model(config, ["W4A16"], ["h100-sxm"], context=8192, concurrency=16), "W4A16")
+    assert four.unmet == ("needs 82.7 GB of memory (cache 42.9 GB, weights 39.5 GB); 72.0 GB are there",)
+    opened = row(plan_model(config, ["W4A16"], ["cpu-avx512:torch"], memory="64GiB"), "W4A16")
+    assert "weights in 16 bits while it is opened 141.1 GB" in opened.unmet[0]
+
+
+def test_a_plan_holds_the_dated_figures_that_it_was_made_from(config: Path) -> None:
+    found = plan_model(config, [], ["h100-sxm", "m4-max"])
+    assert {name: one.date for name, one in found.devices.items()} == {"h100-sxm": "2023-03", "m4-max": "2024-10"}
+
+
+def test_variants_that_nobody_names_are_those_that_the_runtimes_read(config: Path) -> None:
+    def planned(*on: str) -> list[str]:
+        return list(dict.fromkeys(one.variant for one in plan_model(config, [], on).rows))
+
+    assert planned("h100-sxm") == ["BF16", "W8A8", "FP8_DYNAMIC", "W4A16"]
+    assert planned("m4-max") == ["BF16", "Q8_0", "Q4_K_M"]
+    assert planned("h100-sxm", "m4-max") == ["BF16", "W8A8", "FP8_DYNAMIC", "W4A16", "Q8_0", "Q4_K_M"]
+
+
 RELEASE = """\
 model: {model}
 capabilities: {{math: {{margin: 3%}}}}
@@ -162,22 +189,62 @@ def test_what_is_wrong_with_a_release_is_one_sentence(tmp_path: Path, config: Pa
         plan_release(bare)
 
 
-def cli(*words: str) -> Any:
-    return CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
+def cli(*words: str, columns: int = 200) -> Any:
+    return CliRunner().invoke(app, list(words), env={"COLUMNS": str(columns)})
 
 
 def test_the_command_prints_tables_or_the_record(tmp_path: Path, config: Path) -> None:
     shown = cli("plan", str(release(tmp_path, config)))
     assert shown.exit_code == 0, shown.output
     assert "llama-3-70b.json: 70.6 B parameters, 141.1 GB in 16 bits" in shown.output
-    assert "Marlin, weight-only (documented)" in shown.output and "refused" in shown.output
+    assert (
+        "kernels: BF16: cuBLAS bf16; W4A16: Marlin, weight-only; Q4_K_M: vllm-gguf-plugin [documented: vLLM"
+        in shown.output
+    )
+    assert "refused: llama.cpp reads GGUF alone" in shown.output
+    assert "NVIDIA H100 SXM: 80.0 GB, 3,350 GB/s [documented: NVIDIA H100 Tensor Core GPU data sheet" in shown.output
+    assert "what fits where" in shown.output and "bound by b: bytes, o: operations" in shown.output
     told = cli("plan", "--config", str(config), "-v", "W4A16", "--on", "h100-sxm,b200", "--price", "2/h", "--json")
     assert [one["target"] for one in json.loads(told.output)["rows"]] == ["h100-sxm"] * 2 + ["b200"] * 2
 
 
-def test_a_release_with_hardware_beside_it_is_refused(tmp_path: Path, config: Path) -> None:
-    told = CliRunner().invoke(app, ["plan", str(release(tmp_path, config)), "--on", "h100"])
-    assert isinstance(told.exception, UsageError) and "names its own targets" in str(told.exception)
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_no_screen_cuts_a_figure(config: Path, columns: int) -> None:
+    shown = cli("plan", str(config), "--on", "h100-sxm", "--price", "2/h", "-v", "W4A16", columns=columns)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown.output and "3.69x" in shown.output and "6.58" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [(["--on", "h100"], "--on"), (["-v", "W4A16"], "--variant"), (["--price", "3/h"], "--price"),
+     (["--concurrency", "4"], "--concurrency"), (["--kv-cache", "fp8"], "--kv-cache"),
+     (["--context", "9"], "--context")],
+)  # fmt: skip
+def test_options_that_a_release_would_ignore_are_refused(
+    tmp_path: Path, config: Path, options: list[str], option: str
+) -> None:
+    told = cli("plan", str(release(tmp_path, config)), *options)
+    assert isinstance(told.exception, UsageError)
+    assert f"names its own targets and variants; write {option} there or leave it out" in str(told.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--on", "h100-sx"], "--on: unknown hardware 'h100-sx'; did you mean 'h100-sxm'?"),
+        (["--on", "h100:vlm"], "--on h100:vlm: 'runtime': unknown runtime 'vlm'; did you mean 'vllm'?"),
+        (["--on", "h100", "--price", "2.50"], "expected a price such as 2.50/h with its unit"),
+        (["--on", "h100", "--price", "-2/h"], "more than nothing, found '-2/h'"),
+        (["--on", "h100", "--memory", "plenty"], "expected a size such as 8GiB with its unit"),
+        (["--on", "h100", "--kv-cache", "fp4"], "'kv_cache'"),
+        (["--on", "h100", "-v", "W4A17"], "unknown scheme 'W4A17'; did you mean 'W4A16'?"),
+        (["--here", "none.json"], "hardware 'here' was not measured (none.json); run: quantgate doctor --save"),
+    ],
+)
+def test_what_is_wrong_with_the_command_is_one_sentence(config: Path, options: list[str], sentence: str) -> None:
+    told = cli("plan", str(config), *options)
+    assert isinstance(told.exception, QuantgateError), told.output
+    assert sentence in str(told.exception) and "\n" not in str(told.exception)
 
 
 def test_the_command_finds_what_doctor_saved(tmp_path: Path, small: Path) -> None:

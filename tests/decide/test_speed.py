@@ -160,7 +160,7 @@ def test_a_lighter_load_proves_no_promise_kept_and_may_prove_one_broken(desk: De
 
 def test_what_falls_behind_breaks_the_rate_and_says_with_which_it_keeps_up(desk: Desk) -> None:
     rules = desk.rules(e2e_p95="60s")
-    load = desk.load("small", rules, {4.0: 30.0, 2.0: 0.1})
+    load = desk.load("small", rules, {4.0: 0.1, 2.0: 0.1}, queue=0.25)
     found = finding(desk.decide(rules, [load]).of("small"), "rate")
     assert found.verdict == "fail" and "falls behind" in found.sentence
     assert found.needs[0] == "at most 2 requests/s, with which it keeps up"

@@ -77,7 +77,7 @@ def test_the_smallest_that_keeps_every_rule_is_chosen(make: Any) -> None:
     candidates, evidence = make.run(gate, w8=(800, 200, 0), w4=(400, 200, 0), w3=(300, 200, 60))
     decision = decided(rules(gate), candidates, evidence, plan(row("w8"), row("w4"), row("w3")))
     assert decision.chosen == "w4"
-    assert decision.sentence == "fleet: w4 is the smallest of 2 variants that keep every rule"
+    assert decision.sentence == "fleet: w4 is the smallest of the 2 that keep every rule"
     assert [one.variant for one in decision.verdicts] == ["w8", "w4", "w3"]
     assert [one.verdict for one in decision.verdicts] == ["pass", "pass", "fail"]
 
@@ -97,7 +97,7 @@ def test_the_cheapest_is_chosen_by_the_users_word(make: Any) -> None:
     assert decided(rules(gate), candidates, evidence, rows).chosen == "w4"
     cheap = decided(rules(gate, prefer="cost", at={"price": "2/h"}), candidates, evidence, rows)
     assert cheap.chosen == "w8"
-    assert cheap.sentence == "fleet: w8 is the cheapest of 2 variants that keep every rule"
+    assert cheap.sentence == "fleet: w8 is the cheapest of the 2 that keep every rule"
 
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str], str]] = {
@@ -258,7 +258,7 @@ def test_why_tells_each_rule_and_what_it_would_take(make: Any) -> None:
         "w8 is not chosen for fleet: it keeps all 4 rules, and w4 does as well and is smaller on disk "
         "(0.0 MB against 0.0 MB)"
     )
-    assert broken.sentence == "w3 is not chosen for fleet: it breaks memory and math within 5 %"
+    assert broken.sentence == "w3 is not chosen for fleet: it does not fit and breaks math within 5 %"
     assert "at most 4 at once" in broken.needs
     assert "math: better bits where it hurts: quantgate repair w3" in broken.needs
     assert of_target(decision, "w5", None) is None

@@ -19,7 +19,8 @@ LIMIT_S = 600
 
 def test_tutorial_works_word_for_word(tmp_path: Path) -> None:
     blocks = BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text("utf-8"))
-    shell = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    shell = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}  # threads of a small model wait more than they work
     typed = 0
     for language, note, text in blocks:
         if language == "bash":

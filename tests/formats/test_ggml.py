@@ -66,12 +66,38 @@ def test_what_is_encoded_is_read_as_it_was_meant_and_lies_nearest(layout: BlockF
     stored = decode(codes, grid, header)
     assert zeros is None and header.dtype == torch.uint8 and codes.dtype == torch.int8
     assert np.array_equal(read(pack(codes, header, layout), layout), stored.numpy())
-    for other in (codes - 1, codes + 1):  # of uneven levels many are none
-        fits = (other >= layout.low) & (other <= layout.high)
-        if layout.levels is not None:
-            fits &= torch.isin(other, torch.tensor(layout.levels, dtype=torch.int8))
-        beside = decode(torch.where(fits, other, codes), grid, header)
-        assert bool(((beside - weight).abs() - (stored - weight).abs() >= -1e-6 * weight.abs()).all())
+    assert_nearest(weight, codes, header, layout)
+    for beside in neighbours(codes, layout):
+        middle = (stored + decode(beside, grid, header)) / 2  # of two codes: where rounding decides
+        assert_nearest(middle, encode(middle, grid, header), header, layout)
+
+
+def neighbours(codes: torch.Tensor, layout: BlockFormat) -> list[torch.Tensor]:
+    """The codes one level below and one above; at the ends the codes themselves."""
+    levels = torch.tensor(sorted(set(layout.levels or range(layout.low, layout.high + 1))))
+    at = torch.searchsorted(levels, codes.long())
+    return [levels[(at + step).clamp(0, len(levels) - 1)].to(torch.int8) for step in (-1, 1)]
+
+
+def assert_nearest(weight: torch.Tensor, codes: torch.Tensor, header: torch.Tensor, layout: BlockFormat) -> None:
+    """No neighbour decodes nearer than float32 can tell.
+
+    With u = 2^-24, a step s and an offset o, ``encode`` rounds twice, w - o and the quotient: it places w within
+    2u |w - o| of where it is, on the way to either code. ``decode`` rounds c s and their sum, u |c s| and u |c s + o|.
+    """
+    held, grid, unit = unpack_scales(header, layout), BlockGrid(name=layout.name), 2.0**-24 * (1 + 2.0**-20)
+    steps, offsets = (
+        torch.zeros_like(codes, dtype=torch.float64)
+        if one is None
+        else one.double().repeat_interleave(layout.group, dim=1)
+        for one in (held.steps(), held.offsets())
+    )
+    stored = decode(codes, grid, header).double()
+    placed = 4 * unit * (weight.double() - offsets).abs()
+    for beside in neighbours(codes, layout):
+        other = decode(beside, grid, header).double()
+        rounded = unit * sum(((codes * steps).abs(), stored.abs(), (beside * steps).abs(), other.abs()))
+        assert bool(((stored - weight).abs() <= (other - weight).abs() + placed + rounded).all())
 
 
 @every_format

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from quantgate.hardware.detect import Machine, detect, features, gpus, memory_bytes
+import pytest
+from typer.testing import CliRunner
+
+from quantgate.cli import app
+from quantgate.hardware.detect import Machine, _compiler, detect, features, gpus, memory_bytes
 
 
 class NVMLError(Exception):
@@ -68,6 +73,23 @@ def test_instruction_sets_are_read_off_the_kernels_list(tmp_path: Path) -> None:
     assert features(told) == ("neon", "dotprod", "i8mm", "bf16", "sve")
     told.write_text("processor\t: 0\n")
     assert features(told) == ()
+
+
+def test_a_compiler_is_told_by_the_line_that_has_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "nvcc: NVIDIA (R) Cuda compiler driver\nCuda compilation tools, release 13.0, V13.0.88\n"
+    (tmp_path / "nvcc").write_text(f"#!/bin/sh\nprintf '{told}'\n")
+    (tmp_path / "nvcc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert _compiler("nvcc") == "Cuda compilation tools, release 13.0, V13.0.88"
+    assert _compiler("no-such-compiler") == ""
+
+
+def test_doctor_prints_what_it_found_what_is_missing_and_what_to_do_next() -> None:
+    shown = CliRunner().invoke(app, ["doctor", "--threads", "1"], env={"COLUMNS": "160"})
+    assert shown.exit_code == 0, shown.output
+    for told in ("instruction sets", "GB/s read", "tera-operations a second", "1 thread,", "not installed", "--save"):
+        assert told in shown.output
+    assert ("vllm" in shown.output.partition("not installed")[2]) == (find_spec("vllm") is None)
 
 
 def test_a_containers_limit_counts_where_it_is_lower(tmp_path: Path) -> None:

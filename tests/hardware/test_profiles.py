@@ -49,6 +49,53 @@ def test_known_figures() -> None:
     assert "bf16" not in t4.rates and not t4.has("fp8")  # a rate that does not exist is absent, not zero
 
 
+SHEETS: dict[str, tuple[float | None, float, dict[str, float]]] = {  # GB, GB/s, dense tera-operations, off the sheets
+    "t4": (16, 320, {"fp16": 65, "int8": 130}),
+    "a10": (24, 600, {"bf16": 125, "int8": 250}),
+    "l4": (24, 300, {"bf16": 121, "fp8": 242.5}),
+    "l40s": (48, 864, {"bf16": 362.05, "fp8": 733}),
+    "a100-40": (40, 1555, {"bf16": 312, "int8": 624}),
+    "a100-80": (80, 2039, {"bf16": 312, "int8": 624}),
+    "h100-sxm": (80, 3350, {"bf16": 989.5, "fp8": 1979, "int8": 1979}),
+    "h100-pcie": (80, 2000, {"bf16": 756, "fp8": 1513}),
+    "h200": (141, 4800, {"bf16": 989.5, "fp8": 1979}),
+    "b200": (180, 8000, {"bf16": 2250, "fp8": 4500, "fp4": 9000}),
+    "rtx-3090": (24, 936, {"bf16": 71, "int8": 284}),
+    "rtx-4090": (24, 1008, {"bf16": 165.2, "fp8": 330.3, "int8": 660.6}),
+    "rtx-5090": (32, 1792, {"bf16": 209.5, "fp8": 419, "fp4": 1676}),
+    "mi300x": (192, 5300, {"bf16": 1307.4, "fp8": 2614.9}),
+    "gaudi3": (128, 3700, {"bf16": 1835, "fp8": 1835}),
+    "m4-max": (128, 546, {}),
+    "m1": (16, 68.25, {"fp32": 2.6}),
+    "graviton3": (None, 307.2, {"fp32": 5.3248}),
+    "graviton4": (None, 536.7, {}),
+    "cpu-avx2": (None, 51.2, {"fp32": 0.9728}),
+    "cpu-avx512": (None, 83.2, {"bf16": 1.9456, "int8": 3.8912}),
+    "cpu-amx": (None, 307.2, {"bf16": 114.688, "int8": 229.376}),
+    "phone": (12, 84.8, {}),
+    "edge-npu": (32, 136.5, {"int8": 48}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_every_device_class_has_the_figures_of_its_sheet_and_no_price(name: str) -> None:
+    memory, bandwidth, rates = SHEETS[name]
+    found = profile(name)
+    assert found.memory_bytes == (None if memory is None else memory * 1e9)
+    assert found.bandwidth == bandwidth * 1e9
+    assert {one: found.rates.get(one) for one in rates} == {one: rate * 1e12 for one, rate in rates.items()}  # type: ignore[call-overload]
+    assert not any("price" in field or "cost" in field for field in type(found).model_fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "features"),
+    [("cpu-avx2", {"avx2"}), ("cpu-avx512", {"avx512_vnni", "avx512_bf16"}), ("cpu-amx", {"amx"}),
+     ("graviton3", {"i8mm", "sve"})],
+)  # fmt: skip
+def test_processors_are_classes_by_instruction_set(name: str, features: set[str]) -> None:
+    assert features <= set(profile(name).features)
+
+
 def test_a_rate_that_is_not_published_falls_to_the_next_wider_type_and_then_to_unknown() -> None:
     assert profile("a100").rate("fp8") == profile("a100").rates["bf16"]
     assert profile("m4-max").rate("int8") is None

@@ -62,6 +62,19 @@ def test_a_cache_of_fewer_bits_is_smaller_by_their_ratio() -> None:
     assert estimate(kv_cache="fp8").memory.cache * 2 == estimate(kv_cache="bf16").memory.cache
 
 
+def test_a_second_copy_of_a_file_fits_where_its_pages_can_be_taken_back() -> None:
+    """llama.cpp copies Q4_K weights into its kernel's order and leaves the file mapped: what it holds is both, what it
+    needs is one of them."""
+    twice = ONE.model_copy(update={"resident_bytes": 4 * 10**9, "mapped_bytes": 2 * 10**9})
+    found = estimate(twice, memory_bytes=3 * 10**9)
+    assert found.memory.weights == 4 * 10**9 and found.memory.needed < 2.1e9 and found.fits
+    assert found.largest_batch == estimate(memory_bytes=3 * 10**9).largest_batch
+
+
+def test_what_does_not_fit_costs_nothing_that_could_be_told() -> None:
+    assert estimate(price=3.6, memory_bytes=10**9).cost_per_million is None
+
+
 def test_cost_is_the_price_over_the_answers_tokens() -> None:
     found = estimate(price=3.6)
     assert found.requests_per_s and found.cost_per_million == pytest.approx(

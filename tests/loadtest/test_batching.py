@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quantgate.engines import Completion, Failure, Prompt
 from quantgate.engines.scripted import open_engine
@@ -148,7 +150,7 @@ def test_a_replayed_trace_asks_prompts_of_its_lengths(reference: Any) -> None:
 
     engine = get("engines", "torch")(reference, baseline(reference))
     schedule = arrivals.replay(read_trace(AZURE), rate=8.0, seconds=5.0)
-    counter = Counter(lambda text: len(engine.encode((("user", text),))), "by the model's tokenizer")
+    counter = Counter(lambda text: len(engine.encode((("user", text),))), "by the model's tokenizer", exact=True)
     sources = from_traffic([(("user", "The quick brown fox jumps over the lazy dog near the river bank."),)], 8)
     found, fitted = prompts_for(schedule, sources, counter, context=reference.context, seed=0)
     assert len(found) == 40 == fitted.made
@@ -157,7 +159,7 @@ def test_a_replayed_trace_asks_prompts_of_its_lengths(reference: Any) -> None:
         budget = min(output, reference.context // 2)
         tokens = counter.tokens(prompt.turns[0][1])
         room = min(length, reference.context - budget - 1)
-        assert prompt.max_tokens == budget and tokens + budget <= reference.context + max(2, 0.05 * room)
+        assert prompt.max_tokens == budget and tokens + budget <= reference.context
         assert abs(tokens - room) <= max(8, 0.05 * room)
     assert len({prompt.turns[0][1][:20] for prompt in found}) > 5, (
         "beginnings differ, so no cache answers for the model"
@@ -169,6 +171,37 @@ def test_a_server_s_tokens_are_counted_from_two_of_its_answers() -> None:
     assert counter.tokens("x" * 1000) == 260 and "4.00 characters a token" in counter.by
     text, tokens = make(["word"] * 9, 200, assumed(), random.Random(0))
     assert abs(tokens - 200) <= 4 and tokens == assumed().tokens(text)
+
+
+@given(st.integers(1, 3000), st.integers(1, 40), st.integers(20, 400), st.integers(0, 9))
+def test_a_made_prompt_never_exceeds_the_room_that_it_has(tokens: int, each: int, most: int, seed: int) -> None:
+    counter = Counter(lambda text: 9 + each * len(text.split()), "by hand")
+    text, count = make(["word"] * 50, min(tokens, most), counter, random.Random(seed), most)
+    assert count == counter.tokens(text)
+    assert count <= most or text == "word"
+
+
+def test_a_server_s_context_keeps_room_for_what_is_only_estimated() -> None:
+    schedule = arrivals.draw("constant", 5, 2, 0)
+    long = schedule.model_copy(update={"prompt_tokens": (900,) * 10, "output_tokens": (100,) * 10})
+    source = [Prompt(turns=(("user", "one two three four five six seven"),), max_tokens=8)]
+    found, fitted = prompts_for(long, source, assumed(), context=1000, seed=0)
+    assert fitted.cut == 10 and all(assumed().tokens(one.turns[0][1]) + 100 <= 0.96 * 1000 for one in found)
+
+
+def test_an_artifact_is_loaded_alone_by_the_model_that_its_manifest_names(tmp_path: Path, reference: Any) -> None:
+    from quantgate.quantize import Recipe
+    from quantgate.quantize.sweep import sweep
+
+    sweep(reference, None, [Recipe(scheme="W8A16", method="rtn", label="W8A16")], tmp_path / "made")
+    wanted = Wanted(rate=5.0, seconds=1.0, suites=("math",), law="constant")
+    found = load_test(str(tmp_path / "made" / "W8A16"), None, wanted, out=tmp_path / "out")
+    assert found.arms == ("W8A16",) and found.results[0].measured.answered == 5
+    (tmp_path / "made" / "W8A16" / "manifest.json").unlink()
+    with pytest.raises(UsageError, match="does not say which model it was made from; name that one with --of"):
+        load_test(str(tmp_path / "made" / "W8A16"), None, wanted, out=tmp_path / "out")
+    with pytest.raises(UsageError, match="--of"):
+        load_test(str(tmp_path / "some.gguf"), None, wanted, out=tmp_path / "out")
 
 
 def test_no_prompt_at_all_is_refused() -> None:

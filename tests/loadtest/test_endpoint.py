@@ -82,8 +82,9 @@ def closed_port() -> int:
 
 @pytest.mark.parametrize("path", ["/v1", "/v1#m"])
 def test_an_endpoint_that_is_down_is_told_before_anything_is_sent(tmp_path: Path, path: str) -> None:
-    with pytest.raises(EngineError, match="cannot be reached"):
+    with pytest.raises(EngineError, match="cannot be reached") as told:
         load_test(f"http://127.0.0.1:{closed_port()}{path}", None, wanted(), out=tmp_path / "out")
+    assert "--model" not in str(told.value) and "mend" in str(told.value)
     assert not (tmp_path / "out" / "load.json").exists()
 
 
@@ -177,6 +178,54 @@ def test_a_server_without_usage_has_unknown_tokens_and_a_note(tmp_path: Path) ->
     assert measured.answered == 40 and measured.token_rate is None and "tpot" not in measured.quantiles
     assert found.verdict == "inconclusive"
     assert any("sends no usage" in note for note in found.notes)
+
+
+DIALECTS = {
+    "vLLM's metrics": (
+        {}, b'data: {"choices":[],"metrics":{"time_to_first_token_ms":30,"queue_time_ms":10,"generation_time_ms":500}}',
+        {"queue": 0.01, "prefill": 0.02, "decode": 0.5},
+    ),
+    "llama.cpp's timings": (
+        {}, b'data: {"choices":[],"timings":{"prompt_n":9,"prompt_ms":20.0,"predicted_n":3,"predicted_ms":30.0}}',
+        {"prefill": 0.02, "decode": 0.03},
+    ),
+    "a gateway's server-timing, before and behind the stream": (
+        {"Server-Timing": "parse;dur=0.4, cache;dur=1, queue;dur=12.5"},
+        b": server-timing: decode;dur=812.5, validate;dur=0.25, stream;dur=3",
+        {"parse": 0.0004, "cache": 0.001, "queue": 0.0125, "decode": 0.8125, "validate": 0.00025, "stream": 0.003},
+    ),
+    "nothing at all": ({}, b": ping", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_stages_come_off_a_real_stream_in_each_dialect_and_what_is_not_told_is_unknown(dialect: str) -> None:
+    from aiohttp import web
+
+    headers, line, stages = DIALECTS[dialect]
+    piece = b'data: {"choices":[{"index":0,"delta":{"content":"ok"},"finish_reason":null}]}\n\n'
+    end = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return web.Response(
+            body=piece + end + line + b"\n\ndata: [DONE]\n\n", headers=headers, content_type="text/event-stream"
+        )
+
+    async def go() -> Heard:
+        served = web.Application()
+        served.router.add_post("/v1/chat/completions", answer)
+        runner = web.AppRunner(served)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        try:
+            async with Endpoint(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", model="m") as target:
+                return await target.ask(PROMPT)
+        finally:
+            await runner.cleanup()
+
+    heard = asyncio.run(go())
+    assert not heard.lost and heard.stages == stages and heard.tokens is None
 
 
 def test_some_lost_requests_count_against_the_tail(tmp_path: Path) -> None:

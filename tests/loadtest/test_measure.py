@@ -140,6 +140,26 @@ def test_pace_falls_below_one_where_a_queue_grows() -> None:
     assert level.pace == pytest.approx(1.0, abs=0.05) and level.keeps_up is True
 
 
+def test_short_stretches_that_begin_without_a_queue_show_none_where_there_is_none() -> None:
+    """Ten stretches of a few requests, each answered in 0.35 s: the last one of each is always in flight at its end."""
+
+    def stretch(rows: int, took: float) -> Run:
+        return run_of(*[timed(at, e2e=took) for at in range(rows)], wanted=0.1 * (rows - 1))
+
+    level = measure([stretch(20, 0.35) for _ in range(10)], [])
+    assert level.pace == pytest.approx(1.0, abs=0.05) and level.keeps_up is True
+    over_before_an_answer = measure([stretch(4, 0.35) for _ in range(10)], [])
+    assert over_before_an_answer.pace is None and over_before_an_answer.keeps_up is None
+    assert measure([stretch(1, 0.35) for _ in range(10)], []).keeps_up is None
+
+
+def test_a_curve_without_a_word_on_its_queue_says_so() -> None:
+    points = [RatePoint(rate=rate, keeps_up=None, latency_s=0.1, kept="none", valid=True) for rate in (1, 2)]
+    assert "too few requests, or too short stretches, to tell" in knee_of(points, "e2e p95").sentence
+    invalid = [point(1, 0.1, "none", valid=False), point(2, 0.1, "none", valid=False)]
+    assert "no run was valid" in knee_of(invalid, "e2e p95").sentence
+
+
 def test_the_knee_of_a_queue_is_where_its_latency_turns_up() -> None:
     """An M/M/1 queue with service rate 10: 1 / (10 - rate). Against the chord from 1 to 9.5 the sag is largest where
     the slope 1 / (10 - rate)^2 equals the chord's, 1 / (9 * 0.5): at 10 - sqrt(4.5) = 7.88."""

@@ -53,8 +53,9 @@ SERVE_LAUNCH = (
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers are launched with the packages that the tests see."""
+    """Servers are launched with the packages that the tests see, and one thread: their models are small."""
     monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def shouted(place: Path) -> dict[str, str]:
@@ -123,9 +124,9 @@ def test_transformers_serve_answers_like_our_engine(tmp_path: Path) -> None:
     from quantgate.quantize import baseline
 
     model = open_model("quantgate/reference")
-    prompts = [prompt_of(case) for case in built_in()]
-    ours = open_torch(model, baseline(model)).generate(prompts)
     with Launched(SERVE_LAUNCH, {"artifact": str(model.path)}, log=tmp_path / "log") as server:
+        prompts = [prompt_of(case) for case in built_in()]
+        ours = open_torch(model, baseline(model)).generate(prompts)  # while the server starts
         server.wait()
         engine = open_engine(server.url, model=str(model.path), dead=server.dead, concurrency=2)
         assert agreement(ours, engine.generate(prompts)) >= 0.95

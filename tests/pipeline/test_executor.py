@@ -17,7 +17,8 @@ from quantgate.engines.scripted import ScriptedEngine
 from quantgate.errors import EngineError, UsageError
 from quantgate.evaluate.answers import Answers
 from quantgate.evaluate.compare import Side
-from quantgate.pipeline.executor import Spread, Turns, shares
+from quantgate.pipeline.executor import Spread, shares
+from quantgate.pipeline.turns import Turns
 from quantgate.pipeline.workplace import Task, Workplace, post_of
 from quantgate.quantize import Recipe
 from quantgate.records import canonical
@@ -168,6 +169,43 @@ def test_the_baseline_is_asked_in_the_order_of_the_variants(sums_cases: Any, tmp
     assert order == ["first", "second"]
     assert [len(line) for line in (sums_cases[:2], sums_cases[2:4])] == [2, 2]
     assert base.answers.asked == 4
+
+
+def test_what_stopped_the_variants_is_told_and_not_that_they_were_stopped(sums_cases: Any, tmp_path: Path) -> None:
+    """The first waits for the second, whose error comes first; then it is stopped itself."""
+    engine, failed = ScriptedEngine(lambda prompt: "x"), threading.Event()
+    pool = Threads(2)
+
+    def first(side: Side) -> None:
+        assert failed.wait(10)
+        time.sleep(0.05)
+        side.answers.of(side.engine, sums_cases)
+
+    def second(side: Side) -> None:
+        failed.set()
+        raise EngineError("the second is broken")
+
+    with pytest.raises(EngineError, match="the second is broken"):
+        Spread(pool).gather([first, second], Side(engine, Answers(tmp_path, engine.identity)))
+    pool.close()
+
+
+def test_a_variant_that_fails_ends_the_work_of_the_others(tmp_path: Path) -> None:
+    """Nobody waits until a long first variant has come to its end by itself."""
+    engine, stopped, heard = ScriptedEngine(lambda prompt: "x"), threading.Event(), list[bool]()
+    pool = Threads(2)
+    pool.stop = stopped.set  # type: ignore[method-assign]
+
+    def first(side: Side) -> None:
+        heard.append(stopped.wait(10))
+
+    def second(side: Side) -> None:
+        raise EngineError("the second is broken")
+
+    with pytest.raises(EngineError, match="the second is broken"):
+        Spread(pool).gather([first, second], Side(engine, Answers(tmp_path, engine.identity)))
+    assert heard == [True]
+    pool.close()
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +55,37 @@ def run(release: Path, out: Path, result: Path, fault: str = "") -> int:
                 child.kill()
 
 
+def said_by(result: Path) -> str:
+    """The end of what the last run printed."""
+    return result.with_suffix(".log").read_text(errors="replace")[-2000:]
+
+
 @pytest.mark.parametrize("fault", ["worker", "driver"])
 def test_a_run_that_loses_a_worker_or_its_driver_says_what_the_local_one_says(
     release: Any, shared: Path, tmp_path: Path, fault: str
 ) -> None:
+    """The worker's run also loses its first start of Ray."""
     local = pipeline.run(load_config(release(**SMALL)), out=shared)
     path, out, result = release(**SMALL, executor="ray"), tmp_path / "run", tmp_path / "result"
     code = run(path, out, result, fault)
     if fault == "driver":
-        assert code == -signal.SIGKILL and not (out / "report.json").exists()
+        assert code == -signal.SIGKILL, said_by(result)
+        assert not (out / "report.json").exists()
         assert any(file.stat().st_size > 1000 for file in (out / "answers").iterdir())
-        time.sleep(1)
         code = run(path, out, result)
-    assert code == 0, result.with_suffix(".log").read_text(errors="replace")[-2000:]
+    assert code == 0, said_by(result)
     told = json.loads(result.read_text())
     assert len(set(told["pids"])) == 2 and len(told["killed"]) == (fault == "worker")
     assert said(RunReport.load(out / "report.json")) == said(local)
+
+
+def test_a_ray_that_never_starts_is_one_sentence(release: Any, tmp_path: Path) -> None:
+    result = tmp_path / "result"
+    code = run(release(**SMALL, executor="ray"), tmp_path / "run", result, "start")
+    assert code == 1 and not result.exists(), said_by(result)
+    found = said_by(result).splitlines()[-1]
+    assert re.fullmatch(
+        r"quantgate\.errors\.EngineError: executor: ray: Ray did not start here in 3 tries \(Timed out .*\); run again "
+        "when this machine has less to do, or use executor: local",
+        found,
+    ), found

@@ -46,7 +46,9 @@ def settings(suite: Path) -> dict[str, object]:
 
 @pytest.fixture
 def repaired(release: Release, suite: Path) -> tuple[Path, Repair]:
-    config = release(**settings(suite))
+    config = release(
+        **settings(suite), targets={"shop": {"hardware": "cpu-avx512", "memory": "8GiB", "runtime": "torch"}}
+    )
     pipeline.run(config)
     return config, repairs.repair(config, "W2A16-g32-rtn")
 
@@ -72,6 +74,9 @@ def test_the_repaired_variant_has_lifted_layers_and_passes_on_unseen_cases(
         else:
             assert layer not in made.quantized
     assert found.trials[-1].kept
+    (shop,) = found.report.targets
+    assert (shop.chosen, len(shop.verdicts)) == (found.repaired, 1)
+    assert shop.verdicts[0].artifact == made.manifest.digest
     assert [one.bytes for one in found.trials] == sorted(one.bytes for one in found.trials)
 
     order = visiting_order(read_suite(suite, "say"), 0)

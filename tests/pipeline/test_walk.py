@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.decide.conftest import comparison_of, evidence_of, gate_of
+from tests.decide.conftest import comparison_of, evidence_of, gate_of, load_of
 from tests.pipeline.conftest import Release
 
 from quantgate import pipeline
@@ -152,3 +152,34 @@ def test_a_release_without_targets_is_explained_as_well(release: Release, tmp_pa
     told = command("decide", "run", "--why", "W8A16", cwd=tmp_path)
     assert told.returncode == 0
     assert "W8A16 is chosen: it keeps both capabilities within their margins, and it is the smallest" in told.stdout
+
+
+def test_a_load_test_that_came_later_is_heard_and_kept(release: Release, tmp_path: Path) -> None:
+    shop = {
+        "hardware": "cpu-avx512",
+        "memory": "8GiB",
+        "runtime": "torch",
+        "rate": "4/s",
+        "e2e_p95": "1s",
+        "prompt": 128,
+        "answer": 16,
+    }
+    before = pipeline.run(release(judge={"noise": 0}, variants=["W8A16"], targets={"shop": shop}))
+    assert before.targets[0].chosen is None
+    assert "not measured there" in command("decide", "run", "--why", "W8A16", cwd=tmp_path).stdout
+    bytes_ = (before.baseline, before.candidates[0].artifact)
+    load_of({4.0: 0.4}, names=("baseline", "W8A16"), weights=bytes_).save(tmp_path / "load" / "load.json")
+    told = command("decide", "run", "--load", "shop:W8A16=load/load.json", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    after = RunReport.load(tmp_path / "run" / "report.json")
+    assert after.targets[0].chosen == "W8A16" and len(after.loads) == 1
+    assert "400 ms" in (tmp_path / "run" / "targets" / "shop.html").read_text("utf-8")
+    for wrong, sentence in {
+        "shop:W8A16=nowhere": "nowhere",
+        "shop": "TARGET:VARIANT=path/load.json",
+        "shp:W8A16=load": "did you mean 'shop'?",
+        "shop:W8=load": "did you mean 'W8A16'?",
+    }.items():
+        refused = command("decide", "run", "--load", wrong, cwd=tmp_path)
+        assert refused.returncode in (2, 4) and refused.stderr.count("\n") == 1 and sentence in refused.stderr
+    assert RunReport.load(tmp_path / "run" / "report.json") == after

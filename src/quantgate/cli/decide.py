@@ -18,21 +18,31 @@ def decide(
     target: Annotated[
         list[str] | None, typer.Option("--target", "-t", help="Only this target; repeatable, or with commas.")
     ] = None,
+    load: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--load",
+            help="A load test that was made where it will run, TARGET:VARIANT=path/load.json; repeatable. The decision "
+            "and the pages are made again with it.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print records instead of sentences.")] = False,
 ) -> None:
-    """Show which variant every target gets, and explain any of them.
+    """Show which variant every target gets, explain any of them, and hear load tests that came later.
 
     Exits with 0 when every target has a variant, 1 when one rejects all, 3 when one is undecided.
     """
-    from quantgate.pipeline import deciding
+    from quantgate.pipeline import deciding, write_reports
     from quantgate.records import canonical
     from quantgate.report import RunReport
     from quantgate.report.terminal import show
     from quantgate.report.why import show_why
 
-    report = deciding.only(
-        RunReport.load(run / "report.json"), [one for name in target or () for one in name.split(",")]
-    )
+    report = RunReport.load(run / "report.json")
+    if load:
+        report = deciding.with_loads(report, load)
+        write_reports(report, run)
+    report = deciding.only(report, [one for name in target or () for one in name.split(",")])
     if why is not None:
         found = deciding.why(report, why)
         if as_json:

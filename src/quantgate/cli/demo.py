@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from quantgate.cli.doctor import saved_profile
 from quantgate.cli.options import Quiet
 from quantgate.cli.screen import bars, console
 
@@ -16,7 +17,7 @@ def demo(
     cases: Annotated[int, typer.Option(min=1, help="Cases per capability at most.")] = 400,
     quiet: Quiet = False,
 ) -> None:
-    """Quantize the built-in reference model six ways, prove or refute each one, choose the smallest proven one.
+    """Quantize the built-in reference model six ways, prove or refute each one, choose one for each of three targets.
 
     Needs no network and no GPU; takes a few minutes on two cores. Exits with 0 whatever the verdicts are.
     """
@@ -25,9 +26,9 @@ def demo(
     from quantgate.records import write_whole
     from quantgate.report.terminal import repair_hint, show
 
-    console.print("quantgate demo: six variants of the built-in model against eight capabilities", style="bold")
+    console.print("quantgate demo: six variants of the built-in model, eight capabilities, three targets", style="bold")
     with bars(quiet=quiet) as progress:
-        report = pipeline.run(demo_config(cases), out=out, progress=progress)
+        report = pipeline.run(demo_config(cases), out=out, progress=progress, here=saved_profile())
     show(report, console)
     write_whole(out / "demo.yaml", demo_file(cases).encode())
     if hint := repair_hint(report, out / "demo.yaml"):

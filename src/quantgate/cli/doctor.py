@@ -30,7 +30,7 @@ def doctor(
     import datetime
 
     from quantgate.hardware.detect import detect
-    from quantgate.report.targets import show_machine
+    from quantgate.report.machines import show_machine
 
     found = detect(datetime.datetime.now(datetime.UTC).date().isoformat(), threads=threads)
     if as_json:
@@ -40,4 +40,6 @@ def doctor(
     if save or out is not None:
         path = found.profile.save(out or saved_profile())
         if not as_json:
-            console.print(f"saved: [bold]{path}[/]")
+            console.print(f"saved: [bold]{path}[/]; targets name it as [bold]hardware: here[/]", soft_wrap=True)
+    elif not as_json:
+        console.print("not saved; with --save, targets name this machine as hardware: here", style="dim")

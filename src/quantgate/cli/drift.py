@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-from quantgate.cli.options import Model, Quiet
+from quantgate.cli.options import EngineName, KvCache, Model, Quiet, Variant
 from quantgate.cli.screen import bars, console
 
 
 def drift(
     baseline: Model,
-    variant: Annotated[
-        str, typer.Argument(help="The same, or an artifact that quantgate or another program quantized.")
-    ],
+    variant: Variant,
     text: Annotated[
         list[Path] | None,
         typer.Option("--text", "-t", help="Running text (.txt, or .jsonl with 'text'); may be repeated."),
@@ -30,8 +28,8 @@ def drift(
     ] = None,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of text that are scored.")] = 50_000,
     seed: Annotated[int, typer.Option(help="Fixes which cases, or which documents, are taken.")] = 0,
-    engine: Annotated[str, typer.Option(help="What runs the variant: torch, or llamacpp for a GGUF file.")] = "torch",
-    kv_cache: Annotated[str, typer.Option(help="Type of llama.cpp's KV cache, such as q8_0.")] = "f16",
+    engine: EngineName = "torch",
+    kv_cache: KvCache = "f16",
     out: Annotated[Path, typer.Option(help="Gets drift.json and drift.html, and keeps what is measured.")] = Path(
         "runs/drift"
     ),

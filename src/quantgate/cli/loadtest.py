@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from quantgate.cli import completions
 from quantgate.cli.options import Quiet
 from quantgate.cli.screen import bars, console
 from quantgate.errors import UsageError
@@ -20,7 +21,10 @@ PER = {"s": 1.0, "min": 60.0, "h": 3600.0, None: 1.0}
 
 def loadtest(
     target: Annotated[
-        str, typer.Argument(help="An OpenAI-compatible address, such as http://127.0.0.1:8000/v1#model; or a model.")
+        str,
+        typer.Argument(
+            help="An address, such as http://127.0.0.1:8000/v1#model; or a model, an artifact, a GGUF file."
+        ),
     ],
     against: Annotated[
         str | None,
@@ -30,12 +34,20 @@ def loadtest(
     ] = None,
     model: Annotated[str, typer.Option(help="Name that the address serves the model under.")] = "",
     against_model: Annotated[str, typer.Option(help="The same, of the second address.")] = "",
+    of: Annotated[
+        str, typer.Option(help="Model that an artifact was made from, where its manifest does not say.")
+    ] = "",
     rate: Annotated[
         str, typer.Option(help="Requests that come, such as 8/s or 30/min; 'trace': at its own speed.")
     ] = "1/s",
     sweep: Annotated[str, typer.Option(help="More rates, to find the knee: 2/s,4/s,8/s.")] = "",
     duration: Annotated[str, typer.Option(help="Of every rate, such as 60s; 'trace': to its end.")] = "60s",
-    arrivals: Annotated[str, typer.Option(help="poisson, constant or bursts; --trace replays real ones.")] = "poisson",
+    arrivals: Annotated[
+        str,
+        typer.Option(
+            help="poisson, constant or bursts; --trace replays real ones.", autocompletion=completions.arrivals
+        ),
+    ] = "poisson",
     burstiness: Annotated[
         float, typer.Option(help="Shape of the gamma law of bursts: 1 is Poisson, less is burstier.")
     ] = 0.25,
@@ -54,7 +66,10 @@ def loadtest(
     objective: Annotated[
         list[str] | None, typer.Option(help="Any other: ttft-p99=1s, gap-p95=200ms; may be repeated.")
     ] = None,
-    suite: Annotated[list[str] | None, typer.Option("--suite", "-s", help="Suites whose prompts are asked.")] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option("--suite", "-s", help="Suites whose prompts are asked.", autocompletion=completions.suite),
+    ] = None,
     traffic: Annotated[Path | None, typer.Option(help="Your traffic as JSONL, whose prompts are asked.")] = None,
     prompt: Annotated[int | None, typer.Option(min=1, help="Tokens of every prompt, made to that length.")] = None,
     answer: Annotated[
@@ -105,6 +120,7 @@ def loadtest(
         timeout_s=seconds_of(timeout, "--timeout"),
         model=model,
         against_model=against_model,
+        of=of,
     )
     with bars(quiet=quiet) as progress:
         result = load_test(target, against, wanted, key=_key(api_key_env), out=out, progress=progress)

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 Model = Annotated[str, typer.Argument(help="A folder, a Hugging Face id, or quantgate/reference.")]
+Variant = Annotated[str, typer.Argument(help="The same, or an artifact that quantgate or another program quantized.")]
+EngineName = Annotated[str, typer.Option(help="What runs the variant: torch, or llamacpp for a GGUF file.")]
+KvCache = Annotated[str, typer.Option(help="Type of llama.cpp's KV cache, such as q8_0.")]
 Traffic = Annotated[
     Path | None,
     typer.Option(

@@ -30,4 +30,4 @@ def repair(
     with bars(quiet=quiet) as progress:
         found = repairs.repair(config, variant, out=out, label=name, progress=progress)
     show_repair(found, console)
-    raise typer.Exit(exit_code(found.report.decision, found.report.targets))
+    raise typer.Exit(exit_code(found.report.decision))

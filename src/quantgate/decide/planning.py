@@ -12,11 +12,12 @@ from pydantic import Field
 
 from quantgate.errors import Unsupported, UsageError
 from quantgate.formats import Scheme
-from quantgate.hardware import Estimate, Load, Profile, Support, roofline, runtime, support
+from quantgate.hardware import Estimate, Load, Memory, Profile, Support, roofline, runtime, support
 from quantgate.hardware.quantities import told_bytes, told_seconds
 from quantgate.hardware.targets import Place
 from quantgate.models import OpenedModel
 from quantgate.models.kinship import told_blocks
+from quantgate.quantize import methods
 from quantgate.quantize.manifest import BASELINE, Recipe
 from quantgate.quantize.serving import ServedVariant, serve
 from quantgate.records import Record
@@ -49,6 +50,7 @@ class Plan(Record):
     parameters: int
     baseline_bytes: int
     targets: dict[str, Place]
+    devices: dict[str, Profile] = {}  # of the targets, by the same names: the figures that the rows come from
     rows: tuple[PlanRow, ...]
     warnings: tuple[str, ...] = ()  # of the release as a whole
     left_out: tuple[str, ...] = ()  # variants that cannot be planned before they are made, each with the reason
@@ -99,7 +101,7 @@ def plan_served(
     for name, target in targets.items():
         first: Estimate | None = None
         for at, variant in enumerate(variants):
-            row = _row(variant, name, target, devices[name], first)
+            row = _row(variant, name, target, devices[name], first, _without_data(variant) if at else "")
             first = row.estimate if at == 0 else first
             rows.append(row)
     return Plan(
@@ -107,6 +109,7 @@ def plan_served(
         parameters=model.parameters,
         baseline_bytes=variants[0].stored_bytes,
         targets=dict(targets),
+        devices={name: devices[name] for name in targets},
         rows=tuple(rows),
         warnings=tuple(_of_release(variants[1:], traffic, own_suites)),
         left_out=tuple(left_out),
@@ -135,7 +138,9 @@ def refuse_hopeless_targets(found: Plan) -> None:
             )
 
 
-def _row(variant: ServedVariant, name: str, target: Place, device: Profile, baseline: Estimate | None) -> PlanRow:
+def _row(
+    variant: ServedVariant, name: str, target: Place, device: Profile, baseline: Estimate | None, without: str
+) -> PlanRow:
     kv_cache = target.kv_cache if target.kv_cache != "auto" else variant.kv_cache or "auto"
     found = _supported(variant, target, device, kv_cache)
     common = {"variant": variant.name, "target": name, "stored_bytes": variant.stored_bytes, "support": found}
@@ -148,7 +153,7 @@ def _row(variant: ServedVariant, name: str, target: Place, device: Profile, base
             "estimate": estimate,
             "speedup": None if baseline is None else baseline.tpot_s / estimate.tpot_s,
             "unmet": tuple(_unmet(target, estimate)),
-            "warnings": tuple(_warnings(variant, found, device)),
+            "warnings": (*_warnings(variant, found, device), *([without] if without else [])),
         }
     )
 
@@ -206,8 +211,28 @@ def _unmet(target: Place, estimate: Estimate) -> Iterator[str]:
             f"{estimate.requests_per_s:.2g}/s; raise concurrency, or add devices"
         )
     if estimate.fits is False and estimate.memory.available is not None:
-        memory = estimate.memory
-        yield f"needs {told_bytes(memory.needed)} of memory, {told_bytes(memory.available or 0)} are there"
+        yield f"needs {memory_sentence(estimate.memory)}; {told_bytes(estimate.memory.available)} are there"
+
+
+def memory_sentence(memory: Memory) -> str:
+    """What memory holds, the largest part first: ``82.7 GB of memory (cache 42.9 GB, weights 39.5 GB)``."""
+    held = {
+        "weights": memory.weights - memory.mapped, "cache": memory.cache, "activations": memory.activations,
+        "the runtime itself": memory.process,
+    }  # fmt: skip
+    if memory.opening > sum(held.values()) - memory.process:
+        held = {"weights in 16 bits while it is opened": memory.opening, "the runtime itself": memory.process}
+    parts = sorted(((size, name) for name, size in held.items() if size >= 0.005 * memory.needed), reverse=True)
+    return f"{told_bytes(memory.needed)} of memory ({', '.join(f'{name} {told_bytes(size)}' for size, name in parts)})"
+
+
+def _without_data(variant: ServedVariant) -> str:
+    """Four bits and fewer that are rounded without having seen a sample."""
+    weights = variant.scheme.weights
+    if weights is None or weights.bits > 4 or not variant.method or methods.get(variant.method).needs_stats:
+        return ""
+    told = f"{variant.method} sees no calibration data"
+    return f"{told}: at four bits and fewer, gptq or awq with samples of your traffic lose less"
 
 
 def least_of(target: Place, estimate: Estimate, latency: str) -> float | None:

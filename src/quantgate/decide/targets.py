@@ -33,7 +33,8 @@ class TargetVerdict(Record):
     sentence: str
     findings: tuple[Finding, ...]
     stored_bytes: int
-    resident_bytes: int | None = None  # of its weights in the memory of one device there; None where it does not run
+    resident_bytes: int | None = Field(default=None, exclude_if=lambda size: size is None)
+    """Of its weights, in the memory of one device there; None where it does not run."""
     cost: float | None = None  # of a million answer tokens, at best, unless measured
     cost_measured: bool = Field(default=False, exclude_if=lambda measured: not measured)
     load_test: str = Field(default="", exclude_if=lambda told: not told)  # digest of the load test
@@ -148,10 +149,9 @@ def _verdict(known: Known, found: tuple[Finding, ...], blocked: str) -> TargetVe
 
 
 def _sentence(verdict: Verdict, found: Sequence[Finding], blocked: str, *, asked: bool) -> str:
-    failed = [one.rule for one in found if one.verdict == "fail"]
     open_ = [one.rule for one in found if one.verdict == "inconclusive"]
     if verdict == "fail":
-        return f"breaks {listing(failed)}" + (f"; {listing(open_)} not decided" if open_ else "")
+        return listing(_broken(found)) + (f"; {listing(open_)} not decided" if open_ else "")
     if verdict == "inconclusive" and blocked and not asked:
         return f"not asked: {blocked}, which is larger, did not pass before it, so it could not be chosen"
     if verdict == "inconclusive":
@@ -160,6 +160,20 @@ def _sentence(verdict: Verdict, found: Sequence[Finding], blocked: str, *, asked
     if blocked:
         return f"keeps every rule, but {blocked}, which is larger, did not pass before it in the fixed sequence"
     return f"keeps {'its one rule' if len(found) == 1 else f'all {len(found)} rules'}"
+
+
+def _broken(found: Sequence[Finding]) -> list[str]:
+    """
+    >>> bad = {"verdict": "fail", "sentence": "", "by": "none"}
+    >>> rows = (("runtime", "runs in vllm on l4"), ("memory", "memory"), ("latency", "ttft p95 <= 1 s"))
+    >>> _broken([Finding.model_validate({"about": about, "rule": rule} | bad) for about, rule in rows])
+    ['does not run in vllm on l4', 'does not fit', 'breaks ttft p95 <= 1 s']
+    """
+    failed = [one for one in found if one.verdict == "fail"]
+    told = [f"does not {one.rule.replace('runs', 'run', 1)}" for one in failed if one.about == "runtime"]
+    told += ["does not fit" for one in failed if one.about == "memory"]
+    rest = [one.rule for one in failed if one.about not in ("runtime", "memory")]
+    return told + ([f"breaks {listing(rest)}"] if rest else [])
 
 
 def _chosen(rules: TargetRules, verdicts: Sequence[TargetVerdict]) -> str | None:
@@ -182,4 +196,7 @@ def _chosen_sentence(rules: TargetRules, chosen: str | None, verdicts: Sequence[
     if len(safe) == 1:
         return f"{rules.name}: {chosen} is the only variant that keeps every rule"
     word = "cheapest" if rules.prefer == "cost" and all(one.cost is not None for one in safe) else "smallest"
-    return f"{rules.name}: {chosen} is the {word} of {count(len(safe), 'variant')} that keep every rule"
+    every = f"of {count(len(verdicts), 'variant')}"
+    if len(safe) == 1:
+        return f"{rules.name}: {chosen} is the only one {every} that keeps every rule"
+    return f"{rules.name}: {chosen} is the {word} of the {len(safe)} that keep every rule"

@@ -50,7 +50,7 @@ class Machine(Record):
     no_gpus: str = ""  # why none were found
     runtimes: dict[str, str]  # name -> version
     llamacpp: dict[str, str] = {}  # what llama.cpp was built for
-    compilers: dict[str, str]  # name -> first line of --version
+    compilers: dict[str, str]  # name -> the line of --version that has a number
     copy_bandwidth: float  # bytes a second, read and written bytes counted
     nearest: str  # published profile
     profile: Profile  # what targets call ``here``
@@ -151,7 +151,7 @@ def _here(found: tuple[Gpu, ...], memory: int, today: str) -> tuple[Profile, flo
         "cores": cores(),
         "call_s": call_seconds(),
         "measured": True,
-        "source": f"quantgate doctor, torch {torch.__version__.partition('+')[0]}, {torch.get_num_threads()} threads",
+        "source": f"quantgate doctor, torch {torch.__version__.partition('+')[0]}, {_threads()}",
         "date": today,
     }
     if on_gpu:
@@ -170,6 +170,13 @@ def _here(found: tuple[Gpu, ...], memory: int, today: str) -> tuple[Profile, flo
     title = f"this machine ({cores()} cores, {', '.join(features()) or platform.machine()})"
     body = {"title": title, "vendor": vendor, "unit": "cpu", "memory_bytes": memory, "features": features()}
     return Profile.model_validate(common | body), moved.copy
+
+
+def _threads() -> str:
+    import torch
+
+    count = torch.get_num_threads()
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _known(name: str) -> Profile | None:
@@ -195,7 +202,7 @@ def _compiler(name: str) -> str:
     if path is None:
         return ""
     told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout.splitlines()
-    return told[0] if told else ""
+    return next((line for line in told if re.search(r"\d+\.\d+", line)), told[0] if told else "")
 
 
 def _text(value: bytes | str) -> str:

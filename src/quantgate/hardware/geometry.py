@@ -64,7 +64,8 @@ def check_marlin(scheme: Scheme, shapes: Geometry, tp: int) -> Iterator[str]:
     if group is not None and group not in MARLIN_GROUPS:
         known = ", ".join(map(str, MARLIN_GROUPS))
         yield f"Marlin has kernels for groups of {known} and for whole rows, not of {group}; choose one of them"
-    yield from _each(shapes, scheme, lambda out, columns: _marlin_shard(out, columns, group), tp, "Marlin")
+    stacked = Geometry(tuple(_stacked(shapes.layers)), shapes.heads, shapes.key_heads, shapes.experts)
+    yield from _each(stacked, scheme, lambda out, columns: _marlin_shard(out, columns, group), tp, "Marlin")
 
 
 def check_groups(scheme: Scheme, shapes: Geometry, tp: int) -> Iterator[str]:
@@ -145,6 +146,20 @@ CHECKS: dict[str, Check] = {
     "torch_int4": check_torch_int4,
     "torch_int8": check_torch_int8,
 }
+
+
+def _stacked(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Layers of one scheme that run as one matrix, as that matrix: its outputs are theirs together."""
+    by_name = {layer.name: layer for layer in layers}
+    for layer in layers:
+        parent = layer.name.rpartition(".")[0]
+        fused = next((one for one in FUSED if layer.leaf in one), ())
+        found = [by_name[f"{parent}.{leaf}"] for leaf in fused if f"{parent}.{leaf}" in by_name]
+        if len({one.scheme for one in found}) != 1:
+            yield layer
+        elif layer is found[0]:
+            name = f"{parent}.{'+'.join(one.leaf for one in found)}"
+            yield Layer(name, sum(one.out for one in found), layer.columns, layer.scheme)
 
 
 def _marlin_shard(out: float, columns: float, group: int | None) -> str:

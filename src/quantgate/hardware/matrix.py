@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parent / "runtimes"
 Status = Literal["verified", "documented"]
 Rule = Literal["marlin", "groups", "fused", "fp8_block", "fp4", "torch_int4", "torch_int8"]
 ANY, BLOCKS = "*", "ggml"
+LEVELS = {"avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"}  # by which x86 kernels differ
 
 
 class Row(Record):
@@ -48,6 +49,7 @@ class Row(Record):
     rules: tuple[Rule, ...] = ()  # geometry that every shard must have
     status: Status = "documented"
     versions: str = ""  # of what was run
+    with_: tuple[str, ...] = Field(default=(), alias="with")  # instruction sets of the machine that ran it
     source: str = ""
     date: str = ""
 
@@ -58,9 +60,13 @@ class Row(Record):
             raise ValueError(f"'{strange[0]}' is no scheme")
         if bool(self.refuse) == bool(self.kernel and self.computes):
             raise ValueError("names a kernel and what it computes in, or says why it refuses: one of the two")
-        if self.status == "verified" and not (self.versions and self.date and self.source):
-            raise ValueError("is verified and does not say with which versions, when and where")
+        if self.status == "verified" and not (self.versions and self.date and self.source and self.with_):
+            raise ValueError("is verified and does not say with which versions and instruction sets, when and where")
         return self
+
+    def ran_on(self, device: Profile) -> bool:
+        """Whether it was run on a processor with just these instruction sets: others take other code paths."""
+        return self.status == "verified" and set(self.with_) == set(device.features) & LEVELS
 
     def fits(self, scheme: Scheme, container: str, device: Profile, *, experts: bool) -> bool:
         """Whether the row speaks of this scheme, container and device."""

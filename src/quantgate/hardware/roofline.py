@@ -40,6 +40,7 @@ class Memory(Record):
 
     process: int  # what the runtime holds before a model, where that was measured
     weights: int
+    mapped: int = Field(default=0, exclude_if=lambda mapped: not mapped)  # of the weights, what may be taken back
     cache: int  # of all sequences, grown to the context
     activations: int
     opening: int = 0  # weights while the model is opened, where that is known to be more
@@ -47,7 +48,7 @@ class Memory(Record):
 
     @property
     def needed(self) -> int:
-        return self.process + max(self.opening, self.weights + self.cache + self.activations)
+        return self.process + max(self.opening, self.weights - self.mapped + self.cache + self.activations)
 
 
 class Estimate(Record):
@@ -62,7 +63,7 @@ class Estimate(Record):
     tpot_bound: Bound
     tokens_per_s: float  # of all sequences together, while nothing is prefilled
     requests_per_s: float | None
-    cost_per_million: float | None  # answer tokens, the reading of their prompts included
+    cost_per_million: float | None  # answer tokens, the reading of their prompts included; None where it does not fit
     notes: tuple[str, ...] = ()
 
 
@@ -80,7 +81,7 @@ def roofline(served: Served, profile: Profile, found: Support, runtime: Runtime,
     first = None if rate is None else ttft
     requests = None if first is None else 1 / (first + load.answer * tpot / load.concurrency)
     cost = None
-    if load.price is not None and requests is not None:
+    if load.price is not None and requests is not None and fits is not False:
         cost = load.price * load.tensor_parallel / 3600 / (requests * load.answer) * 1e6
     return Estimate(
         memory=memory,
@@ -107,6 +108,7 @@ def memory_of(served: Served, profile: Profile, runtime: Runtime, load: Load, bi
         process=runtime.process * 10**6,
         opening=round(served.plain_bytes / tp) if runtime.opens_plain else 0,
         weights=round(served.resident_bytes / tp),
+        mapped=round(served.mapped_bytes / tp),
         cache=round(load.concurrency * served.cache_bytes(load.context, bits) / tp),
         activations=2 * chunk * (4 * served.hidden + 3 * served.widest // tp) + logits,
         available=None if memory is None else round(memory * (runtime.utilization if load.memory_bytes is None else 1)),
@@ -141,7 +143,7 @@ def _largest(served: Served, memory: Memory, load: Load, bits: float) -> int | N
     """How many sequences of the whole context have room beside weights and activations."""
     if memory.available is None:
         return None
-    room = memory.available - memory.process - memory.weights - memory.activations
+    room = memory.available - memory.process - memory.weights + memory.mapped - memory.activations
     each = served.cache_bytes(load.context, bits) / load.tensor_parallel + 4 * served.vocabulary
     return max(0, min(MOST_SEQUENCES, int(room // each)))
 

@@ -28,6 +28,7 @@ class Served(Record):
 
     parameters: int
     resident_bytes: int  # weights that stay in memory
+    mapped_bytes: int = 0  # of them, pages of the file beside a copy that is read: the system may take them back
     plain_bytes: int  # all weights in 16 bits
     read_bytes: int  # that every step reads whatever it decodes, experts left out
     active: int  # weights that a token is multiplied by, chosen experts included

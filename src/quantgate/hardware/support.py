@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from quantgate.errors import Unsupported
 from quantgate.formats import Scheme
 from quantgate.hardware.geometry import CHECKS, Geometry, check_parallel
@@ -13,7 +15,10 @@ KV_BITS = {  # of one cached number, scales of blocks included
     "f32": 32.0, "f16": 16.0, "bf16": 16.0, "fp8": 8.0, "int8": 8.0, "int4": 4.0, "q8_0": 8.5, "q5_1": 6.0,
     "q5_0": 5.5, "q4_1": 5.0, "q4_0": 4.5, "iq4_nl": 4.5,
 }  # fmt: skip
-SIXTEEN = ("bf16", "f16")
+VENDORS = {
+    "nvidia": "NVIDIA GPUs", "amd": "AMD GPUs", "gaudi": "Gaudi", "apple": "Apple chips", "x86": "x86 CPUs",
+    "arm": "Arm CPUs", "intel-npu": "Intel NPUs", "other": "others",
+}  # fmt: skip
 
 
 class Support(Record):
@@ -33,6 +38,7 @@ class Support(Record):
     repacks: tuple[str, ...] = ()  # block formats that are held a second time
     share: float = 1.0  # of the memory's bandwidth that the kernel reaches, where known
     status: str  # verified or documented
+    versions: str = Field(default="", exclude_if=lambda versions: not versions)  # of what was run, where verified
     source: str
     date: str
     problems: tuple[str, ...] = ()
@@ -99,6 +105,8 @@ def _support(
     told = row or Row.model_validate(
         {"schemes": [scheme.name], "refuse": "x", "source": found.source, "date": found.date}
     )
+    ran = told.ran_on(device)
+    elsewhere = told.status == "verified" and not ran
     return Support(
         runtime=found.name,
         scheme=scheme.label,
@@ -113,8 +121,9 @@ def _support(
         read_bits=told.read_bits,
         repacks=told.repacks,
         share=told.share,
-        status=told.status,
-        source=told.source,
+        status="verified" if ran else "documented",
+        versions=told.versions if ran else "",
+        source=f"{told.source}, run with {told.versions} alone" if elsewhere else told.source,
         date=told.date,
         problems=tuple(problems),
     )
@@ -132,7 +141,8 @@ def _not_listed(found: Runtime, scheme: Scheme, container: str, device: Profile)
     vendors = sorted({one for row in held for one in row.vendors})
     if device.vendor not in vendors:
         return (
-            f"{found.title} runs {scheme.label} on {', '.join(vendors)}, not on {device.title}; choose other hardware"
+            f"{found.title} runs {scheme.label} on {', '.join(VENDORS[one] for one in vendors)}, not on "
+            f"{device.title}; choose other hardware"
         )
     least = min((row.from_ for row in held if device.vendor in row.vendors and row.from_ is not None), default=None)
     if least is not None and (device.compute_capability or 0) < least:

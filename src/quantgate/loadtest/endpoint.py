@@ -64,7 +64,9 @@ class Endpoint:
         assert self.session is not None
         try:
             listed = (await self.client.get_patiently(self.session, "/models")).get("data")
-        except (Lost, Refused) as problem:
+        except Lost as problem:
+            raise EngineError(f"{self.client.url}: {problem}; start it, or mend the address") from None
+        except Refused as problem:
             sentence = f"its models cannot be listed: {problem}; name one with --model"
             raise EngineError(f"{self.client.url}: {sentence}") from None
         names = [str(one.get("id")) for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []

@@ -16,7 +16,7 @@ class RatePoint(Record):
     """One arm at one rate."""
 
     rate: float  # arriving, requests a second
-    keeps_up: bool | None  # whether requests are answered as fast as they come
+    keeps_up: bool | None  # whether requests are answered as fast as they come; None: not known
     latency_s: float | None  # the watched quantile; None where it fell among lost requests
     kept: Literal["pass", "fail", "inconclusive", "none"]  # of all objectives; "none": there are none
     valid: bool
@@ -43,10 +43,20 @@ def knee_of(points: Sequence[RatePoint], watched: str) -> Knee:
         said = ["one rate shows no curve"]
     else:
         said = [f"{watched} bends at {knee:g}/s" if knee else f"{watched} shows no knee between the asked rates"]
-        said += [f"keeps up to {up:g}/s" if up else "keeps up with none of the asked rates"]
+        said += [_keeping_up(valid, up)]
     if any(one.kept != "none" for one in points):
         said.append(f"objectives proven up to {safe:g}/s" if safe else "objectives proven at none")
     return Knee(watched=watched, knee=knee, keeps_up=up, safe=safe, sentence="; ".join(said))
+
+
+def _keeping_up(valid: Sequence[RatePoint], up: float | None) -> str:
+    if up:
+        return f"keeps up to {up:g}/s"
+    if not valid:
+        return "no run was valid, so nothing is told of it"
+    if valid[0].keeps_up is None:
+        return "too few requests, or too short stretches, to tell whether it keeps up"
+    return "keeps up with none of the asked rates"
 
 
 def bend(curve: Sequence[tuple[float, float]]) -> float | None:

@@ -18,6 +18,7 @@ QUANTILES = (0.5, 0.95, 0.99)
 HELD_SHARE = 0.99  # of the asked rate that must be achieved
 LAG_SHARE = 0.05  # of the median latency that the lag's p99 may be
 BEHIND = 0.05  # of the arriving requests that may stay unanswered late in a stretch
+FEW = 5  # requests in the second halves that say nothing of a queue yet
 FEWEST = 20  # requests of one batch size that are told apart
 
 
@@ -80,7 +81,7 @@ class Measured(Record):
     known: dict[Latency, int]  # requests that it is known of
     request_rate: float  # answered a second, over sending and answering
     pace: float | None  # answered over arrived in the second half of each stretch: below 1 a queue grows
-    keeps_up: bool | None  # whether that is within 5 %, or within what chance does to so few requests
+    keeps_up: bool | None  # whether that is within 5 %, or what chance does; None: too little to tell
     token_rate: float | None  # generated a second; None where tokens are not counted
     prompt_rate: float | None
     goodput: Goodput | None  # None: nothing was asked for
@@ -118,8 +119,8 @@ def measure(
         quantiles=quantiles,
         known=known,
         request_rate=(len(timed) - len(lost)) / seconds if seconds else 0.0,
-        pace=ended / came if came else None,
-        keeps_up=came - ended <= max(BEHIND * came, 2 * math.sqrt(came)) if came else None,
+        pace=ended / came if came >= FEW else None,
+        keeps_up=came - ended <= max(BEHIND * came, 2 * math.sqrt(came)) if came >= FEW else None,
         token_rate=_sum([one.tokens for one in timed if not one.lost], seconds),
         prompt_rate=_sum([one.prompt_tokens for one in timed if not one.lost], seconds),
         goodput=goodput_of(timed, objectives, seconds) if objectives else None,
@@ -206,12 +207,22 @@ def goodput_of(timed: Sequence[Timed], objectives: Sequence[Objective], seconds:
 
 
 def _second_half(runs: Sequence[Run]) -> tuple[int, int]:
-    """Requests that came, and that were answered, between the middle and the last intended time of each stretch."""
+    """Requests that came, and that were answered, from the middle request of each stretch to its last one.
+
+    Both ends are moments at which a request came, so what is in flight is counted alike. A stretch that is over before
+    a request can be answered shows no queue, and does not count.
+    """
     came = ended = 0
     for run in runs:
-        half = run.wanted_s / 2
-        came += sum(one.due_s > half for one in run.timed)
-        ended += sum(one.e2e_s is not None and half < one.due_s + one.e2e_s <= run.wanted_s for one in run.timed)
+        due = sorted(one.due_s for one in run.timed)
+        answers = sorted(one.e2e_s for one in run.timed if one.e2e_s is not None)
+        if not due:
+            continue
+        half, last = due[(len(due) - 1) // 2], due[-1]
+        if answers and last - half < answers[len(answers) // 10]:
+            continue
+        came += sum(half < one <= last for one in due)
+        ended += sum(one.e2e_s is not None and half < one.due_s + one.e2e_s <= last for one in run.timed)
     return came, ended
 
 

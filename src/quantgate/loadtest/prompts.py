@@ -21,6 +21,7 @@ from quantgate.records import Record, digest_of
 ASSUMED = 4.0  # characters a token, where a server counts none
 TRIES = 6
 NEAR = 0.02  # of the wanted length that a made prompt may miss
+UNSURE = 0.05  # of a context that stays free where tokens are estimated
 
 
 class Fitted(Record):
@@ -41,6 +42,7 @@ class Counter:
 
     tokens: Callable[[str], int]
     by: str  # in words
+    exact: bool = False  # by the tokenizer itself, so that a prompt may fill the context
 
 
 def linear(short: tuple[str, int], long: tuple[str, int]) -> Counter:
@@ -80,8 +82,11 @@ def prompts_for(
             found.append(source if output is None else source.model_copy(update={"max_tokens": budget}))
             continue
         budget = budget if context is None else max(1, min(budget, context // 2))
-        room = length if context is None else max(1, min(length, context - budget - 1))
-        text, tokens = make(words, room, counter, random.Random(f"prompt/{seed}/{at}"))
+        most = None if context is None else max(1, context - budget - 1)
+        if most is not None and not counter.exact:
+            most = max(1, int(most * (1 - UNSURE)))
+        room = length if most is None else min(length, most)
+        text, tokens = make(words, room, counter, random.Random(f"prompt/{seed}/{at}"), most)
         found.append(Prompt(turns=(("user", text),), max_tokens=budget))
         made, cut, wanted, got = made + 1, cut + (room < length), wanted + room, got + tokens
     fitted = Fitted(
@@ -91,30 +96,36 @@ def prompts_for(
     return found, fitted
 
 
-def make(words: Sequence[str], tokens: int, counter: Counter, chance: random.Random) -> tuple[str, int]:
+def make(
+    words: Sequence[str], tokens: int, counter: Counter, chance: random.Random, most: int | None = None
+) -> tuple[str, int]:
     """A text of about ``tokens`` tokens, and how many it has: words in their order from a drawn place, round and round.
 
-    The template alone may be longer than what is wanted; then the text is one word.
+    Never longer than ``most``, unless the template alone is; then the text is one word.
     """
     start = chance.randrange(len(words))
 
-    def text(count: int) -> str:
-        return " ".join(words[(start + step) % len(words)] for step in range(count))
+    def text(count: int) -> tuple[str, int]:
+        made = " ".join(words[(start + step) % len(words)] for step in range(count))
+        return made, counter.tokens(made)
+
+    def miss(one: tuple[str, int]) -> tuple[int, int]:
+        """How much it is too long for the context, and then how far from what is wanted."""
+        return (0 if most is None else max(0, one[1] - most), abs(one[1] - tokens))
 
     low, high = 1, max(2, tokens)  # a word has at least one token, so as many words are enough
-    empty, many = counter.tokens(text(1)), counter.tokens(text(high))
-    best = (text(1), empty) if abs(empty - tokens) <= abs(many - tokens) else (text(high), many)
-    least, most = empty, many
+    shortest, longest = text(low), text(high)
+    best, least, greatest = min(shortest, longest, key=miss), shortest[1], longest[1]
     for _ in range(TRIES):
-        if abs(best[1] - tokens) <= max(1, NEAR * tokens) or high - low < 2 or most <= least:
+        over, off = miss(best)
+        if (not over and off <= max(1, NEAR * tokens)) or high - low < 2 or greatest <= least:
             break
-        guess = low + round((high - low) * (tokens - least) / (most - least))
+        guess = low + round((high - low) * (tokens - least) / (greatest - least))
         guess = min(max(guess, low + 1), high - 1)
-        seen = counter.tokens(text(guess))
-        if abs(seen - tokens) < abs(best[1] - tokens):
-            best = (text(guess), seen)
-        if seen < tokens:
-            low, least = guess, seen
+        found = text(guess)
+        best = min(best, found, key=miss)
+        if found[1] < tokens:
+            low, least = guess, found[1]
         else:
-            high, most = guess, seen
+            high, greatest = guess, found[1]
     return best

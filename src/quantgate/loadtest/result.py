@@ -12,7 +12,7 @@ from quantgate.loadtest.drive import Run
 from quantgate.loadtest.journal import Cell
 from quantgate.loadtest.knee import Knee, LimitPoint, Policy, RatePoint, knee_of, policy_of
 from quantgate.loadtest.measure import Measured, measure
-from quantgate.loadtest.objectives import ALPHA, LATENCIES, Latency, Objective, latency_of
+from quantgate.loadtest.objectives import ALPHA, LATENCIES, Latency, Objective, latency_of, shown
 from quantgate.loadtest.prompts import Fitted
 from quantgate.records import Record
 from quantgate.stats import Verdict
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quantgate.loadtest.runs import Plan
 
 RATIOS = (0.5, 0.95)
+LONG = 5  # median latencies that a stretch must last to show what a queue does
 
 
 class Asked(Record):
@@ -225,12 +226,28 @@ def _notes(plan: Plan, results: Sequence[ArmResult]) -> list[str]:
     silent = {one.arm for one in results if one.measured.answered and one.measured.token_rate is None}
     found = [f"{arm} sends no usage: its tokens are not counted, so tokens/s and TPOT are unknown" for arm in silent]
     for one in results:
-        if not one.measured.validity.valid:
+        if not one.measured.validity.valid and len(results) > 1:  # of one result the sentence says it
             under = "" if one.limit is None else f", limit {one.limit}"
             found.append(f"{one.arm} at {one.rate:g}/s{under}: not valid, {one.measured.validity.because}")
+    found += _short(plan, results)
     for schedule, fitted in zip(plan.schedules, plan.fitted, strict=True):
         if fitted.cut:
             found.append(
                 f"at {schedule.rate:g}/s: {fitted.cut} of {fitted.made} prompts were shortened to the model's context"
+            )
+    return found
+
+
+def _short(plan: Plan, results: Sequence[ArmResult]) -> list[str]:
+    """Rates whose stretches end before a queue can be seen: each begins with an empty one."""
+    found = []
+    for schedule in plan.schedules if plan.blocks > 1 else ():
+        stretch = schedule.seconds / plan.blocks
+        medians = [one.measured.validity.median_s for one in results if one.rate == schedule.rate]
+        slowest = max((one for one in medians if one is not None), default=0.0)
+        if stretch < LONG * slowest:
+            found.append(
+                f"at {schedule.rate:g}/s: stretches of {shown(stretch)} are short beside a median latency of "
+                f"{shown(slowest)}, and each begins without a queue; take a longer --duration, or fewer --blocks"
             )
     return found

@@ -155,7 +155,10 @@ class OpenedModel:
         if isinstance(prompt, str):
             return [int(one) for one in self.tokenizer(prompt)["input_ids"]]
         templated = bool(self.tokenizer.chat_template)
-        ids = self.tokenizer(self.render(prompt, plain=plain), add_special_tokens=not templated)["input_ids"]
+        text = self.render(
+            prompt, plain=plain
+        )  # a long one is its asker's to refuse, and no warning of the tokenizer's
+        ids = self.tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"]
         return [int(one) for one in ids]
 
 

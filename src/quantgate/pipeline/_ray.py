@@ -24,6 +24,7 @@ AGAIN = 3  # times that a task is given to a worker anew after one has died over
 STORE_BYTES = 256 * 2**20  # of a local Ray's object store
 POLL_S = 0.2
 START_S = 300.0  # for the workers of a busy cluster to start
+STARTS = 3  # of a local Ray, whose own limits (15 s for its agents, 30 s in all) a busy machine can miss
 UNLOADED = 1.5  # tasks that it is worth waiting for a worker that has the engine open
 
 
@@ -248,10 +249,8 @@ def _connect(address: str, cpus: int) -> Any:
         from ray._common.usage import usage_lib
 
         usage_lib.set_usage_stats_enabled_via_env_var(False)  # nothing about the user leaves the machine
-        ray.init(
-            address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=STORE_BYTES,
-            _node_ip_address="127.0.0.1", **quiet,
-        )  # fmt: skip
+        alone = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+        _start_local(ray, alone | {"_node_ip_address": "127.0.0.1"} | quiet)
         return ray
     try:
         ray.init(address=address, **quiet)
@@ -259,6 +258,21 @@ def _connect(address: str, cpus: int) -> Any:
         first = str(problem).strip().splitlines()[0][:160]
         raise UsageError(f"executor: ray: no cluster runs here ({first}); start one, or use address: local") from None
     return ray
+
+
+def _start_local(ray: Any, settings: dict[str, Any]) -> None:
+    """Nothing has been asked yet, so a start that failed is tried again; what it left ends with this process."""
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(address="local", **settings)
+            return
+        except Exception as problem:  # Ray raises no narrower one when its processes miss its limits
+            if not left:
+                first = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
+                raise EngineError(
+                    f"executor: ray: Ray did not start here in {STARTS} tries ({first[:160]}); run again when this "
+                    "machine has less to do, or use executor: local"
+                ) from problem
 
 
 def _died(task: Task, problem: Exception) -> EngineError:

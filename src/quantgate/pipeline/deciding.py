@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quantgate.decide import Candidate
+from quantgate.decide.load_evidence import read_load
 from quantgate.decide.planning import Plan
 from quantgate.decide.rules import DriftLimits, LoadEvidence, TargetRules
 from quantgate.decide.targets import TargetDecision, decide_target
 from quantgate.decide.why import Why, of_release, of_target
-from quantgate.errors import UnknownName
+from quantgate.errors import UnknownName, UsageError
 from quantgate.evaluate.evidence import Evidence, Gate
 from quantgate.release_config import ReleaseConfig
 from quantgate.report import RunReport
@@ -62,6 +63,34 @@ def again(report: RunReport, loads: Sequence[LoadEvidence]) -> RunReport:
         for one in report.targets
     )
     return report.model_copy(update={"loads": held, "targets": decided})
+
+
+def with_loads(report: RunReport, told: Sequence[str]) -> RunReport:
+    """``again``, with load tests as they are named on the command line. Raises UsageError, UnknownName, RecordError."""
+    if not report.targets:
+        raise UsageError(
+            "--load: the run has no targets, so no rule goes by a load test; write 'targets' and run it again"
+        )
+    rules = [one.rules for one in report.targets]
+    return again(report, [read_load(one, rules, report.candidates, report.evidence) for one in told])
+
+
+def of_repair(before: RunReport, report: RunReport) -> RunReport:
+    """A repaired variant on every target, by its fresh gates; load tests of other bytes are not heard."""
+    fresh = {gate.capability: gate for gate in report.gates}
+
+    def anew(gate: Gate) -> Gate:
+        return fresh[gate.capability].model_copy(update={"margin": gate.margin, "slices": gate.slices})
+
+    decided = []
+    for one in before.targets:
+        gates = tuple(anew(gate) for gate in one.rules.gates if gate.capability in fresh)
+        rules = one.rules.model_copy(update={"gates": gates})
+        found = decide_target(
+            rules, report.candidates, report.evidence, report.placed, (), alpha=one.alpha, order=one.order
+        )
+        decided.append(found)
+    return report.model_copy(update={"targets": tuple(decided)})
 
 
 def only(report: RunReport, names: Sequence[str]) -> RunReport:

@@ -13,19 +13,18 @@ the rows of a batch may reach into each other's last bits.
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from quantgate.engines import Completion, Engine, Failure, Prompt
-from quantgate.errors import ArtifactError, Stopped
-from quantgate.evaluate.answers import Answers
+from quantgate.errors import ArtifactError
 from quantgate.evaluate.compare import Side
 from quantgate.pipeline.runtimes import engine_for
+from quantgate.pipeline.turns import Turns
 from quantgate.pipeline.workplace import Opened, Post, Task, asking, post_of
 from quantgate.quantize.manifest import Recipe
 
@@ -203,9 +202,13 @@ class Spread:
 
         threads = ThreadPoolExecutor(max(1, self.pool.workers), thread_name_prefix="variant")
         try:
-            return [found.result() for found in [threads.submit(at, place) for place in range(len(parts))]]
-        except BaseException:
-            turns.stop()
+            found = [threads.submit(at, place) for place in range(len(parts))]
+            wait(found, return_when=FIRST_EXCEPTION)
+            if turns.cause is not None:
+                raise turns.cause  # and not what it did to those before it
+            return [one.result() for one in found]
+        except BaseException as problem:  # Ctrl-C as well
+            turns.stop(problem)
             self.pool.stop()  # whoever waits for a worker is told
             raise
         finally:
@@ -213,77 +216,6 @@ class Spread:
 
     def close(self) -> None:
         self.pool.close()
-
-
-@dataclass
-class Turns:
-    """The baseline's journal, asked by several variants as it would be by one after the other.
-
-    What is on record anybody may read. Only the first variant that is not finished may ask: which cases stand in a
-    batch together is then what it is in a local run, and so are the answers, to the bit.
-    """
-
-    base: Side
-    parts: int
-    finished: set[int] = field(default_factory=set)
-    changed: threading.Condition = field(default_factory=threading.Condition)
-    stopped: bool = False
-
-    @contextmanager
-    def part(self, place: int) -> Any:
-        """The baseline's side for one variant, which is finished when the block ends well."""
-        try:
-            yield Side(self.base.engine, _AtTurn(self, place))  # type: ignore[arg-type]
-        except BaseException:
-            self.stop()
-            raise
-        with self.changed:
-            self.finished.add(place)
-            self.changed.notify_all()
-
-    def stop(self) -> None:
-        with self.changed:
-            self.stopped = True
-            self.changed.notify_all()
-
-    def may_ask(self, place: int) -> bool:
-        return all(before in self.finished for before in range(place))
-
-
-@dataclass
-class _AtTurn:
-    """The journal as one variant sees it. See ``answers.Answers``."""
-
-    turns: Turns
-    place: int
-
-    @property
-    def _answers(self) -> Answers:
-        return self.turns.base.answers
-
-    @property
-    def held(self) -> dict[str, Completion]:
-        return self._answers.held
-
-    def missing(self, cases: Sequence[Case]) -> list[Case]:
-        """What this variant may ask for now."""
-        with self.turns.changed:
-            return self._answers.missing(cases) if self.turns.may_ask(self.place) else []
-
-    def of(self, engine: Engine, cases: Sequence[Case]) -> list[Completion | Failure]:
-        turns = self.turns
-        with turns.changed:
-            turns.changed.wait_for(
-                lambda: turns.stopped or not self._answers.missing(cases) or turns.may_ask(self.place)
-            )
-            if turns.stopped:
-                raise Stopped("stopped, because another variant could not be evaluated")
-            if not self._answers.missing(cases):
-                return self._answers.known(cases)
-        found = self._answers.of(engine, cases)  # nobody else may ask now
-        with turns.changed:
-            turns.changed.notify_all()
-        return found
 
 
 def shares(recipes: Sequence[Recipe], workers: int) -> list[list[Recipe]]:

@@ -47,7 +47,7 @@ class Wanted:
     answer_tokens: int | None = None  # of every answer; an engine of this process writes just so many
     max_tokens: int = 64  # of an answer, where nothing else says
     context: int | None = None  # tokens that a server's model holds
-    blocks: int = 0  # 0: one for a single arm, ten for two
+    blocks: int = 0  # 0: one for a single arm, six to ten for two
     rows: int = 16  # decoded together at most, in this process
     seed: int = 0
     alpha: float = ALPHA  # that the intervals of all limits together may err by
@@ -55,6 +55,7 @@ class Wanted:
     timeout_s: float = 120.0
     model: str = ""
     against_model: str = ""
+    of: str = ""  # the model that an artifact was made from, where no manifest says it
 
 
 def load_test(
@@ -103,7 +104,7 @@ def load_sides(
         fitted=tuple(fitted for _, fitted in asked),
         limits=wanted.limits or (None,),
         objectives=wanted.objectives,
-        blocks=wanted.blocks or (10 if len(sides) == 2 else 1),
+        blocks=wanted.blocks or (_turns(schedules[0].seconds) if len(sides) == 2 else 1),
         seed=wanted.seed,
         trace=digest_file(wanted.trace) if wanted.trace else "",
         alpha=wanted.alpha,
@@ -115,6 +116,11 @@ def load_sides(
     if ended:
         raise Stopped(f"stopped; {out / 'load.json'} holds what was measured, and the same command goes on from there")
     return result
+
+
+def _turns(seconds: float) -> int:
+    """Stretches of at least two seconds where the time allows: six give their ratio an interval, ten are enough."""
+    return min(10, max(6, int(seconds / 2)))
 
 
 def _save(result: LoadResult, out: Path) -> None:
@@ -205,7 +211,8 @@ def _server(ref: str, model: str, wanted: Wanted, key: str | None) -> Side:
 
     url, named = split_address(ref)
     target = Endpoint(url, model=named or model, key=key, timeout_s=wanted.timeout_s, body=wanted.body)
-    arm = Arm(name=named or model or url, what=f"{url}#{named or model}")
+    called = url.partition("://")[2].removesuffix("/v1")
+    arm = Arm(name=named or model or called or url, what=f"{url}#{named or model}")
     return Side(arm, target)
 
 
@@ -214,12 +221,33 @@ def _models(target: str, against: str | None, wanted: Wanted) -> list[Side]:
     from quantgate.pipeline.two_models import open_pair
     from quantgate.quantize import baseline
 
-    model = open_model(target)
-    sides = [_in_process(model, baseline(model), "baseline" if against else Path(target).name, wanted)]
+    if base := _made_from(target, wanted.of):
+        model = open_model(base)
+        sides = [_in_process(*open_pair(target, model), Path(target).name, wanted)]
+    else:
+        model = open_model(target)
+        sides = [_in_process(model, baseline(model), "baseline" if against else Path(target).name, wanted)]
     if against is not None:
         other, artifact = open_pair(against, model)
         sides.append(_in_process(other, artifact, Path(against).name, wanted))
     return sides
+
+
+def _made_from(ref: str, of: str) -> str:
+    """The model that reads ``ref`` where it is an artifact: what ``of`` says, else its manifest; "" for a model."""
+    from quantgate.quantize.foreign import is_foreign
+    from quantgate.quantize.manifest import Manifest
+
+    path = Path(ref).expanduser()
+    file = ref.lower().endswith(".gguf")
+    folder = path.parent if file else path
+    if of:
+        return of
+    if (folder / "manifest.json").is_file():
+        return Manifest.load(folder / "manifest.json").model.ref
+    if file or (path.is_dir() and is_foreign(path)):
+        raise UsageError(f"{ref}: does not say which model it was made from; name that one with --of")
+    return ""
 
 
 def _in_process(model: OpenedModel, artifact: Any, name: str, wanted: Wanted) -> Side:
@@ -247,7 +275,7 @@ def _counter(
     engine, model = sides[0].engine, sides[0].model
     if engine is not None and model is not None:
         return prompts.Counter(
-            lambda text: len(engine.encode((("user", text),))), "by the model's tokenizer"
+            lambda text: len(engine.encode((("user", text),))), "by the model's tokenizer", exact=True
         ), model.context
     if all(count is None for one in schedules for count in one.prompt_tokens):
         return prompts.assumed(), wanted.context

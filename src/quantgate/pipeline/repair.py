@@ -24,9 +24,10 @@ from quantgate.evaluate.evidence import Evidence, Gate
 from quantgate.evaluate.lock import Terms, agreed, comparable, terms_of
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, made_suites, overlaps, probing, published_suites
+from quantgate.pipeline import auto, deciding, made_suites, overlaps, probing, published_suites, targets
 from quantgate.pipeline.cases import calibration_of, gate_cases
 from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.runtimes import TORCH
 from quantgate.pipeline.sharing import folder_of
 from quantgate.pipeline.two_models import Progress
 from quantgate.pipeline.variants import candidate_of, sentences_of, summary_of
@@ -295,6 +296,7 @@ def _gate(
         baseline_engine=base.engine.identity.key,
         kernels=sentences_of(side.engine.kernels),
         comparisons=tuple(rows),
+        runtime=(f"engine={TORCH}",),
         drift=None,
         no_drift="a repair is not screened, it is judged",
         sandbox=scorers.ready(case.scorer for gate in rules for case in fresh[gate.capability]),
@@ -327,19 +329,25 @@ def _record(
         chosen_bytes=next(
             (one.stored_bytes for one in bench.report.candidates if one.name == bench.report.decision.chosen), None
         ),
-        report=bench.report.model_copy(
-            update={
-                "title": f"repair of {bench.name}",
-                "gates": tuple(gates),
-                "candidates": (candidate,),
-                "variants": (summary_of(made, bench.out, bench.model),),
-                "evidence": (evidence,),
-                "decision": decide.decide(
-                    gates, [candidate], [evidence], alpha=judge.alpha, order=judge.order, ledger=judge.ledger
-                ),
-                "environment": environment(),
-                "stages": (),
-            }
+        report=deciding.of_repair(
+            bench.report,
+            bench.report.model_copy(
+                update={
+                    "title": f"repair of {bench.name}",
+                    "gates": tuple(gates),
+                    "candidates": (candidate,),
+                    "variants": (summary_of(made, bench.out, bench.model),),
+                    "evidence": (evidence,),
+                    "decision": decide.decide(
+                        gates, [candidate], [evidence], alpha=judge.alpha, order=judge.order, ledger=judge.ledger
+                    ),
+                    "placed": targets.place_again(bench.report.placed, bench.model, [made]),
+                    "loads": (),
+                    "targets": (),
+                    "environment": environment(),
+                    "stages": (),
+                }
+            ),
         ),
     )
 

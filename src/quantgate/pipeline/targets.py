@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 HERE_FILE = "here.json"  # in a run's folder: this machine, as it was when its targets were planned
 USUAL = {"nvidia": "vllm", "amd": "vllm", "gaudi": "vllm", "intel-npu": "openvino"}  # others: llama.cpp
-VARIANTS = ("W8A8", "FP8_DYNAMIC", "W4A16", "Q4_K_M")  # where nobody names any
+GGUF_ALONE = "llama.cpp"
+VARIANTS = ("W8A8", "FP8_DYNAMIC", "W4A16")  # where nobody names any, of runtimes that read folders
+BLOCKS = ("Q8_0", "Q4_K_M")  # and of llama.cpp
 
 
 def plan_release(config: ReleaseConfig, *, saved: Path | None = None) -> Plan:
@@ -79,6 +81,13 @@ def place(
     return plan_served(model, made, _places(config), devices)
 
 
+def place_again(before: Plan | None, model: OpenedModel, artifacts: Sequence[Artifact]) -> Plan | None:
+    """Other artifacts on the targets of an earlier plan; None where there was none."""
+    if before is None:
+        return None
+    return plan_served(model, [serve_artifact(model, one) for one in artifacts], before.targets, before.devices)
+
+
 def devices_of(config: ReleaseConfig, out: Path, saved: Path | None) -> dict[str, Profile]:
     """The device of every target. ``here``: what doctor saved, or what is measured now and kept in the run's folder."""
     kept = out / HERE_FILE
@@ -111,9 +120,15 @@ def plan_model(
         vendor = profile(name, where="--on", saved=saved).vendor
         told = {"hardware": name, "runtime": served or USUAL.get(vendor, "llama.cpp"), **settings}
         targets[one] = parse(Place, told, where=f"--on {one}")
-    asked = [parse(VariantConfig, short_variant(one), where=f"variant {one}") for one in variants or VARIANTS]
+    asked = [parse(VariantConfig, short_variant(one), where=f"variant {one}") for one in variants or _usual(targets)]
     recipes, _, left_out = _recipes(asked)
     return plan(open_or_outline(model), recipes, targets, _devices(targets, saved), left_out=left_out)
+
+
+def _usual(targets: Mapping[str, Place]) -> tuple[str, ...]:
+    """Variants that the runtimes of ``targets`` are mostly asked for."""
+    blocks = [one.runtime == GGUF_ALONE for one in targets.values()]
+    return (*(() if all(blocks) else VARIANTS), *(BLOCKS if any(blocks) else ()))
 
 
 def _devices(targets: Mapping[str, Place], saved: Path | None) -> dict[str, Profile]:

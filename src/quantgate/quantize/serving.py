@@ -55,6 +55,7 @@ class ServedVariant:
     table: Sized | None  # the embedding table, where it is a tensor of its own
     rest: int  # bytes of norms, biases, routers ...
     model: OpenedModel
+    method: str = ""  # how its codes are chosen, where that is known before they are
     others: tuple[Scheme, ...] = ()  # of a mixture: further schemes that its layers have
 
     @property
@@ -88,6 +89,7 @@ class ServedVariant:
         return Served(
             parameters=model.parameters,
             resident_bytes=round(sum(_resident(one, found) for one in self.matrices) + table) + self.rest,
+            mapped_bytes=round(sum(one.stored for one in self.matrices if _repacked(one, found))),
             plain_bytes=sum(one.plain for one in self.matrices) + (self.table.plain if self.table else 0) + self.rest,
             read_bytes=round(sum(_read(one, found) for one in always)) + self.rest,
             active=round(sum(one.weights for one in always) + share * sum(one.weights for one in experts)),
@@ -107,12 +109,13 @@ def serve(model: OpenedModel, recipe: Recipe, *, calibrated: bool = True) -> Ser
     if recipe.scheme.upper() == BASELINE:
         return _of(model, recipe.name, Scheme(name=BASELINE), "compressed_tensors", "", {}, {})
     if in_blocks(recipe.scheme):
-        return _in_blocks(model, recipe)
+        return replace(_in_blocks(model, recipe), method=recipe.method or "gptq")
     variant = plan(model, [recipe], calibrated=calibrated)[0]
     schemes = {layer: variant.scheme for layer in _linears(model) if layer not in variant.kept}
     schemes |= variant.ends.coded
     sizes = {layer: _coded_bytes(model, variant, layer, one) for layer, one in schemes.items()}
-    return _of(model, variant.name, variant.scheme, recipe.container, recipe.kv_cache, schemes, sizes)
+    served = _of(model, variant.name, variant.scheme, recipe.container, recipe.kv_cache, schemes, sizes)
+    return replace(served, method=variant.method_name)
 
 
 def serve_artifact(model: OpenedModel, artifact: Artifact, *, kv_cache: str = "") -> ServedVariant:
@@ -142,7 +145,8 @@ def serve_artifact(model: OpenedModel, artifact: Artifact, *, kv_cache: str = ""
         {fate.name: float(fate.bytes) for fate in manifest.fates if fate.name in matrices and fate.bytes},
         manifest.tensor_bytes - sum(fate.bytes for fate in manifest.fates if fate.name in matrices),
     )
-    return replace(served, others=tuple(found[label] for label in names[1:]) if whole == MIXED else ())
+    others = tuple(found[label] for label in names[1:]) if whole == MIXED else ()
+    return replace(served, others=others, method=manifest.method if manifest.calibration is None else "")
 
 
 def _of(
@@ -240,13 +244,18 @@ def _in_blocks(model: OpenedModel, recipe: Recipe) -> ServedVariant:
 def _resident(one: Sized, found: Support) -> float:
     if one.scheme == BASELINE:
         return one.stored if found.container == GGUF else min(one.stored, one.plain)
-    if found.repacks and _block(one) in found.repacks:
+    if _repacked(one, found):
         return 2 * one.stored
     if not (found.decompressed or found.resident_bits):
         return one.stored
     if found.decompressed:
         return one.plain
     return one.weights * (found.resident_bits or 0) / 8 + (one.stored - _codes(one, found))
+
+
+def _repacked(one: Sized, found: Support) -> bool:
+    """Whether the runtime holds it a second time, in the order that its kernel reads."""
+    return bool(found.repacks) and one.scheme != BASELINE and _block(one) in found.repacks
 
 
 def _block(one: Sized) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jinja2
 from markupsafe import Markup
 from rich.console import Console
 
@@ -15,6 +14,7 @@ from quantgate.quantize.ranges import ClipRate
 from quantgate.records import Record
 from quantgate.report.charts import curves, strip
 from quantgate.report.inspections import name_of
+from quantgate.report.pages import rendered
 from quantgate.report.tables import plain_table
 
 BROKEN_SHOWN = 5
@@ -139,11 +139,9 @@ def worst(rates: Sequence[ClipRate]) -> list[ClipRate]:
 
 def calibration_page(found: CalibrationReport) -> str:
     """One self-contained HTML page."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("quantgate.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     audit, adequacy = found.set.audit, found.adequacy
-    return environment.get_template("calibration.html").render(
+    return rendered(
+        "calibration.html",
         found=found,
         audit=audit,
         rows=[] if audit is None else [_row(row, audit) for row in audit.slices],

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from quantgate.decide.sentences import percent
 from quantgate.evaluate.drift_record import Drift, DriftRow, DriftTable
 from quantgate.records import Record
 from quantgate.report.charts import Dot, curves, spreads
+from quantgate.report.pages import rendered
 
 LINES = ("position in the sequence", "position in the answer", "rarity of the true token")  # what has an order
 FEW = 30  # positions below which a group is neither drawn nor called the worst
@@ -147,9 +147,4 @@ def drift_section(drifts: Mapping[str, Drift]) -> dict[str, Any]:
 
 def drift_page(report: DriftReport) -> str:
     """drift.html: one self-contained file."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("quantgate.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("drift.html").render(
-        report=report, drifting=drift_section({Path(report.variant).name: report.drift})
-    )
+    return rendered("drift.html", report=report, drifting=drift_section({Path(report.variant).name: report.drift}))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import jinja2
-
 from quantgate.decide import CapabilityVerdict, VariantVerdict
-from quantgate.decide.sentences import percent
 from quantgate.evaluate.evidence import Comparison, SliceResult
 from quantgate.report import RunReport, VariantSummary
 from quantgate.report.bounds import overview
@@ -15,6 +12,7 @@ from quantgate.report.charts import Bar, intervals
 from quantgate.report.drifts import drift_section
 from quantgate.report.noise import noise_sentence, pace_sentence
 from quantgate.report.overlaps import overlap_sentence
+from quantgate.report.pages import rendered
 from quantgate.report.target_facts import money
 from quantgate.report.target_page import all_headlines, cards
 from quantgate.report.traps import traps
@@ -25,18 +23,10 @@ FLIPS_SHOWN = 8  # per capability and variant
 
 def html_page(report: RunReport) -> str:
     """The whole report as one HTML document."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("quantgate.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "percent": percent,
-        "mb": lambda size: f"{size / 1e6:.2f} MB",
-        "short": lambda text: text[7:19],
-        "money": money,
-    }
     views = [_view(report, verdict) for verdict in report.decision.verdicts]
-    page = environment.get_template("page.html")
-    return page.render(
+    return rendered(
+        "page.html",
+        {"money": money},
         report=report,
         views=views,
         words=WORDS,

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 from rich.console import Console
 
 from quantgate.quantize.depth import Growth, InputShape
 from quantgate.records import Record
 from quantgate.report.charts import curves
+from quantgate.report.pages import rendered
 from quantgate.report.tables import SHORT, plain_table
 
 SHOWN = 12  # layers in the terminal's table
@@ -99,10 +99,8 @@ def _some(blocks: int) -> list[int]:
 
 def inspection_page(found: Inspection) -> str:
     """One self-contained HTML page: a heatmap per variant, the inputs, and the growth of errors with depth."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("quantgate.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("inspection.html").render(
+    return rendered(
+        "inspection.html",
         found=found,
         title=Path(found.model).name if Path(found.model).is_absolute() else found.model,
         maps=[_heatmap(found, name, label) for name, label in zip(found.variants, found.labels, strict=True)],

@@ -13,6 +13,7 @@ from quantgate.report.svg import WIDE, open_svg, rule, shortened, text, width_of
 
 INKS = ("var(--a)", "var(--d)", "var(--c)", "var(--e)")  # red is the objective's
 LEFT, HEIGHT = 66, 250
+MOST_TICKS = 9  # labels that stand beside each other; more decades get the powers of ten alone
 DODGE = 7  # between the points of two arms at one rate: intervals beside each other, not on top
 
 
@@ -63,7 +64,8 @@ class _Scale:
                 step * 10.0**power for step in (1, 2, 5) if self.low <= step * 10.0**power * 1.0001 <= self.high * 1.001
             ]
             power += 1
-        return found
+        tens = [one for one in found if math.isclose(math.log10(one), round(math.log10(one)))]
+        return found if len(found) <= MOST_TICKS or len(tens) < 2 else tens
 
 
 def _round(value: float, *, up: bool) -> float:

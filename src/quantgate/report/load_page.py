@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-
 from quantgate.loadtest.measure import Measured
 from quantgate.loadtest.objectives import LATENCIES, Latency, shown
 from quantgate.loadtest.result import ArmResult, LoadResult, watched
 from quantgate.report.load_charts import LoadLine, LoadPoint, Spread, spreads, under_load
 from quantgate.report.loads import NAMES, interval, place, ratio_text
+from quantgate.report.pages import rendered
 
 WIDTH = 720  # of a plot: the page shows it no wider than 780
 
 
 def load_page(result: LoadResult) -> str:
     """The whole result as one HTML document."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("quantgate.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"seconds": shown, "interval": interval, "ratio": ratio_text, "place": place}
     latency, q = watched(result.objectives)
-    return environment.get_template("load.html").render(
+    return rendered(
+        "load.html",
+        {"seconds": shown, "interval": interval, "ratio": ratio_text, "place": place},
         result=result,
         names=NAMES,
         latencies=LATENCIES,
@@ -33,6 +30,7 @@ def load_page(result: LoadResult) -> str:
         pairs=_pairs(result),
         rows=[_row(one) for one in result.results],
         first=result.asked[0],
+        invalid=[f"{one.arm}, {place(one)}" for one in result.results if not one.measured.validity.valid],
     )
 
 

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
-import jinja2
-
 from quantgate.decide.known import Finding
 from quantgate.decide.planning import PlanRow
 from quantgate.decide.rules import LoadEvidence
-from quantgate.decide.sentences import count, percent
+from quantgate.decide.sentences import count
 from quantgate.decide.targets import TargetDecision, TargetVerdict
 from quantgate.evaluate.evidence import Evidence
 from quantgate.hardware.quantities import told_bytes, told_seconds
@@ -23,6 +21,7 @@ from quantgate.report import RunReport
 from quantgate.report.bounds import baseline_cost, of_target, relation_of
 from quantgate.report.load_target import load_plots, load_sentence
 from quantgate.report.memory_chart import Taken, memory_bars
+from quantgate.report.pages import rendered
 from quantgate.report.target_facts import asked_rows, money, rate, speed_columns, speed_row
 
 FOLDER = "targets"
@@ -148,22 +147,14 @@ def target_pages(report: RunReport) -> dict[str, str]:
 
 def target_page(report: RunReport, decision: TargetDecision) -> str:
     """The page of one target as one HTML document."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("quantgate.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "percent": percent,
-        "size": told_bytes,
-        "seconds": told_seconds,
-        "money": money,
-        "rate": rate,
-    }
     views = views_of(report, decision)
     chosen = next((view for view in views if view.chosen), None)
     plot, unplaced = of_target(report, decision)
     estimates = [row for row in (report.placed.of(decision.target) if report.placed else []) if row.estimate]
     place = decision.rules.place
-    return environment.get_template("target.html").render(
+    return rendered(
+        "target.html",
+        {"size": told_bytes, "seconds": told_seconds, "money": money, "rate": rate},
         report=report,
         decision=decision,
         place=place,

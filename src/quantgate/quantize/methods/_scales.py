@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -42,6 +43,14 @@ def checked(job: Job, known: Tensor | None = None) -> Tensor:
             f"{job.name}: holds NaN or Inf; quantgate needs finite weights, fix or download the checkpoint again"
         )
     return weight
+
+
+def checked_all(jobs: Sequence[Job]) -> list[Tensor]:
+    """``checked`` of every job; those on one weight share it."""
+    known: dict[int, Tensor] = {}
+    for job in jobs:
+        known[id(job.weight)] = checked(job, known.get(id(job.weight)))
+    return [known[id(job.weight)] for job in jobs]
 
 
 def choose_scales(job: Job, weight: Tensor, clip: Clip, stats: LayerStats | None) -> tuple[Tensor, Tensor | None, Clip]:

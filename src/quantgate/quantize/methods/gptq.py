@@ -34,7 +34,7 @@ from quantgate.quantize.methods._blocks import choose_blocks
 from quantgate.quantize.methods._correction import corrected, output_error
 from quantgate.quantize.methods._factor import Factor, relative_error
 from quantgate.quantize.methods._rows import Part, Rows
-from quantgate.quantize.methods._scales import Clip, checked, choose_scales, clipped_fraction
+from quantgate.quantize.methods._scales import Clip, checked_all, choose_scales, clipped_fraction
 from quantgate.quantize.methods._sweep import received, sweep
 from quantgate.quantize.methods.rtn import METHOD as RTN
 from quantgate.quantize.methods.rtn import RtnOptions
@@ -97,11 +97,10 @@ class Gptq:
         if stats is None:
             name = jobs[0].name if jobs else "gptq"
             raise FormatError(f"{name}: method gptq needs a calibration set; give one, or choose rtn")
-        weights: dict[int, Tensor] = {}
         for job in jobs:  # all checks before the first slow step
             stats.check(job.weight.shape[-1], job.name)
-            weights[id(job.weight)] = checked(job, weights.get(id(job.weight)))
-        tasks = [_task(place, job, weights[id(job.weight)], stats) for place, job in enumerate(jobs)]
+        weights = checked_all(jobs)
+        tasks = [_task(place, job, weights[place], stats) for place, job in enumerate(jobs)]
         solved: dict[int, Solved] = {}
         norms: dict[int, float] = {}
         for stack in _stacks(tasks):

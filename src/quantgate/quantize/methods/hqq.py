@@ -19,7 +19,7 @@ from quantgate.formats import IntGrid
 from quantgate.formats.codec import decode, encode, grouped, scales_of_range
 from quantgate.quantize.methods import Facts, Job, LayerStats, Solved
 from quantgate.quantize.methods._factor import relative_error
-from quantgate.quantize.methods._scales import checked, choose_scales, clipped_fraction, storable
+from quantgate.quantize.methods._scales import checked_all, choose_scales, clipped_fraction, storable
 from quantgate.records import Record
 
 STARTS = (1.0, 0.85, 0.7, 0.5, 0.35, 0.2, 0.1, 0.05)  # fractions of the range that a fit begins with
@@ -39,11 +39,8 @@ class Hqq:
     needs_stats = False
 
     def solve_many(self, jobs: Sequence[Job], stats: LayerStats | None) -> list[Solved]:
-        weights: dict[int, Tensor] = {}
         norms: dict[int, float] = {}
-        for job in jobs:
-            weights[id(job.weight)] = checked(job, weights.get(id(job.weight)))
-        return [_solve(job, weights[id(job.weight)], stats, norms) for job in jobs]
+        return [_solve(job, weight, stats, norms) for job, weight in zip(jobs, checked_all(jobs), strict=True)]
 
 
 def _solve(job: Job, weight: Tensor, stats: LayerStats | None, norms: dict[int, float]) -> Solved:

@@ -10,7 +10,7 @@ from quantgate.errors import FormatError
 from quantgate.formats.codec import decode, encode
 from quantgate.quantize.methods import Facts, Job, LayerStats, Solved
 from quantgate.quantize.methods._factor import relative_error
-from quantgate.quantize.methods._scales import Clip, checked, choose_scales, clipped_fraction
+from quantgate.quantize.methods._scales import Clip, checked_all, choose_scales, clipped_fraction
 from quantgate.records import Record
 
 
@@ -25,11 +25,8 @@ class Rtn:
     needs_stats = False
 
     def solve_many(self, jobs: Sequence[Job], stats: LayerStats | None) -> list[Solved]:
-        weights: dict[int, Tensor] = {}
         norms: dict[int, float] = {}
-        for job in jobs:
-            weights[id(job.weight)] = checked(job, weights.get(id(job.weight)))
-        return [_solve(job, weights[id(job.weight)], stats, norms) for job in jobs]
+        return [_solve(job, weight, stats, norms) for job, weight in zip(jobs, checked_all(jobs), strict=True)]
 
 
 def _solve(job: Job, weight: Tensor, stats: LayerStats | None, norms: dict[int, float]) -> Solved:

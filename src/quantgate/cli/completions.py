@@ -1,0 +1,61 @@
+"""Names that a shell completes: ``--on h100<TAB>``. Each is asked for at the press of a key, so all are cheap.
+
+``quantgate --install-completion`` sets a shell up.
+"""
+
+from __future__ import annotations
+
+
+def on(incomplete: str) -> list[str]:
+    """HARDWARE[:runtime], after the last comma.
+
+    >>> on("h100"), on("t4,l40"), on("h100-sxm:v")
+    (['h100-pcie', 'h100-sxm'], ['t4,l40s'], ['h100-sxm:vllm'])
+    """
+    from quantgate.hardware import HERE, names, runtimes
+
+    before, comma, last = incomplete.rpartition(",")
+    device, colon, runtime = last.partition(":")
+    if colon:
+        return [f"{before}{comma}{device}:{one}" for one in runtimes() if one.startswith(runtime)]
+    return [f"{before}{comma}{one}" for one in (*names(), HERE) if one.startswith(device)]
+
+
+def scheme(incomplete: str) -> list[str]:
+    """
+    >>> scheme("FP8_")
+    ['FP8_BLOCK', 'FP8_DYNAMIC']
+    """
+    from quantgate.formats import scheme_names
+
+    return [one for one in scheme_names() if one.startswith(incomplete)]
+
+
+def suite(incomplete: str) -> list[str]:
+    """
+    >>> suite("mat")
+    ['math']
+    """
+    from quantgate import plugins
+
+    return [one for one in plugins.names("suites") if one.startswith(incomplete)]
+
+
+def arrivals(incomplete: str) -> list[str]:
+    """
+    >>> arrivals("b")
+    ['bursts']
+    """
+    return [one for one in ("poisson", "constant", "bursts") if one.startswith(incomplete)]
+
+
+def kv_cache(incomplete: str) -> list[str]:
+    """
+    >>> kv_cache("q8")
+    ['q8_0']
+    """
+    from typing import get_args
+
+    from quantgate.hardware.targets import KvCache
+
+    return [one for one in get_args(KvCache) if one.startswith(incomplete)]
