@@ -26,7 +26,7 @@ from quantgate.report import RunReport
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 PLACE = {"hardware": "here", "runtime": "torch", "rate": "2/s", "prompt": 128, "answer": 96, "concurrency": 2}
-SHORT = {"load_test": {"seconds": 4, "blocks": 2}}  # 11 requests, and 6 bound a median
+SHORT = {"load_test": {"seconds": 8, "blocks": 2}}  # some 16 requests: 6 bound a median, 5 late ones show a queue
 RELEASE: dict[str, Any] = {
     "capabilities": {"json_tools": {"margin": "40%", "cases": 60}},
     "calibration": {"samples": 16, "max_tokens": 128},
@@ -235,8 +235,8 @@ def test_settings_that_cannot_be_are_one_sentence(tmp_path: Path, target: dict[s
     ("targets", "sentence"),
     [
         (
-            {"desk": PLACE | {"e2e_p95": "8s", "prompt": 900}},
-            "targets.desk: a prompt of 900 and an answer of 96 tokens",
+            {"desk": PLACE | {"e2e_p95": "8s", "prompt": 100_000}},
+            "targets.desk: a prompt of 100000 and an answer of 96 tokens",
         ),
         ({"a/b": PLACE | {"e2e_p95": "8s"}}, "'a/b' cannot name a folder of load tests"),
     ],
