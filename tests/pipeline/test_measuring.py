@@ -25,8 +25,8 @@ from quantgate.release_config import ReleaseConfig, load_config
 from quantgate.report import RunReport
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
-PLACE = {"hardware": "here", "runtime": "torch", "rate": "2/s", "prompt": 128, "answer": 96, "concurrency": 2}
-SHORT = {"load_test": {"seconds": 8, "blocks": 2}}  # some 16 requests: 6 bound a median, 5 late ones show a queue
+PLACE = {"hardware": "here", "runtime": "torch", "rate": "2/s", "prompt": 128, "answer": 48, "concurrency": 2}
+SHORT = {"load_test": {"seconds": 10, "blocks": 2}}  # some 20 requests: 6 bound a median, 5 late ones show a queue
 RELEASE: dict[str, Any] = {
     "capabilities": {"json_tools": {"margin": "40%", "cases": 60}},
     "calibration": {"samples": 16, "max_tokens": 128},
@@ -105,7 +105,7 @@ def test_evidence_holds_both_arms_the_targets_lengths_and_the_bytes(report: RunR
         assert result.digest == one.result and not result.partial
         assert result.weights == (report.baseline, one.artifact) and one.artifact == evidence[one.variant].artifact
         assert one.baseline is not None and one.baseline.sent == one.measured.sent == result.asked[0].requests
-        assert one.measured.token_rate and one.answer_tokens == pytest.approx(96) and not one.lighter
+        assert one.measured.token_rate and one.answer_tokens == pytest.approx(48) and not one.lighter
         assert (one.rate, one.limit) == (2.0, 2) and {pair.rate for pair in one.pairs} == {2.0}
         assert (folder / "run" / "loads" / f"{one.target}-{one.variant}" / "load.html").is_file()
     assert [stage.name for stage in report.stages].count("load") == 1
@@ -236,7 +236,7 @@ def test_settings_that_cannot_be_are_one_sentence(tmp_path: Path, target: dict[s
     [
         (
             {"desk": PLACE | {"e2e_p95": "8s", "prompt": 100_000}},
-            "targets.desk: a prompt of 100000 and an answer of 96 tokens",
+            "targets.desk: a prompt of 100000 and an answer of 48 tokens",
         ),
         ({"a/b": PLACE | {"e2e_p95": "8s"}}, "'a/b' cannot name a folder of load tests"),
     ],
@@ -265,5 +265,5 @@ def test_a_target_of_llama_cpp_is_measured_in_it_beside_the_baseline_as_a_file(t
     (load,) = found.loads
     result = LoadResult.load(tmp_path / "run" / "loads" / "desk-Q8_0" / "load.json")
     assert of(found, "desk").chosen == "Q8_0", of(found, "desk").of("Q8_0")
-    assert load.answer_tokens == pytest.approx(96) and result.weights[1] == load.artifact
+    assert load.answer_tokens == pytest.approx(48) and result.weights[1] == load.artifact
     assert (tmp_path / "run" / "loads" / "baseline.gguf").is_file()
