@@ -152,7 +152,7 @@ class LoadStage:
                 stored if stored in ("F16", "F32") else "BF16",
                 progress=lambda done, total: self.progress("baseline as GGUF", done, total, ""),
             )
-        return open_gguf_artifact(path, self.model, "baseline")
+        return open_gguf_artifact(path, self.model, "baseline", plain=True)
 
 
 def _cache(asked: Asked) -> dict[str, Any]:

@@ -34,9 +34,10 @@ class ForeignGguf(GgufArtifact):
     manifest: ForeignManifest
 
 
-def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> ForeignGguf:
+def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "", *, plain: bool = False) -> ForeignGguf:
     """Open the file ``path`` as a variant of the baseline ``model``; ``name`` is the file's unless given.
 
+    With ``plain`` a file without any blocks is taken, too: the baseline itself, for llama.cpp to run.
     Decodes every tensor once. Raises ArtifactError (damaged or foreign to the baseline), ModelError (the baseline's
     tokenizer or architecture has no GGUF form), UsageError (a name that no variant can have), BadTensor, MissingExtra.
     """
@@ -55,7 +56,7 @@ def open_gguf_artifact(path: Path | str, model: OpenedModel, name: str = "") -> 
     blocks = {layer for block in range(model.depth) for group in model.linears(block) for layer in group}
     blocks |= {end for end in (model.walker.head, model.walker.table) if f"{end}.weight" in ours.places}
     linears = tuple(one for one in sorted(blocks) if file.tensors[ours.places[f"{one}.weight"].name].type.quantized)
-    if not linears:
+    if not linears and not plain:
         raise ArtifactError(
             f"{file.path}: no linear layer of {model.ref} is stored as blocks in it; it is not quantized"
         )
