@@ -202,14 +202,13 @@ def _passed_over(decision: TargetDecision, views: Sequence[View], chosen: View |
 
     def key(view: View) -> tuple[float, int]:
         cost = view.verdict.cost if decision.rules.prefer == "cost" else None
-        return (float("inf") if cost is None else cost, view.verdict.stored_bytes)
+        return (float("inf") if cost is None else cost, view.verdict.size)
 
     by_cost = decision.rules.prefer == "cost"
     return [
         view
         for view in views
-        if view is not chosen
-        and (key(view) < key(chosen) if by_cost else view.verdict.stored_bytes < chosen.verdict.stored_bytes)
+        if view is not chosen and (key(view) < key(chosen) if by_cost else view.verdict.size < chosen.verdict.size)
     ]
 
 
