@@ -5,6 +5,7 @@ Each class with the exit code it stands for, where it is not its parent's:
     QuantgateError                 exit 4  could not run
     |-- UsageError                 exit 2  the command line or a configuration file is wrong
     |   |-- UnknownName            a name that no plug-in, key or option has; says the nearest known one
+    |   |-- SchemaRefused          a schema or a demand that no answer will be held to; names the key of the request
     |   `-- MissingExtra           an optional package is not installed; names the extra
     |-- ModelError                 a model cannot be opened: path, architecture, weights
     |   |-- PickleRefused          weights that are not safetensors
@@ -19,6 +20,11 @@ Each class with the exit code it stands for, where it is not its parent's:
     |-- EngineError                an engine could not answer
     |-- SandboxError             generated code cannot be contained on this machine, so it is not run
     |-- StoreError                 a bucket or folder elsewhere: not there, no rights, a transfer that was cut
+    |-- ReleaseError               the registry cannot be read or written
+    |   |-- NotPromoted            exit 1  no decision that passed for exactly these bytes, runtime and target
+    |   `-- Moved                  exit 1  somebody else moved the release meanwhile
+    |-- SignatureError             exit 1  a signature is missing, or is not that of these bytes and that key
+    |-- GuardDead                  a guard did not fire in its proof at start, so nothing is served
     |-- DiskFull                   no room left; nothing half-written stays behind
     `-- Stopped                    exit 130  Ctrl-C; what was finished is kept
 """
@@ -53,6 +59,14 @@ class UnknownName(UsageError):
         prefix = f"{where}: " if where else ""
         super().__init__(f"{prefix}unknown {kind} '{name}'; {hint(name, known)}")
         self.name, self.known = name, known
+
+
+class SchemaRefused(UsageError):
+    """A schema, or another demand on an answer, that no answer will be held to; ``param`` is the request's key."""
+
+    def __init__(self, sentence: str, *, param: str) -> None:
+        super().__init__(sentence)
+        self.param = param
 
 
 class MissingExtra(UsageError):
@@ -111,6 +125,32 @@ class SandboxError(QuantgateError):
 
 class StoreError(QuantgateError):
     """A bucket or folder elsewhere is not there, may not be used, or a transfer was cut; what is whole is kept."""
+
+
+class ReleaseError(QuantgateError):
+    """The registry of releases cannot be read or written; what it held before stands."""
+
+
+class NotPromoted(ReleaseError):
+    """No decision passed for exactly these bytes, this runtime and this target."""
+
+    exit_code = 1
+
+
+class Moved(ReleaseError):
+    """Somebody else moved the release between looking and moving."""
+
+    exit_code = 1
+
+
+class SignatureError(QuantgateError):
+    """A signature is missing, or is not that of these bytes and that key."""
+
+    exit_code = 1
+
+
+class GuardDead(QuantgateError):
+    """A guard let through what it is there to refuse, in its proof at start; nothing is served."""
 
 
 class DiskFull(QuantgateError):

@@ -1,0 +1,1 @@
+"""serve.yaml: every key, its type, its default and what it means."""
