@@ -16,10 +16,10 @@ help:
 	@printf '%s\n' 'make demo    set up, then run the main job on the built-in model and write a report' \
 	               'make test    set up, then run the tests' \
 	               'make llama   compile llama.cpp for GGUF variants and the tests that run it (some minutes, a C++ compiler)' \
-	               'make extras  what the tests of optional parts need: lm-eval, Ray, S3, model servers' \
+	               'make extras  what the tests of optional parts need: lm-eval, Ray, S3, model servers, PostgreSQL, clients' \
                'make check   formatting, lint, types, the floors' \
 	               'make bench   the speed table' \
-	               'make bench-peers  quality, time and memory beside other programs, each in an environment of its own' \
+	               'make bench-peers  quality, time, memory and the gateway beside other programs, each in an environment of its own' \
 	               'make docs    the documentation site, in site/' \
 	               'make format  let ruff rewrite the sources' \
 	               'make clean   remove what was built; runs/ and $(VENV) stay'
@@ -44,7 +44,7 @@ bench: $(VENV)/.ready-dev
 	@$(BIN)/python -m benchmarks
 
 bench-peers: $(VENV)/.ready-dev
-	@$(BIN)/python -m benchmarks peers gguf
+	@$(BIN)/python -m benchmarks peers gguf gateway
 
 docs: $(VENV)/.ready-docs
 	@$(BIN)/python docs/generate.py
@@ -95,8 +95,8 @@ $(VENV)/.ready-llama: $(VENV)/.ready-dev
 	@touch $@
 
 $(VENV)/.ready-extras: $(VENV)/.ready-dev
-	$(SAY) 'installing lm-eval, Ray, S3 and model servers'
-	@$(PIP) install -c constraints.txt -e '.[hub,lm-eval,ray,s3,s3-tests,servers]'
+	$(SAY) 'installing lm-eval, Ray, S3, model servers, PostgreSQL and clients of the gateway'
+	@$(PIP) install -c constraints.txt -e '.[hub,lm-eval,ray,s3,s3-tests,servers,postgres,sign,clients]'
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready-run
