@@ -170,11 +170,20 @@ class LedgerClosed(QuantgateError):
 class Ledger(Protocol):
     """Budgets of keys. In memory on the path of a request, out of leases that the database granted beforehand."""
 
-    def reserve(self, caller: Caller, prompt_tokens: int, answer_tokens: int) -> Reservation | None:
-        """None: the caller has no budget. Raises OverBudget, LedgerClosed."""
+    def reserve(self, caller: Caller, prompt_tokens: int, answer_tokens: int, variant: str = "") -> Reservation | None:
+        """None: the caller has no budget. Never waits. Raises OverBudget, LedgerClosed.
+
+        Both counts are upper bounds. Where a lease must be fetched first, OverBudget asks to come back in a moment.
+        """
         ...
 
-    def settle(self, reservation: Reservation, prompt_tokens: int, answer_tokens: int) -> None: ...
+    async def admit(
+        self, caller: Caller, prompt_tokens: int, answer_tokens: int, variant: str = ""
+    ) -> Reservation | None:
+        """``reserve``, but it waits for a lease from the database where one must be fetched: what a gateway calls."""
+        ...
+
+    def settle(self, reservation: Reservation, prompt_tokens: int, answer_tokens: int, variant: str = "") -> None: ...
 
 
 class Exchange(Record):
