@@ -10,9 +10,9 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 
 from quantgate.engines._openai_wire import OWN
 from quantgate.errors import hint
+from quantgate.hardware.quantities import TIMES
 from quantgate.records import Record
 
-UNITS = {"ms": 1e-3, "s": 1.0, "": 1.0, "min": 60.0, "h": 3600.0}
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty")
 GIVEN = ("artifact", "port", "host", "model")  # placeholders of 'launch' that quantgate fills in
 
@@ -22,9 +22,9 @@ def _seconds(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", value)
-    if not found or found[2] not in UNITS:
+    if not found or (found[2] or "s") not in TIMES:
         raise ValueError(f"expected a time such as 120s, 2 min or 500 ms, found '{value}'")
-    return float(found[1]) * UNITS[found[2]]
+    return float(found[1]) * TIMES[found[2] or "s"]
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]

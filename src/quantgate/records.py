@@ -182,6 +182,25 @@ def write_whole(path: Path, data: bytes) -> Path:
     return path
 
 
+def append_line(path: Path, row: Any, size: int) -> int:
+    """Append a record as one line of canonical JSON, flushed to disk; the bytes it took.
+
+    ``size`` is what the file holds: a line that could not be written whole is cut off again. Raises DiskFull.
+    """
+    line = canonical(row) + b"\n"
+    try:
+        with disk_errors(path), path.open("ab", buffering=0) as file:
+            rest = memoryview(line)
+            while rest:  # a nearly full disk takes a part; the next write then says why
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):  # what cannot be cut off now is cut off by the next reader
+            os.truncate(path, size)
+        raise
+    return len(line)
+
+
 @contextlib.contextmanager
 def folder_aside(path: Path) -> Iterator[Path]:
     """A new folder to fill, which takes the name ``path`` only when the block ends without an error."""

@@ -11,6 +11,7 @@ from quantgate.endpoint_config import EndpointConfig
 from quantgate.errors import UsageError
 from quantgate.formats import scheme_names
 from quantgate.formats.schemes import BLOCK_SCHEMES
+from quantgate.hardware.quantities import BYTES
 from quantgate.models.families import ROTATABLE
 from quantgate.quantize import checkpoints, methods
 from quantgate.quantize.manifest import BASELINE, CONTAINER, GGUF, KEEP, in_blocks
@@ -18,9 +19,6 @@ from quantgate.records import Record
 
 AUTO = "auto"  # the scheme of a mixture that is made for a budget of bits
 BUDGETS = ("bits", "bytes", "latency")
-UNITS = {"B": 1} | {
-    f"{one}{end}": base ** (at + 1) for end, base in (("B", 1000), ("iB", 1024)) for at, one in enumerate("KMGT")
-}
 
 
 def _size(value: Any) -> Any:
@@ -28,10 +26,10 @@ def _size(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([a-zA-Z]*)\s*", value)
-    unit = found and next((one for one in UNITS if one.lower() == (found[2] or "B").lower()), None)
+    unit = found and next((one for one in BYTES if one.lower() == (found[2] or "B").lower()), None)
     if not found or unit is None:
         raise ValueError(f"expected a size such as 2.5 MB, 800 KiB or 2500000, found '{value}'")
-    return int(float(found[1]) * UNITS[unit])
+    return int(float(found[1]) * BYTES[unit])
 
 
 def _milliseconds(value: Any) -> Any:

@@ -91,7 +91,8 @@ def test_a_promise_that_is_kept_under_load_chooses_the_variant_and_spares_the_la
     rules = desk.rules(concurrency=8)
     found = desk.decide(rules, [desk.load("small", rules, {4.0: 0.4}, limits={8: 1.0})])
     assert found.chosen == "small" and found.sentence == (
-        "desk: small is the only variant that keeps every rule; run it with at most 8 in flight (e2e p95 400 ms)"
+        "desk: small keeps every rule; large and middle, larger there, needed no load test; "
+        "run it with at most 8 in flight (e2e p95 400 ms)"
     )
     kept = finding(found.of("small"), "latency")
     assert (kept.verdict, kept.by, kept.needs) == ("pass", "measured", ())
@@ -102,6 +103,10 @@ def test_a_promise_that_is_kept_under_load_chooses_the_variant_and_spares_the_la
             spared = finding(found.of(name), about)
             assert (spared.verdict, spared.needs) == ("inconclusive", ())
             assert spared.sentence.endswith("not measured: small, which is smaller, passed")
+        assert found.of(name).sentence == "not load-tested: small, which is smaller, passed"
+    lost = desk.decide(rules, [desk.load("small", rules, {4.0: 0.4}, limits={8: 1.0})], lost={"large": 80})
+    assert lost.of("large").sentence.startswith("breaks math within") and "e2e" not in lost.of("large").sentence
+    assert lost.sentence.startswith("desk: small keeps every rule; middle, larger there, needed no load test")
 
 
 def test_a_promise_that_is_broken_under_load_fails_the_variant_and_says_where_it_would_be_kept(desk: Desk) -> None:

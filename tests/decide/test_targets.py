@@ -108,9 +108,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str], str]] = {
     "a promise planned": (
         {"at": {"ttft_p95": "300ms"}, "speed": "planned"}, {}, {"latency": "pass"}, "not measured (speed: planned)",
     ),
-    "a promise out of reach": ({"at": {"ttft_p95": "30ms"}}, {}, {"latency": "fail"}, "at best it takes 50.0 ms"),
+    "a promise out of reach": ({"at": {"ttft_p95": "30ms"}}, {}, {"latency": "fail"}, "at best it takes 50 ms"),
     "an end out of reach": (
-        {"at": {"e2e_p95": "1s", "answer": 128}}, {}, {"latency": "fail"}, "at best it takes 1.3 s",
+        {"at": {"e2e_p95": "1s", "answer": 128}}, {}, {"latency": "fail"}, "at best it takes 1.32 s",
     ),
     "a fallback planned": (
         {"at": {"ttft_p95": "300ms"}, "speed": "planned"}, {"fallback": "weight-only"}, {"latency": "inconclusive"},

@@ -262,11 +262,11 @@ def test_a_journal_that_is_cut_loses_its_last_line_and_a_broken_one_is_told(tmp_
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--rate", "fast"], "rate 'fast'"),
-        (["--rate", "0/s"], "more than 0"),
-        (["--duration", "-3s"], "more than 0"),
-        (["--duration", "60"], "time with its unit"),
-        (["--ttft-p95", "300"], "time with its unit"),
+        (["--rate", "fast"], "a rate such as 8/s with its unit (/s, /min, /h), found 'fast'"),
+        (["--rate", "0/s"], "more than nothing"),
+        (["--duration", "-3s"], "more than nothing"),
+        (["--duration", "60"], "300ms with its unit"),
+        (["--ttft-p95", "300"], "300ms with its unit"),
         (["--arrivals", "poison"], "did you mean 'poisson'"),
         (["--trace", "none.csv"], "no such file"),
         (["--rate", "trace"], "nothing says how many"),

@@ -142,8 +142,8 @@ def test_load_tests_stand_beside_their_promises(loaded: RunReport) -> None:
     page = target_pages(loaded)["targets/laptop.html"]
     speed = page[page.index("<h2>Speed") : page.index("<h2>Memory")]
     assert "No load test was made" not in speed and "first token p95, by rate" in speed
-    assert "p95 at most 300.0 ms" in speed and "p95 at most 300 ms" in speed and "objective, 300 ms" in speed
-    assert re.search(r"Q4_K_M.*?81.0 ms at best.*?p95 1\d\d \[1\d\d, 1\d\d\] ms", speed, re.S)
+    assert "p95 at most 300 ms" in speed and "objective, 300 ms" in speed
+    assert re.search(r"Q4_K_M.*?81 ms at best.*?p95 1\d\d \[1\d\d, 1\d\d\] ms", speed, re.S)
     assert "600 requests at 8/s, 0 lost" in speed
     assert "No load test was made" in target_pages(loaded)["targets/desk.html"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +13,6 @@ from quantgate.cli import completions
 from quantgate.cli.options import Quiet
 from quantgate.cli.screen import bars, console
 from quantgate.errors import UsageError
-
-RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*(s|min|h))?\s*")
-PER = {"s": 1.0, "min": 60.0, "h": 3600.0, None: 1.0}
 
 
 def loadtest(
@@ -136,10 +132,12 @@ def rate_of(text: str) -> float:
     >>> rate_of("30/min"), rate_of("8/s")
     (0.5, 8.0)
     """
-    found = RATE.fullmatch(text)
-    if not found or float(found[1]) == 0:
-        raise UsageError(f"rate '{text}': expected requests per time, more than 0, such as 8/s or 30/min")
-    return float(found[1]) / PER[found[2]]
+    from quantgate.hardware.quantities import per_second
+
+    try:
+        return per_second(f"{text}/s" if text.replace(".", "", 1).isdigit() else text)
+    except ValueError as problem:
+        raise UsageError(f"rate: {problem}") from None
 
 
 def _key(name: str | None) -> str | None:

@@ -17,10 +17,10 @@ from quantgate.decide.rules import LoadAt, LoadEvidence, TargetRules
 from quantgate.decide.speed import SAME_RATE
 from quantgate.errors import UnknownName, UsageError
 from quantgate.evaluate.evidence import Evidence
-from quantgate.loadtest.knee import Knee, LimitPoint, RatePoint, knee_of, policy_of
+from quantgate.loadtest.knee import Knee, LimitPoint, policy_of
 from quantgate.loadtest.measure import BatchTimes, Measured
 from quantgate.loadtest.objectives import judge, shown
-from quantgate.loadtest.result import ArmResult, LoadResult, kept_of, watched
+from quantgate.loadtest.result import ArmResult, LoadResult, kept_of, knee_among, watched
 
 LIGHTER = 0.8  # of the target's lengths; requests that are shorter in the mean prove no promise kept
 FORM = "expected TARGET:VARIANT=path/load.json, such as laptop:Q4_K_M=runs/load/load.json"
@@ -198,20 +198,7 @@ class _Pick:
         swept = self.swept
         if len({one.rate for one in swept}) < 2 or self.result.partial:
             return None
-        latency, q = watched(self.rules.objectives)
-        points = []
-        for one in swept:
-            value = one.measured.at(latency, q)
-            points.append(
-                RatePoint(
-                    rate=one.rate,
-                    keeps_up=one.measured.keeps_up,
-                    latency_s=value.value if value else None,
-                    kept=kept_of(one.measured),
-                    valid=one.measured.validity.valid,
-                )
-            )
-        return knee_of(points, f"{latency} p{100 * q:g}")
+        return knee_among(swept, self.rules.objectives)
 
     def policy(self, best: ArmResult) -> str:
         """How many may be in flight, and what more of them at a time do to an answer."""

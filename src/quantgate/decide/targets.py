@@ -7,7 +7,7 @@ target (what runs, what fits) are no tests and cost no alpha. Each target's own 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
@@ -21,13 +21,16 @@ from quantgate.decide.speed import cost_of, spared
 from quantgate.evaluate.evidence import Evidence
 from quantgate.records import Record
 
+NOBODY = "none"  # the engine of a variant that was not asked
+NOT_LOADED = "not load-tested"
+
 
 class TargetVerdict(Record):
     """One variant on one target."""
 
     variant: str
     artifact: str  # digest
-    engine: str  # digest of what answered; "none"
+    engine: str  # digest of what answered, or NOBODY
     verdict: Verdict
     eligible: bool  # passed, and not behind a failure in a fixed sequence
     sentence: str
@@ -75,7 +78,7 @@ def decide_target(
     by_name = {one.variant: one for one in evidence}
     rows = {row.variant: row for row in plan.of(rules.name)} if plan else {}
     left_out = plan.left_out if plan else ()
-    verdicts, blocked = list[TargetVerdict](), ""
+    verdicts, blocked, behind = list[TargetVerdict](), "", dict[str, str]()
     for candidate in sorted(candidates, key=lambda one: (-one.stored_bytes, one.name)):
         own = by_name.get(candidate.name)
         known = Known(
@@ -86,11 +89,12 @@ def decide_target(
             load=next((one for one in loads if (one.target, one.variant) == (rules.name, candidate.name)), None),
             unplanned=next((one for one in left_out if one.startswith(f"{candidate.name}: ")), ""),
         )
-        found = findings(known)
+        found, behind[candidate.name] = findings(known), blocked
         verdicts.append(_verdict(known, found, blocked))
         if order == "fixed-sequence" and not blocked and sequence(found) and not proven(found):
             blocked = candidate.name
     chosen = _chosen(rules, verdicts)
+    told = _without_spared(rules, chosen, verdicts, behind)
     return TargetDecision(
         target=rules.name,
         rules=rules,
@@ -98,8 +102,8 @@ def decide_target(
         alpha=alpha,
         baseline=evidence[0].baseline if evidence else "none",
         chosen=chosen,
-        sentence=_chosen_sentence(rules, chosen, verdicts) + how_to_run(rules, chosen, loads),
-        verdicts=tuple(_without_spared(rules, chosen, verdicts)),
+        sentence=_chosen_sentence(rules, chosen, told) + how_to_run(rules, chosen, loads),
+        verdicts=tuple(told),
     )
 
 
@@ -109,19 +113,35 @@ def how_to_run(rules: TargetRules, chosen: str | None, loads: Sequence[LoadEvide
     return f"; {own.policy}" if own is not None and own.policy and not own.doubt else ""
 
 
-def _without_spared(rules: TargetRules, chosen: str | None, verdicts: Sequence[TargetVerdict]) -> list[TargetVerdict]:
-    """Who was chosen by a load test spares the others theirs."""
+def _without_spared(
+    rules: TargetRules, chosen: str | None, verdicts: Sequence[TargetVerdict], behind: Mapping[str, str]
+) -> list[TargetVerdict]:
+    """Who was chosen by a load test spares the others theirs; ``behind``: which one ended the sequence before each."""
     first = next((one for one in verdicts if one.variant == chosen and one.load_test), None)
     if first is None:
         return list(verdicts)
-    word = "cheaper" if rules.prefer == "cost" else "smaller"
-    why = f"{first.variant}, which is {word}, passed"
+    why = f"{first.variant}, which is {'cheaper' if rules.prefer == 'cost' else 'smaller'}, passed"
     return [
-        one.model_copy(update={"findings": spared(one.findings, why)})
+        _spare(one, why, behind[one.variant])
         if not one.load_test and preference(rules, first) <= preference(rules, one)
         else one
         for one in verdicts
     ]
+
+
+def _spare(one: TargetVerdict, why: str, blocked: str) -> TargetVerdict:
+    """Its sentence tells what else is open; where that is nothing, why it was not load-tested."""
+    found = spared(one.findings, why)
+    rest = [new for old, new in zip(one.findings, found, strict=True) if old == new]
+    sentence = _sentence(_of(rest), rest, blocked, asked=one.engine != NOBODY)
+    if not blocked and _of(rest) == "pass" and len(rest) < len(found):
+        sentence = f"{NOT_LOADED}: {why}"
+    return one.model_copy(update={"findings": found, "sentence": sentence})
+
+
+def _of(found: Sequence[Finding]) -> Verdict:
+    kinds = {one.verdict for one in found}
+    return "fail" if "fail" in kinds else "pass" if kinds == {"pass"} else "inconclusive"
 
 
 def proven(found: Sequence[Finding]) -> bool:
@@ -130,12 +150,11 @@ def proven(found: Sequence[Finding]) -> bool:
 
 
 def _verdict(known: Known, found: tuple[Finding, ...], blocked: str) -> TargetVerdict:
-    kinds, cost = {one.verdict for one in found}, cost_of(known)
-    verdict: Verdict = "fail" if "fail" in kinds else "pass" if kinds == {"pass"} else "inconclusive"
+    verdict, cost = _of(found), cost_of(known)
     return TargetVerdict(
         variant=known.candidate.name,
         artifact=known.candidate.artifact,
-        engine=known.evidence.engine if known.evidence else "none",
+        engine=known.evidence.engine if known.evidence else NOBODY,
         verdict=verdict,
         eligible=verdict == "pass" and not blocked,
         sentence=_sentence(verdict, found, blocked, asked=known.evidence is not None),
@@ -193,10 +212,10 @@ def _chosen_sentence(rules: TargetRules, chosen: str | None, verdicts: Sequence[
         rest = f"; {listing(open_)} not decided" if open_ else ""
         return f"{rules.name}: none of {count(len(verdicts), 'variant')} keeps every rule{rest}: keep the baseline"
     safe = [one for one in verdicts if one.eligible]
+    word = "cheapest" if rules.prefer == "cost" and all(one.cost is not None for one in safe) else "smallest"
+    if untested := [one.variant for one in verdicts if one.sentence.startswith(NOT_LOADED)]:
+        more = "larger there" if word == "smallest" else "dearer"
+        return f"{rules.name}: {chosen} keeps every rule; {listing(untested)}, {more}, needed no load test"
     if len(safe) == 1:
         return f"{rules.name}: {chosen} is the only variant that keeps every rule"
-    word = "cheapest" if rules.prefer == "cost" and all(one.cost is not None for one in safe) else "smallest"
-    every = f"of {count(len(verdicts), 'variant')}"
-    if len(safe) == 1:
-        return f"{rules.name}: {chosen} is the only one {every} that keeps every rule"
     return f"{rules.name}: {chosen} is the {word} of the {len(safe)} that keep every rule"

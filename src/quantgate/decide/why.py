@@ -84,7 +84,7 @@ def _third(sentence: str) -> str:
     >>> _third("not decided: memory"), _third("breaks memory"), _third("not asked: W4A16 did not pass")
     ('is not decided: memory', 'breaks memory', 'was not asked: W4A16 did not pass')
     """
-    if sentence.startswith("not asked"):
+    if sentence.startswith(("not asked", "not load-tested")):
         return f"was {sentence}"
     return f"is {sentence}" if sentence.startswith("not ") else sentence
 

@@ -13,14 +13,13 @@ import json
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from quantgate.engines import Ask, Completion, Engine, Failure, Identity, Prompt
 from quantgate.errors import EngineError, RecordError
 from quantgate.evaluate.suites import Case
-from quantgate.records import canonical, disk_errors, parse
+from quantgate.records import append_line, parse
 
 LAYOUT = 1  # raised when the lines change their meaning
 
@@ -80,18 +79,7 @@ class Answers:
 
     def _append(self, row: object) -> None:
         """One line, whole or not at all."""
-        line = canonical(row) + b"\n"
-        try:
-            with disk_errors(self.path), self.path.open("ab", buffering=0) as file:
-                rest = memoryview(line)
-                while rest:  # a nearly full disk takes a part; the next write then says why
-                    rest = rest[file.write(rest) :]
-                os.fsync(file.fileno())
-        except BaseException:
-            with suppress(OSError):  # what cannot be cut off now is cut off by the next reader
-                os.truncate(self.path, self.size)
-            raise
-        self.size += len(line)
+        self.size += append_line(self.path, row, self.size)
 
     def missing(self, cases: Sequence[Case]) -> list[Case]:
         """Those of ``cases`` that have no answer yet, in their order."""

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 BYTES = {"B": 1} | {
     f"{one}{end}": base ** (at + 1) for end, base in (("B", 1000), ("iB", 1024)) for at, one in enumerate("KMGT")
 }
-TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
+TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 RATES = {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600}
 PRICES = {"/h": 1.0, "/d": 1 / 24, "/month": 1 / 730}  # a month of a cloud's price list has 730 hours
 NUMBER = r"\s*([-+]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(\S*)\s*"
@@ -42,11 +42,11 @@ def size(value: Any) -> Any:
     return int(_read(value, BYTES, "a size such as 8GiB"))
 
 
-def seconds(value: Any) -> float:
+def seconds(value: Any, longest_s: float = LONGEST_S) -> float:
     """``300ms`` -> 0.3."""
     number = _read(value, TIMES, "a time such as 300ms")
-    if number > LONGEST_S:
-        raise ValueError(f"{value!r} is more than an hour; expected a time such as 300ms")
+    if number > longest_s:
+        raise ValueError(f"{value!r} is more than {longest_s / 3600:g} h; expected a time such as 300ms")
     return number
 
 
@@ -92,9 +92,8 @@ def told_bytes(count: float) -> str:
 
 def told_seconds(count: float) -> str:
     """
-    >>> told_seconds(0.0123), told_seconds(2.5), told_seconds(3e-5)
-    ('12.3 ms', '2.5 s', '0.03 ms')
+    >>> told_seconds(0.0123), told_seconds(0.3), told_seconds(2.5), told_seconds(3e-5)
+    ('12.3 ms', '300 ms', '2.50 s', '0.03 ms')
     """
-    if count >= 1:
-        return f"{count:.1f} s"
-    return f"{count * 1e3:.1f} ms" if count >= 1e-4 else f"{count * 1e3:.2g} ms"
+    ms = 1e3 * count
+    return f"{count:.2f} s" if ms >= 1000 else f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"

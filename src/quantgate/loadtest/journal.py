@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from quantgate.errors import RecordError
 from quantgate.loadtest import Timed
 from quantgate.loadtest.drive import Run
-from quantgate.records import canonical, disk_errors, parse
+from quantgate.records import append_line, parse
 
 LAYOUT = 1
 
@@ -78,18 +77,7 @@ class Journal:
         self.held[cell] = run
 
     def _append(self, row: dict[str, Any]) -> None:
-        size = self.path.stat().st_size if self.path.exists() else 0
-        line = canonical(row) + b"\n"
-        try:
-            with disk_errors(self.path), self.path.open("ab", buffering=0) as file:
-                rest = memoryview(line)
-                while rest:
-                    rest = rest[file.write(rest) :]
-                os.fsync(file.fileno())
-        except BaseException:
-            with suppress(OSError):
-                os.truncate(self.path, size)
-            raise
+        append_line(self.path, row, self.path.stat().st_size if self.path.exists() else 0)
 
 
 NUMBERS = ("sent", "window_s", "wanted_s", "span_s", "stopped", "ended_s")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from quantgate.errors import UsageError, hint
+from quantgate.hardware import quantities
+from quantgate.hardware.quantities import told_seconds
 from quantgate.loadtest import Timed
 from quantgate.records import Record
 from quantgate.stats import Verdict
@@ -15,7 +17,6 @@ from quantgate.stats.quantiles import Quantile, ranks
 Latency = Literal["ttft", "tpot", "e2e", "gap"]
 LATENCIES: tuple[Latency, ...] = ("ttft", "tpot", "e2e", "gap")
 LONGEST_S = 86_400.0
-UNITS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 ALPHA = 0.05  # of every interval
 FORM = re.compile(r"(\w+)[-_ ]?p(\d{1,2}(?:\.\d+)?)\s*(?:=|<=?|\s)\s*(.+)")
 
@@ -48,21 +49,15 @@ def shown(seconds: float | None) -> str:
     >>> shown(0.0123), shown(1.5), shown(None)
     ('12.3 ms', '1.50 s', 'unknown')
     """
-    if seconds is None:
-        return "unknown"
-    ms = 1e3 * seconds
-    return f"{seconds:.2f} s" if ms >= 1000 else f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"
+    return "unknown" if seconds is None else told_seconds(seconds)
 
 
 def seconds_of(text: str, what: str) -> float:
     """``300ms``, ``60s``, ``2 min`` as seconds; raises UsageError for what is no time, is not above 0, or absurd."""
-    found = re.fullmatch(r"\s*(-?\d+(?:\.\d+)?)\s*([a-z]+)\s*", text)
-    if not found or found[2] not in UNITS:
-        raise UsageError(f"{what}: expected a time with its unit, such as 300ms or 60s, found '{text}'")
-    value = float(found[1]) * UNITS[found[2]]
-    if not 0 < value <= LONGEST_S:
-        raise UsageError(f"{what}: {text} is no time that can be kept; expected more than 0 and at most 24 h")
-    return value
+    try:
+        return quantities.seconds(text, LONGEST_S)
+    except ValueError as problem:
+        raise UsageError(f"{what}: {problem}") from None
 
 
 def parse_objective(text: str) -> Objective:

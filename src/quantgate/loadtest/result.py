@@ -166,20 +166,25 @@ def kept_of(measured: Measured) -> Literal["pass", "fail", "inconclusive", "none
 
 
 def _knee(plan: Plan, results: Sequence[ArmResult], arm: str) -> Knee:
-    latency, q = watched(plan.objectives)
+    own = [one for one in results if one.arm == arm and one.limit == plan.limits[0]]
+    return knee_among(own, plan.objectives)
+
+
+def knee_among(own: Sequence[ArmResult], objectives: Sequence[Objective]) -> Knee:
+    """Of one arm at several rates under one limit, watched by the first objective."""
+    latency, q = watched(objectives)
     points = []
-    for one in results:
-        if one.arm == arm and one.limit == plan.limits[0]:
-            found = one.measured.at(latency, q)
-            points.append(
-                RatePoint(
-                    rate=one.rate,
-                    keeps_up=one.measured.keeps_up,
-                    latency_s=found.value if found else None,
-                    kept=kept_of(one.measured),
-                    valid=one.measured.validity.valid,
-                )
+    for one in own:
+        found = one.measured.at(latency, q)
+        points.append(
+            RatePoint(
+                rate=one.rate,
+                keeps_up=one.measured.keeps_up,
+                latency_s=found.value if found else None,
+                kept=kept_of(one.measured),
+                valid=one.measured.validity.valid,
             )
+        )
     return knee_of(points, f"{latency} p{100 * q:g}")
 
 
