@@ -1,0 +1,173 @@
+"""Session -> cohort -> variant. The same session meets the same variant for as long as its share allows.
+
+A session has one number in [0, 1), the keyed hash of its name and the release's salt. Below the canary's share it is
+the canary's, from 1 - holdback on the baseline's, and otherwise the stable variant's. So raising the share moves
+sessions to the canary and none away from it. What is live is one object that a swap replaces by one assignment: a
+request is placed by the releases of before or of after, never by half of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from quantgate.release import Live, Variant
+from quantgate.serve import Arm, Choice, Request
+from quantgate.serve.refusals import Refused
+from quantgate.serve.rules import PolicyRule, first
+
+PREFIX = "quantgate/"
+
+
+def place(session: str, salt: str) -> float:
+    """Where a session lies in [0, 1): 53 bits of blake2b over salt and session.
+
+    >>> place("s", "a") == place("s", "a") != place("s", "b")
+    True
+    """
+    hashed = blake2b(session.encode(), digest_size=8, key=salt.encode()[:64]).digest()
+    return (int.from_bytes(hashed, "big") >> 11) / 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Releases:
+    """What is live, as routing needs it: made once for each revision."""
+
+    revision: int
+    salt: str
+    share: float  # of the canary, 0 where there is none that is up
+    holdback: float
+    stable: Choice
+    canary: Choice | None
+    held: Choice  # the baseline, as the holdback's
+    pins: Mapping[str, Arm]  # by role and by name
+    missing: tuple[str, ...] = ()  # variants that are live and not up
+
+    @classmethod
+    def of(cls, live: Live, up: Collection[str]) -> Releases:
+        """``up``: names of the variants that have an upstream. What is live and not up gets nothing: its requests
+        are the baseline's, and a canary that is not up has no share. Raises Refused where the baseline is not up."""
+        named: dict[str, Arm] = {}
+        for role, one in (("baseline", live.baseline), ("stable", live.stable), ("canary", live.canary)):
+            if one is not None and one.name in up:
+                named[role] = named.get(one.name) or arm(one, role)
+                named.setdefault(one.name, named[role])
+        if "baseline" not in named:
+            raise Refused(503, "baseline_down", f"{live.target}: its baseline '{live.baseline.name}' is not up")
+        named.setdefault("stable", named["baseline"])
+        wanted = [one.name for one in (live.baseline, live.stable, live.canary) if one is not None]
+        holdback = live.holdback if named["stable"] is not named["baseline"] else 0.0
+        share = min(live.share, 1.0 - holdback) if "canary" in named else 0.0
+        baseline = named["baseline"]
+
+        def choice(role: str, cohort: Any) -> Choice:
+            fallback = None if named[role] is baseline else baseline
+            return Choice(named[role], cohort, share, live.revision, fallback=fallback)
+
+        return cls(
+            revision=live.revision,
+            salt=live.salt or live.target,
+            share=share,
+            holdback=holdback,
+            stable=choice("stable", "stable"),
+            canary=choice("canary", "canary") if "canary" in named else None,
+            held=choice("baseline", "holdback"),
+            pins=named,
+            missing=tuple(dict.fromkeys(name for name in wanted if name not in up)),
+        )
+
+    def drawn(self, session: str) -> Choice:
+        at = place(session, self.salt)
+        if at >= 1.0 - self.holdback:
+            return self.held
+        return self.canary if at < self.share and self.canary is not None else self.stable
+
+    def pinned(self, name: str, *, rule: str = "") -> Choice:
+        """By role or by name; of a variant that is not up, the baseline: it is what every variant must stand up to."""
+        found, baseline = self.pins.get(name, self.pins["baseline"]), self.pins["baseline"]
+        return Choice(found, "pinned", self.share, self.revision, rule, None if found is baseline else baseline)
+
+
+class CohortRouter:
+    """See ``settings.Router``. ``swap`` is what a new release calls, from whatever thread."""
+
+    def __init__(
+        self,
+        target: str,
+        live: Live,
+        up: Collection[str],
+        *,
+        rules: Sequence[PolicyRule] = (),
+        pinners: Collection[str] = (),
+        names: Collection[str] = (),
+    ) -> None:
+        """``pinners``: ids of keys without the scope admin that may ask for a variant by name; ``names``: more names
+        that the target goes by, such as the model's own."""
+        self.target, self.rules, self.pinners = target, tuple(rules), frozenset(pinners)
+        self.names = frozenset((target, PREFIX + target, *names))
+        self.now = Releases.of(live, up)
+        self._trouble: str | None = None
+
+    def swap(self, live: Live, up: Collection[str]) -> None:
+        """From the next request on. A release older than what is live changes nothing."""
+        if live.revision >= self.now.revision:
+            self.now = Releases.of(live, up)
+
+    def tell(self, trouble: str | None) -> None:
+        """Why releases may be out of date; None: they are not."""
+        self._trouble = trouble
+
+    def choose(self, request: Request) -> Choice:
+        now = self.now
+        asked = request.body.get("model")
+        if asked not in self.names:
+            return self._named(str(asked), request, now)
+        rule = first(self.rules, request) if self.rules else None
+        if rule is not None:
+            return now.pinned(rule.variant, rule=rule.name)
+        return now.drawn(request.session)
+
+    def _named(self, asked: str, request: Request, now: Releases) -> Choice:
+        """A client that names a variant: only those who may, or anybody could leave the canary at will."""
+        name = asked.removeprefix(PREFIX)
+        if name not in now.pins:
+            raise Refused(404, "model_not_found", f"the model '{asked}' is not served here", param="model")
+        if "admin" not in request.caller.scopes and request.caller.key not in self.pinners:
+            raise Refused(
+                403,
+                "variant_not_allowed",
+                f"this key may not choose the variant '{name}'; ask for the model '{self.target}'",
+                param="model",
+            )
+        return now.pinned(name, rule="model")
+
+    def models(self) -> Sequence[Mapping[str, Any]]:
+        now = self.now
+        listed = [(self.target, now.stable.arm), *((PREFIX + one.name, one) for one in self.arms())]
+        return [
+            {
+                "id": name,
+                "object": "model",
+                "created": 0,
+                "owned_by": "quantgate",
+                "quantgate": {"variant": one.name, "digest": one.digest, "role": one.role, "revision": now.revision},
+            }
+            for name, one in listed
+        ]
+
+    def arms(self) -> Sequence[Arm]:
+        return tuple({one.name: one for one in self.now.pins.values()}.values())
+
+    def trouble(self) -> str | None:
+        """Only what makes the gateway unfit to answer; ``warnings`` has the rest."""
+        return None
+
+    def warnings(self) -> list[str]:
+        found = [f"variant '{name}' is live and not up" for name in self.now.missing]
+        return [*found, self._trouble] if self._trouble else found
+
+
+def arm(variant: Variant, role: Any) -> Arm:
+    return Arm(variant.name, variant.artifact, role)
