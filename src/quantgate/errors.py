@@ -16,6 +16,7 @@ Each class with the exit code it stands for, where it is not its parent's:
     |-- ComparabilityError         two sides of a comparison were not asked and judged alike
     |-- RecordError                a saved record is broken, foreign, or of another version
     |-- ArtifactError              an artifact is incomplete, or its bytes do not match its manifest
+    |   `-- WrongBytes             exit 1  the bytes are not those that a digest names; says which file
     |-- Unsupported                exit 1  a runtime is known not to run this variant on this hardware
     |-- EngineError                an engine could not answer
     |-- SandboxError             generated code cannot be contained on this machine, so it is not run
@@ -24,6 +25,8 @@ Each class with the exit code it stands for, where it is not its parent's:
     |   |-- NotPromoted            exit 1  no decision that passed for exactly these bytes, runtime and target
     |   `-- Moved                  exit 1  somebody else moved the release meanwhile
     |-- SignatureError             exit 1  a signature is missing, or is not that of these bytes and that key
+    |-- InvalidAnswer            an answer breaks what was asked of it, and nothing mended it
+    |-- ApprovalRefused          a tool call that a person must approve has no approval that counts; has a code
     |-- GuardDead                  a guard did not fire in its proof at start, so nothing is served
     |-- DiskFull                   no room left; nothing half-written stays behind
     `-- Stopped                    exit 130  Ctrl-C; what was finished is kept
@@ -109,6 +112,12 @@ class ArtifactError(QuantgateError):
     """An artifact is incomplete, or its bytes do not match its manifest."""
 
 
+class WrongBytes(ArtifactError):
+    """An artifact was held against its digest, and a file of it is not what was released."""
+
+    exit_code = 1
+
+
 class Unsupported(QuantgateError):
     """A runtime is known not to run a variant on some hardware; the sentence names the rule and its source."""
 
@@ -147,6 +156,20 @@ class SignatureError(QuantgateError):
     """A signature is missing, or is not that of these bytes and that key."""
 
     exit_code = 1
+
+
+class InvalidAnswer(QuantgateError):
+    """An answer breaks what was asked of it, and nothing mended it; asking again would not help."""
+
+    code = "invalid_answer"
+
+
+class ApprovalRefused(QuantgateError):
+    """A tool call that a person must approve has no approval that counts: ``code`` says which way."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
 
 
 class GuardDead(QuantgateError):
