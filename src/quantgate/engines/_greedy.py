@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import Cache, StaticLayer
 
 from quantgate.engines._stops import EVERY, StopTexts
@@ -67,6 +68,14 @@ class Columns(StaticLayer):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.window.end - self.window.first, 0
+
+    def grow(self, columns: int, begin: tuple[Tensor, Tensor] | None = None) -> None:
+        """Room for more columns; ``begin`` are keys and values [rows, heads, some columns, width] to start with."""
+        self.max_cache_len = columns
+        held = begin or (None if self.keys is None or self.values is None else (self.keys, self.values))
+        if held is not None:
+            self.keys, self.values = (functional.pad(one, (0, 0, 0, columns - one.shape[2])) for one in held)
+            self.is_initialized = True
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these."""
@@ -159,7 +168,7 @@ class Decoder:
         began = time.perf_counter()
         steps, longest = max(1, *budgets), len(prompts[-1])
         window = Window(slice(None), 0, 0, 0)
-        cache, layers = self._cache(window, len(prompts), longest + steps)
+        cache, layers = self.room(window, len(prompts), longest + steps)
         ended = [not one for one in full] or [True] * len(prompts)
         rows = self._read(prompts, budgets, ended, cache, window, steps)
         prefilled = time.perf_counter()
@@ -191,7 +200,8 @@ class Decoder:
         cut = [_until_stop(row, ends) if stop else row for row, stop in zip(found, ended, strict=True)]
         return cut, prefilled - began, time.perf_counter() - prefilled
 
-    def _cache(self, window: Window, rows: int, columns: int) -> tuple[Cache, list[Columns]]:
+    def room(self, window: Window, rows: int, columns: int) -> tuple[Cache, list[Columns]]:
+        """A cache of so many rows and columns that is written where ``window`` stands."""
         roundings: Sequence[Rounding | None] = self.roundings or [None] * self.layers
         layers = [Columns(window, rows, columns, rounding) for rounding in roundings]
         return Cache(layers=list(layers)), layers
@@ -201,7 +211,7 @@ class Decoder:
         if not self.roundings:
             return self.network(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
         rows, length = ids.shape
-        cache, _ = self._cache(Window(slice(None), 0, length, 0), rows, length)
+        cache, _ = self.room(Window(slice(None), 0, length, 0), rows, length)
         return self.network(input_ids=ids, past_key_values=cache, use_cache=True).logits  # type: ignore[no-any-return]
 
     def _read(
@@ -247,6 +257,10 @@ class Decoder:
 
     def _next(self, ids: Tensor, positions: Tensor, mask: Any, cache: Cache) -> Tensor:
         """The likeliest next token of every row."""
+        return self.scores(ids, positions, mask, cache).argmax(-1)
+
+    def scores(self, ids: Tensor, positions: Tensor, mask: Any, cache: Cache) -> Tensor:
+        """Float32 logits [rows, vocabulary] of what follows ``ids`` [rows, length]."""
         logits: Tensor = self.network(
             input_ids=ids,
             attention_mask=mask,
@@ -255,7 +269,7 @@ class Decoder:
             use_cache=True,
             logits_to_keep=1,
         ).logits
-        return logits[:, -1].float().argmax(-1)  # argmax over bfloat16 takes four times as long
+        return logits[:, -1].float()  # argmax over bfloat16 takes four times as long
 
 
 def _end_at_texts(rows: Rows, made: Tensor, texts: Mapping[int, StopTexts]) -> None:

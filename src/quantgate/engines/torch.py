@@ -21,7 +21,9 @@ from quantgate.engines._choices import Weigher
 from quantgate.engines._compiled import BACKEND, compile_blocks
 from quantgate.engines._greedy import Decoder
 from quantgate.engines._linears import Rounded, build
+from quantgate.engines._kept import Keep
 from quantgate.engines._prompts import is_chat, leading, read, text_of
+from quantgate.engines._seats import TorchSeats
 from quantgate.engines._stops import StopTexts, stops_of
 from quantgate.engines._tables import build_table, coded_paths
 from quantgate.errors import EngineError, UnknownName
@@ -126,9 +128,10 @@ class TorchEngine:
         return [int(one) for one in self.tokenizer.encode(text, add_special_tokens=False)]
 
     def _asked(self, prompt: Prompt) -> list[int]:
-        return self.encode(prompt.turns) if is_chat(prompt) else self._tokens(*text_of(self.source, prompt))
+        return self.encode(prompt.turns) if is_chat(prompt) else self.tokens(*text_of(self.source, prompt))
 
-    def _tokens(self, text: str, special: bool) -> list[int]:
+    def tokens(self, text: str, special: bool) -> list[int]:
+        """Ids of a text, with the special tokens that the tokenizer gives to one where they are asked for."""
         return [int(one) for one in self.tokenizer(text, add_special_tokens=special)["input_ids"]]
 
     def spell(self, ids: Sequence[int]) -> list[str]:
@@ -167,7 +170,7 @@ class TorchEngine:
         begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         return Weigher(
             text_of=partial(text_of, self.source),
-            tokenize=self._tokens,
+            tokenize=self.tokens,
             begin=min(self.stops) if begin is None else int(begin),
             logits=self.logits,
             room=self.source.context,
@@ -175,7 +178,7 @@ class TorchEngine:
 
     def _batch(self, batch: Sequence[Row], prompts: Sequence[Prompt]) -> dict[int, Completion]:
         budgets = [prompts[index].max_tokens for index, _ in batch]
-        stops = [stops_of(prompts[index].stop, self._text) for index, _ in batch]
+        stops = [stops_of(prompts[index].stop, self.text) for index, _ in batch]
         full = [prompts[index].full for index, _ in batch]
         made, prefill_s, decode_s = self.decoder.answer(
             [ids for _, ids in batch], budgets, stops, self._told(batch), full
@@ -186,7 +189,12 @@ class TorchEngine:
             for (index, ids), tokens, stop in zip(batch, made, stops, strict=True)
         }
 
-    def _text(self, tokens: Sequence[int]) -> str:
+    def seats(self, keep: Keep) -> TorchSeats:
+        """Where conversations are written token by token."""
+        return TorchSeats(self.decoder, keep)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What tokens stand for together; special ones stand for nothing."""
         text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
@@ -208,7 +216,7 @@ class TorchEngine:
         stopped = bool(made) and made[-1] in self.stops and not full
         body = made[:-1] if stopped else made
         cut = stop.cut(body) if stop else None
-        text, tokens = cut or (self._text(body), len(body))
+        text, tokens = cut or (self.text(body), len(body))
         return Completion(
             text=text,
             tokens=tokens,
