@@ -24,6 +24,7 @@ ROOMS = {
     "published": ("quantgate.evaluate.published", "PUBLISHED"),
     "tailored": ("quantgate.evaluate.tailored", "TAILORED"),
     "scorers": ("quantgate.evaluate.scorers", "SCORER"),
+    "validators": ("quantgate.guard.validators", "VALIDATOR"),
 }
 
 
