@@ -23,6 +23,7 @@ Each class with the exit code it stands for, where it is not its parent's:
     |-- StoreError                 a bucket or folder elsewhere: not there, no rights, a transfer that was cut
     |-- ReleaseError               the registry cannot be read or written
     |   |-- NotPromoted            exit 1  no decision that passed for exactly these bytes, runtime and target
+    |   |-- NoCapacity             exit 1  what a release would go back to is not up
     |   `-- Moved                  exit 1  somebody else moved the release meanwhile
     |-- SignatureError             exit 1  a signature is missing, or is not that of these bytes and that key
     |-- InvalidAnswer            an answer breaks what was asked of it, and nothing mended it
@@ -142,6 +143,12 @@ class ReleaseError(QuantgateError):
 
 class NotPromoted(ReleaseError):
     """No decision passed for exactly these bytes, this runtime and this target."""
+
+    exit_code = 1
+
+
+class NoCapacity(ReleaseError):
+    """What a release would go back to is not up."""
 
     exit_code = 1
 

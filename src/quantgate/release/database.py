@@ -1,0 +1,173 @@
+"""The registry's connections: SQLite in a file, or PostgreSQL by URL; and what goes wrong there, in one sentence.
+
+SQLite runs in WAL mode with a flush to disk at every commit; its file is opened anew for each transaction, so that a
+file that was deleted or replaced is noticed and nothing is acknowledged into a file that has no name any more.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import NullPool
+
+from quantgate.errors import DiskFull, MissingExtra, ReleaseError, UsageError
+
+DEFAULT_URL = "sqlite:///runs/quantgate.db"  # beside the runs
+BUSY_S = 10.0  # how long a writer waits for another one
+CONNECT_S = 5
+
+
+def address(url: str) -> URL:
+    """A URL of SQLite or PostgreSQL, or the path of a SQLite file.
+
+    >>> address("team.db").database, address("postgresql://db/q").drivername
+    ('team.db', 'postgresql+psycopg')
+    """
+    if "://" not in url:
+        return URL.create("sqlite", database=url)
+    try:
+        found = make_url(url)
+    except ArgumentError:
+        raise UsageError(
+            "registry: not the URL of a database; expected sqlite:///path.db or postgresql://..."
+        ) from None
+    kind = found.get_backend_name()
+    if kind == "postgres":
+        kind = "postgresql"
+    if kind == "sqlite" and found.database in (None, "", ":memory:"):
+        raise UsageError(
+            "registry: a database in memory keeps nothing; name a file, such as sqlite:///runs/quantgate.db"
+        )
+    if kind not in ("sqlite", "postgresql"):
+        raise UsageError(f"registry: '{kind}' is not known; expected sqlite:///path.db or postgresql://user@host/name")
+    return found.set(drivername="sqlite" if kind == "sqlite" else "postgresql+psycopg")
+
+
+def shown(url: URL) -> str:
+    """How messages name it: a path, or a URL without its password."""
+    return str(url.database) if url.drivername == "sqlite" else url.render_as_string(hide_password=True)
+
+
+def file_of(url: URL) -> Path | None:
+    """The file of a SQLite database."""
+    return Path(str(url.database)) if url.drivername == "sqlite" else None
+
+
+def connect(url: URL) -> Engine:
+    """An engine whose transactions begin when they say so. Raises MissingExtra."""
+    return _sqlite(url) if url.drivername == "sqlite" else _postgresql(url)
+
+
+def _sqlite(url: URL) -> Engine:
+    path = Path(str(url.database)).resolve()
+
+    def open_file() -> sqlite3.Connection:
+        made = sqlite3.connect(
+            f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            made.execute(f"PRAGMA {setting}")
+        return made
+
+    engine = sa.create_engine("sqlite://", creator=open_file, poolclass=NullPool)
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    try:
+        return sa.create_engine(url, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": CONNECT_S})
+    except ImportError:
+        raise MissingExtra(
+            "registry: PostgreSQL needs psycopg, which is not installed; run: pip install 'quantgate[postgres]'"
+        ) from None
+
+
+@contextmanager
+def reading(engine: Engine, url: URL) -> Iterator[Connection]:
+    """One consistent view. Raises ReleaseError."""
+    with spoken(url), engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def writing(engine: Engine, url: URL) -> Iterator[Connection]:
+    """One transaction: all of it is on the disk when the block has ended, or nothing is. Raises ReleaseError, DiskFull."""
+    with spoken(url), engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            connection = connection.execution_options(writes=True)
+        with connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")  # whatever the server's default is
+            yield connection
+
+
+@contextmanager
+def spoken(url: URL) -> Iterator[None]:
+    """Turn what a database says into one sentence."""
+    try:
+        yield
+    except DBAPIError as problem:
+        raise _told(shown(url), problem) from None
+    except sqlite3.Error as problem:  # from a pragma, before SQLAlchemy has the connection
+        raise _of_sqlite(shown(url), str(problem)) from None
+
+
+def _told(where: str, problem: DBAPIError) -> ReleaseError | DiskFull:
+    text = str(problem.orig).strip().splitlines()[0] if str(problem.orig).strip() else type(problem.orig).__name__
+    if isinstance(problem.orig, sqlite3.Error):
+        return _of_sqlite(where, text)
+    if _state(problem) == "53100":
+        return _full(where)
+    if problem.connection_invalidated or isinstance(problem, sa.exc.OperationalError):
+        gone = f"registry {where}: the database does not answer ({_short(text)}); what it holds stands, try again"
+        return Unreachable(gone)
+    return ReleaseError(f"registry {where}: the database refused it: {_short(text)}")
+
+
+def _of_sqlite(where: str, text: str) -> ReleaseError | DiskFull:
+    if "disk is full" in text:
+        return _full(where)
+    sentence = {
+        "unable to open database file": "cannot be opened; it was moved or deleted, or its folder may not be written to",
+        "file is not a database": "is not a SQLite database; name another file, or restore it from a backup",
+        "database disk image is malformed": "is damaged; restore it from a backup",
+        "database is locked": f"is in use by another program for more than {BUSY_S:.0f} s; try again",
+        "attempt to write a readonly database": "may not be written to; ask for rights on the file and its folder",
+        "disk I/O error": "could not be written or read (disk I/O error); what it held before stands",
+    }.get(text)
+    if sentence is None:
+        return ReleaseError(f"registry {where}: the database refused it: {_short(text)}")
+    return Unreachable(f"registry {where}: {sentence}")
+
+
+def _full(where: str) -> DiskFull:
+    return DiskFull(f"registry {where}: the disk is full; nothing was changed, free some space and run again")
+
+
+class Unreachable(ReleaseError):
+    """The database does not answer now; it may again."""
+
+
+def _state(problem: DBAPIError) -> str:
+    return str(getattr(problem.orig, "sqlstate", "") or "")
+
+
+def _short(text: str) -> str:
+    """One line without what may be secret: psycopg repeats no password, and a URL's is cut out all the same."""
+    return re.sub(r"://[^@\s]*@", "://", text)[:200]

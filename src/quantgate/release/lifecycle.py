@@ -1,0 +1,279 @@
+"""What moves a target: promote, ramp, hold, roll back, another baseline; what each demands, and what it writes.
+
+Forward needs proof: the latest decision about exactly these bytes, in this engine, on this target must have passed.
+Back needs none: what was live before, and the baseline, may be gone back to at any time. A held target goes no way but
+back, and that by a person alone. Each function gives what is live now, and does nothing where that is so already.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import JsonValue
+
+from quantgate.errors import Moved, NoCapacity, NotPromoted, UnknownName, UsageError
+from quantgate.release import Live, Variant
+from quantgate.release.capacity import Capacity
+from quantgate.release.history import Decided, Move, same, was_stable
+from quantgate.release.store import Registry
+
+TRIES = 20  # of a rollback, while others move the same target
+
+
+def promote(
+    registry: Registry,
+    target: str,
+    variant: str,
+    *,
+    canary: float | None = None,
+    holdback: float | None = None,
+    why: str = "",
+    details: Mapping[str, JsonValue] = {},
+) -> Live:
+    """Give ``variant`` the traffic of ``target``, or the share ``canary`` of its sessions first.
+
+    ``variant``: its name, of which the latest decided counts, or the start of its artifact's digest. ``holdback``: the
+    share of sessions that stays with the baseline for ever. Raises UnknownName, UsageError, NotPromoted, Moved.
+    """
+    live = registry.live(target)
+    chosen = find(registry, live, variant)
+    if chosen.is_baseline:
+        raise UsageError(f"{target}: the baseline is not promoted; go back to it with: quantgate rollback {target}")
+    decided = proven(registry, live, chosen)
+    _not_held(registry, live)
+    _not_another(live, chosen)
+    holdback = live.holdback if holdback is None else holdback
+    told: dict[str, Any] = {"why": why, "decision": decided.decision, "details": details}
+    if canary is None:
+        if same(live.stable, chosen) and live.canary is None and live.holdback == holdback:
+            return live
+        what = "holdback" if same(live.stable, chosen) else "promote"
+        changes = {"stable": chosen, "canary": None, "share": 0.0, "holdback": holdback}
+        return registry.move(live, _next(live, **changes, salt=live.salt or _salt()), what, **told).live
+    if same(live.stable, chosen):
+        raise NotPromoted(f"{target}: {chosen.name} has the traffic already, so it cannot be a canary")
+    if same(live.canary, chosen):
+        if (canary, holdback) == (live.share, live.holdback):
+            return live
+        raise NotPromoted(
+            f"{target}: {chosen.name} is its canary at {percent(live.share)} already; give it more with: "
+            f"quantgate ramp {target} SHARE"
+        )
+    _shares(target, canary, holdback)
+    changes = {"canary": chosen, "share": canary, "holdback": holdback, "salt": _salt()}
+    return registry.move(live, _next(live, **changes), "canary", **told).live
+
+
+def ramp(
+    registry: Registry, target: str, share: float, *, why: str = "", details: Mapping[str, JsonValue] = {}
+) -> Live:
+    """Give the canary of ``target`` more of its sessions: those that it has stay with it. Raises NotPromoted, Moved."""
+    live = registry.live(target)
+    if live.canary is None:
+        raise NotPromoted(f"{target}: it has no canary; start one with: quantgate promote {target} VARIANT --canary 5%")
+    if share == live.share:
+        return live
+    if share < live.share:
+        raise NotPromoted(
+            f"{target}: {live.canary.name} has {percent(live.share)} and a ramp only goes up, so that no session "
+            f"changes sides and back; to take it away: quantgate rollback {target}"
+        )
+    _shares(target, share, live.holdback)
+    decided = proven(registry, live, live.canary)
+    _not_held(registry, live)
+    told: dict[str, Any] = {"why": why, "decision": decided.decision, "details": details}
+    return registry.move(live, _next(live, share=share), "ramp", **told).live
+
+
+def hold(registry: Registry, target: str, *, why: str = "", off: bool = False) -> Live:
+    """Freeze ``target``: no promotion, no ramp, nothing automatic, until the hold is lifted (``off``)."""
+    live = registry.live(target)
+    if live.frozen != off:
+        return live
+    return registry.move(live, _next(live, frozen=not off), "lift" if off else "hold", why=why).live
+
+
+def rollback(
+    registry: Registry,
+    target: str,
+    *,
+    to: str | None = None,
+    why: str,
+    capacity: Capacity | None = None,
+    force: bool = False,
+    automatic: bool = False,
+    details: Mapping[str, JsonValue] = {},
+) -> Move | None:
+    """Take the traffic back in one move, on the disk when this returns; None where it was there already.
+
+    Without ``to``: a canary is taken away; without a canary, what had the traffic before gets it again. Doing it again
+    goes no further back: a rollback that was told twice happens once. ``to``: the baseline, or what had the traffic of
+    this target before, by name or digest. ``capacity`` says whether that is up; ``force`` goes there all the same.
+
+    Raises UsageError without a reason, NotPromoted for what was never live here and for anything automatic while the
+    target is held, NoCapacity, ReleaseError.
+    """
+    if not why.strip():
+        raise UsageError(f"{target}: a rollback needs a reason; say --reason 'why'")
+    told: dict[str, Any] = {"why": why, "details": details}
+    for _ in range(TRIES - 1):
+        try:
+            return _rollback(registry, target, to, capacity, force, automatic, told)
+        except Moved:
+            continue  # somebody moved it meanwhile: back is back, from wherever it is now
+    return _rollback(registry, target, to, capacity, force, automatic, told)
+
+
+def _rollback(
+    registry: Registry,
+    target: str,
+    to: str | None,
+    capacity: Capacity | None,
+    force: bool,
+    automatic: bool,
+    told: dict[str, Any],
+) -> Move | None:
+    live = registry.live(target)
+    if automatic and live.frozen:
+        raise NotPromoted(f"{target}: it is held{_by(registry, live)}, so only a person moves it")
+    moves = registry.history(target)
+    back = _before(live, moves) if to is None else _was_live(live, moves, to)
+    if live.canary is None and same(live.stable, back):
+        return None
+    asked = "not asked" if capacity is None else capacity(back)
+    if capacity is not None and asked and not force:
+        raise NoCapacity(
+            f"{target}: {back.name}, to go back to, is not up: {asked}; start it, or go all the same with --force"
+        )
+    said = asked if capacity is None else f"not up, forced: {asked}" if asked else "up"
+    changes = {"stable": back, "canary": None, "share": 0.0}
+    return registry.move(live, _next(live, **changes), "rollback", capacity=said, **told)
+
+
+def rebase(registry: Registry, target: str, baseline: Variant, *, why: str) -> Live:
+    """Serve another full-precision model: an operator's word, for nothing was compared with what was live before."""
+    live = registry.live(target)
+    if not baseline.is_baseline:
+        raise UsageError(f"{target}: '{baseline.name}' is no baseline")
+    if same(live.baseline, baseline):
+        return live
+    _not_held(registry, live)
+    changes = {"baseline": baseline, "stable": baseline, "canary": None, "share": 0.0}
+    return registry.move(live, _next(live, **changes), "rebase", why=why).live
+
+
+def find(registry: Registry, live: Live, ref: str) -> Variant:
+    """A variant that a decision about the target names: the latest of a name, or the one of a digest's start.
+
+    Raises UnknownName, UsageError where a digest is that of several.
+    """
+    known = [one for one in registry.variants(live.target) if not one.is_baseline]
+    if by_name := registry.latest(live.target, ref):
+        found = [one for one in known if (one.artifact, one.engine) == by_name]
+    elif (ref.removeprefix("sha256:")) and len(ref.removeprefix("sha256:")) >= 6:
+        found = [one for one in known if one.artifact.removeprefix("sha256:").startswith(ref.removeprefix("sha256:"))]
+    else:
+        found = []
+    if not found and ref == live.baseline.name:
+        return live.baseline
+    if not found:
+        names = [live.baseline.name, *(one.name for one in known)]
+        raise UnknownName("variant", ref, dict.fromkeys(names), where=live.target)
+    if len({(one.artifact, one.engine) for one in found}) > 1:
+        names = ", ".join(sorted({one.name for one in found}))
+        raise UsageError(f"{live.target}: {ref} is the digest of several variants ({names}); say which by its name")
+    return found[0]
+
+
+def proven(registry: Registry, live: Live, variant: Variant) -> Decided:
+    """The latest decision about exactly these bytes, in this engine, on this target. Raises NotPromoted, saying why."""
+    told = f"{live.target}: {variant.name} ({variant.artifact[:19]})"
+    decided = registry.decided(live.target, variant.artifact, variant.engine)
+    if decided is None:
+        raise NotPromoted(f"{told}: nobody decided on these bytes in this engine; run it and: quantgate register RUN")
+    if decided.verdict == "fail":
+        raise NotPromoted(f"{told} failed: {decided.sentence}")
+    if decided.verdict == "inconclusive":
+        raise NotPromoted(f"{told} is not proven: {decided.sentence}")
+    if not decided.eligible:
+        raise NotPromoted(f"{told} passed and may not be chosen: {decided.sentence}")
+    if decided.baseline != live.baseline.artifact:
+        raise NotPromoted(
+            f"{told} was compared with another baseline ({decided.baseline[:19]}) than {live.target} serves "
+            f"({live.baseline.artifact[:19]}); serve that one first: quantgate register RUN --new-baseline"
+        )
+    return decided
+
+
+def _before(live: Live, moves: tuple[Move, ...]) -> Variant:
+    """What a rollback without a name goes to."""
+    if live.canary is not None:
+        return live.stable
+    changed = next((one for one in moves if one.before and not same(one.before.stable, one.live.stable)), None)
+    if changed is None or changed.before is None or changed.what == "rollback":
+        return live.stable  # nothing before it, or it has been gone back to already
+    return live.baseline if changed.what == "rebase" else changed.before.stable
+
+
+def _was_live(live: Live, moves: tuple[Move, ...], ref: str) -> Variant:
+    """The baseline, or what had the traffic since the target took this baseline."""
+    since = next((one.revision for one in moves if one.what in ("rebase", "open")), 1)
+    known = [live.baseline, *was_stable([one for one in moves if one.revision >= since])]
+    bare = ref.removeprefix("sha256:")
+    found = [one for one in known if one.name == ref]
+    found = found or [one for one in known if len(bare) >= 6 and one.artifact.removeprefix("sha256:").startswith(bare)]
+    if found:
+        return found[0]
+    if ref == "baseline":
+        return live.baseline
+    names = ", ".join(dict.fromkeys(one.name for one in known))
+    raise NotPromoted(f"{live.target}: {ref} never had its traffic, so there is no way back to it; known: {names}")
+
+
+def _not_held(registry: Registry, live: Live) -> None:
+    if live.frozen:
+        told = f"{live.target}: it is held{_by(registry, live)}"
+        raise NotPromoted(f"{told}; lift that first: quantgate hold {live.target} --off")
+
+
+def _by(registry: Registry, live: Live) -> str:
+    held = next((one for one in registry.history(live.target) if one.what == "hold"), None)
+    if held is None:
+        return ""
+    return f" by {held.who or 'somebody'} since {held.at[:16]}" + (f" ({held.why})" if held.why else "")
+
+
+def _not_another(live: Live, chosen: Variant) -> None:
+    if live.canary is not None and not same(live.canary, chosen):
+        raise NotPromoted(
+            f"{live.target}: {live.canary.name} is its canary at {percent(live.share)}; promote that or take it away "
+            f"first: quantgate rollback {live.target}"
+        )
+
+
+def _shares(target: str, share: float, holdback: float) -> None:
+    if not 0 < share <= 1:
+        raise UsageError(f"{target}: a canary's share is more than 0 % and at most 100 %, found {percent(share)}")
+    if share + holdback > 1:
+        raise UsageError(
+            f"{target}: {percent(share)} for the canary and {percent(holdback)} held back for the baseline are more "
+            "than all sessions; lower one"
+        )
+
+
+def _next(live: Live, **changes: Any) -> Live:
+    return Live.model_validate({**dict(live), "revision": live.revision + 1, **changes})
+
+
+def _salt() -> str:
+    return secrets.token_hex(8)
+
+
+def percent(share: float) -> str:
+    """
+    >>> percent(0.05), percent(0.125)
+    ('5 %', '12.5 %')
+    """
+    return f"{100 * share:g} %"

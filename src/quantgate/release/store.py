@@ -1,0 +1,313 @@
+"""The registry: what may be released, why, and what each target serves. Rows are added; one pointer per target moves.
+
+    with_registry = Registry.open("sqlite:///runs/quantgate.db", actor="ada")
+    with_registry.live("fleet").stable.name
+
+A registry may be used from several threads; each call is one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import sqlalchemy as sa
+from pydantic import JsonValue
+from sqlalchemy.engine import URL, Connection, Engine
+
+from quantgate.decide.targets import TargetDecision
+from quantgate.errors import Moved, ReleaseError, UnknownName, UsageError
+from quantgate.evaluate.evidence import Evidence
+from quantgate.records import Record
+from quantgate.release import Live, Variant
+from quantgate.release.database import DEFAULT_URL, Unreachable, address, connect, reading, shown, writing
+from quantgate.release.history import Decided, Move, What
+from quantgate.release.rows import AnyDecision, add, read, read_decision, written
+from quantgate.release.schema import ensure
+from quantgate.release.tables import decisions, evidence, moves, pointers, variants, verdicts
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a registration added, and which targets it met for the first time."""
+
+    added: int  # records that were not there before
+    opened: tuple[str, ...]
+    other_baseline: tuple[str, ...]  # targets that serve another baseline than this run compared with
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Raises ReleaseError in one sentence wherever the database does not answer."""
+
+    url: URL
+    engine: Engine
+    actor: str = ""
+    now: Callable[[], datetime] = utc_now
+
+    @classmethod
+    def open(
+        cls, url: str = DEFAULT_URL, actor: str = "", *, create: bool = False, now: Callable[[], datetime] = utc_now
+    ) -> Self:
+        """``url``: of SQLite or PostgreSQL, or a SQLite file's path. ``create``: make it where it is not there.
+
+        Raises UsageError, MissingExtra, and ReleaseError for a registry that is not there or of another version.
+        """
+        where = address(url)
+        engine = connect(where)
+        ensure(engine, where, create=create)
+        return cls(where, engine, actor, now)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @property
+    def name(self) -> str:
+        """How messages name it: without a password."""
+        return shown(self.url)
+
+    def targets(self) -> tuple[str, ...]:
+        with reading(self.engine, self.url) as connection:
+            return tuple(connection.scalars(sa.select(pointers.c.target).order_by(pointers.c.target)))
+
+    def live(self, target: str) -> Live:
+        """What ``target`` serves now. Raises UnknownName."""
+        found = self.changed(target, -1)
+        if found is None:
+            raise UnknownName("target", target, self.targets(), where=f"registry {self.name}")
+        return found
+
+    def revision(self, target: str) -> int:
+        """Of what a target serves; 0 where nobody opened it."""
+        with reading(self.engine, self.url) as connection:
+            return connection.scalar(sa.select(pointers.c.revision).where(pointers.c.target == target)) or 0
+
+    def changed(self, target: str, since: int) -> Live | None:
+        """What a target serves, if its pointer moved beyond revision ``since``: what a gateway asks all the time."""
+        asked = sa.select(pointers.c.record).where(pointers.c.target == target, pointers.c.revision > since)
+        with reading(self.engine, self.url) as connection:
+            text = connection.scalar(asked)
+        return None if text is None else read(Live, text, where=f"registry {self.name}, live {target}")
+
+    def history(self, target: str, *, limit: int | None = None) -> tuple[Move, ...]:
+        """The moves of a target, the latest first."""
+        asked = sa.select(moves.c.record).where(moves.c.target == target).order_by(moves.c.revision.desc()).limit(limit)
+        with reading(self.engine, self.url) as connection:
+            texts = connection.scalars(asked).all()
+        return tuple(read(Move, text, where=f"registry {self.name}, moves of {target}") for text in texts)
+
+    def register(
+        self,
+        given: Iterable[Variant] = (),
+        proofs: Iterable[Evidence] = (),
+        decided: Mapping[str, AnyDecision] = {},
+        *,
+        baseline: Variant | None = None,
+    ) -> Registered:
+        """Add variants, their evidence and the decision of each target, all or nothing; what is there stays as it is.
+
+        A target that is new here is opened, and serves ``baseline``. Raises UsageError, ReleaseError, DiskFull.
+        """
+        if baseline is not None and not baseline.is_baseline:
+            raise UsageError(f"register: '{baseline.name}' is to be the baseline and is not marked as one")
+        at, who = self.now().isoformat(), self.actor
+        opened, strange, added = list[str](), list[str](), 0
+        with writing(self.engine, self.url) as connection:
+            for one in (*given, *([baseline] if baseline else [])):
+                values = {"name": one.name, "artifact": one.artifact, "engine": one.engine}
+                added += _keep(connection, variants, one, values, at, who)
+            for proof in proofs:
+                values = {"artifact": proof.artifact, "engine": proof.engine}
+                added += _keep(connection, evidence, proof, values, at, who)
+            for target, decision in decided.items():
+                if isinstance(decision, TargetDecision) and decision.target != target:
+                    raise UsageError(f"register: a decision of '{decision.target}' is given for '{target}'")
+                added += _decide(connection, target, decision, at, who)
+                live = _live(connection, target)
+                if live is None and baseline is not None:
+                    self._open(connection, target, baseline)
+                    opened.append(target)
+                elif live is not None and live.baseline.artifact != decision.baseline:
+                    strange.append(target)
+        return Registered(added, tuple(opened), tuple(strange))
+
+    def _open(self, connection: Connection, target: str, baseline: Variant) -> None:
+        live = Live(target=target, revision=1, baseline=baseline, stable=baseline)
+        move = self._move(None, live, "open", previous="")
+        _add_move(connection, move)
+        row = {"target": target, "revision": 1, "digest": live.digest, "record": written(live)}
+        connection.execute(sa.insert(pointers).values(row))
+
+    def variants(self, target: str | None = None) -> tuple[Variant, ...]:
+        """All that were registered, or those that a decision about ``target`` names; the latest first."""
+        asked = sa.select(variants.c.record).order_by(variants.c.id.desc())
+        if target is not None:
+            same = sa.and_(variants.c.artifact == verdicts.c.artifact, variants.c.engine == verdicts.c.engine)
+            asked = asked.where(sa.exists().where(same, verdicts.c.target == target))
+        with reading(self.engine, self.url) as connection:
+            texts = connection.scalars(asked).all()
+        return tuple(read(Variant, text, where=f"registry {self.name}, variants") for text in texts)
+
+    def latest(self, target: str, name: str) -> tuple[str, str] | None:
+        """Artifact and engine of what the latest decision on ``target`` that knows ``name`` calls so."""
+        asked = (
+            sa.select(verdicts.c.artifact, verdicts.c.engine)
+            .where(verdicts.c.target == target, verdicts.c.variant == name)
+            .order_by(verdicts.c.decision.desc())
+            .limit(1)
+        )
+        with reading(self.engine, self.url) as connection:
+            row = connection.execute(asked).first()
+        return None if row is None else (row.artifact, row.engine)
+
+    def decided(self, target: str, artifact: str, engine: str) -> Decided | None:
+        """The latest decision on ``target`` about exactly these bytes in this engine; None: nobody decided."""
+        asked = (
+            sa.select(verdicts.c.variant, decisions.c.record, decisions.c.digest, decisions.c.at, decisions.c.who)
+            .join(decisions, verdicts.c.decision == decisions.c.id)
+            .where(verdicts.c.target == target, verdicts.c.artifact == artifact, verdicts.c.engine == engine)
+            .order_by(decisions.c.id.desc())
+            .limit(1)
+        )
+        with reading(self.engine, self.url) as connection:
+            row = connection.execute(asked).first()
+        if row is None:
+            return None
+        record = read_decision(row.record, where=f"registry {self.name}, decision {row.digest[:19]} on {target}")
+        found = next(one for one in record.verdicts if one.variant == row.variant)
+        return Decided(
+            target=target,
+            decision=row.digest,
+            variant=found.variant,
+            baseline=record.baseline,
+            verdict=found.verdict,
+            eligible=found.eligible,
+            chosen=record.chosen == found.variant,
+            sentence=found.sentence,
+            at=row.at,
+            who=row.who,
+        )
+
+    def decisions(self, target: str) -> tuple[AnyDecision, ...]:
+        """All about a target, the latest first."""
+        asked = sa.select(decisions.c.record).where(decisions.c.target == target).order_by(decisions.c.id.desc())
+        with reading(self.engine, self.url) as connection:
+            texts = connection.scalars(asked).all()
+        return tuple(read_decision(text, where=f"registry {self.name}, decisions on {target}") for text in texts)
+
+    def evidence(self, artifact: str, engine: str) -> tuple[Evidence, ...]:
+        """Of exactly these bytes in this engine, the latest first."""
+        same = (evidence.c.artifact == artifact, evidence.c.engine == engine)
+        asked = sa.select(evidence.c.record).where(*same).order_by(evidence.c.id.desc())
+        with reading(self.engine, self.url) as connection:
+            texts = connection.scalars(asked).all()
+        return tuple(read(Evidence, text, where=f"registry {self.name}, evidence") for text in texts)
+
+    def move(
+        self,
+        before: Live,
+        live: Live,
+        what: What,
+        *,
+        why: str = "",
+        decision: str = "",
+        capacity: str = "",
+        details: Mapping[str, JsonValue] = {},
+    ) -> Move:
+        """Move a target's pointer from ``before`` to ``live``: when this returns, it is on the disk.
+
+        Raises Moved where somebody else was faster, ReleaseError and DiskFull with the pointer where it was, and says
+        so where the database went away before it could tell.
+        """
+        told: dict[str, Any] = {"why": why, "decision": decision, "capacity": capacity, "details": dict(details)}
+        move = None
+        try:
+            with writing(self.engine, self.url) as connection:
+                previous = connection.scalar(_digest_of(before.target, before.revision))
+                move = self._move(before, live, what, previous=previous or "", **told)
+                _swap(connection, before, live)
+                _add_move(connection, move)
+        except Unreachable as lost:
+            if move is None or not self._kept(move, lost):
+                raise
+        return move
+
+    def _move(self, before: Live | None, live: Live, what: What, *, previous: str, **told: Any) -> Move:
+        return Move(
+            target=live.target,
+            revision=live.revision,
+            at=self.now().isoformat(),
+            who=self.actor,
+            what=what,
+            before=before,
+            live=live,
+            previous=previous,
+            **told,
+        )
+
+    def _kept(self, move: Move, lost: Unreachable) -> bool:
+        """Whether a move whose acknowledgement was lost is there after all."""
+        try:
+            with reading(self.engine, self.url) as connection:
+                return connection.scalar(_digest_of(move.target, move.revision)) == move.digest
+        except ReleaseError:
+            told = f"{lost}; whether {move.target} was moved is not known, look with: quantgate releases {move.target}"
+            raise ReleaseError(told) from None
+
+
+def _keep(connection: Connection, table: sa.Table, one: Record, values: dict[str, str], at: str, who: str) -> bool:
+    return add(connection, table, digest=one.digest, record=written(one), at=at, who=who, **values)
+
+
+def _decide(connection: Connection, target: str, decision: AnyDecision, at: str, who: str) -> bool:
+    values = {"target": target, "baseline": decision.baseline}
+    if not _keep(connection, decisions, decision, values, at, who):
+        return False
+    own = sa.select(decisions.c.id).where(decisions.c.target == target, decisions.c.digest == decision.digest)
+    rows = [
+        {
+            "decision": connection.scalar(own),
+            "variant": one.variant,
+            "target": target,
+            "artifact": one.artifact,
+            "engine": one.engine,
+            "verdict": one.verdict,
+            "eligible": one.eligible,
+        }
+        for one in decision.verdicts
+    ]
+    if rows:
+        connection.execute(sa.insert(verdicts), rows)
+    return True
+
+
+def _live(connection: Connection, target: str) -> Live | None:
+    text = connection.scalar(sa.select(pointers.c.record).where(pointers.c.target == target))
+    return None if text is None else read(Live, text, where=f"live {target}")
+
+
+def _digest_of(target: str, revision: int) -> sa.Select[tuple[str]]:
+    return sa.select(moves.c.digest).where(moves.c.target == target, moves.c.revision == revision)
+
+
+def _add_move(connection: Connection, move: Move) -> None:
+    values = {"target": move.target, "revision": move.revision, "digest": move.digest, "record": written(move)}
+    connection.execute(sa.insert(moves).values(at=move.at, who=move.who, **values))
+
+
+def _swap(connection: Connection, before: Live, live: Live) -> None:
+    """Compare and swap: only the pointer that still is where ``before`` saw it moves."""
+    own = (pointers.c.target == before.target, pointers.c.revision == before.revision)
+    values = {"revision": live.revision, "digest": live.digest, "record": written(live)}
+    done = connection.execute(sa.update(pointers).where(*own).values(values))
+    if done.rowcount != 1:
+        raise Moved(
+            f"{before.target}: somebody else moved it since revision {before.revision}; look with: quantgate releases "
+            f"{before.target}, and decide again"
+        )
