@@ -112,7 +112,7 @@ class Postgres:
 
         name = f"test_{next(self.numbers)}"
         with psycopg.connect(f"{self._address}/postgres", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+            connection.execute(f"CREATE DATABASE {name}")
         return f"{self._address}/{name}"
 
     @property

@@ -107,7 +107,7 @@ def reading(engine: Engine, url: URL) -> Iterator[Connection]:
 
 @contextmanager
 def writing(engine: Engine, url: URL) -> Iterator[Connection]:
-    """One transaction: all of it is on the disk when the block has ended, or nothing is. Raises ReleaseError, DiskFull."""
+    """One transaction: when the block has ended, all of it is on the disk. Raises ReleaseError, DiskFull: nothing is."""
     with spoken(url), engine.connect() as connection:
         if connection.dialect.name == "sqlite":
             connection = connection.execution_options(writes=True)
@@ -144,7 +144,7 @@ def _of_sqlite(where: str, text: str) -> ReleaseError | DiskFull:
     if "disk is full" in text:
         return _full(where)
     sentence = {
-        "unable to open database file": "cannot be opened; it was moved or deleted, or its folder may not be written to",
+        "unable to open database file": "cannot be opened; it was moved or deleted, or you lack rights on its folder",
         "file is not a database": "is not a SQLite database; name another file, or restore it from a backup",
         "database disk image is malformed": "is damaged; restore it from a backup",
         "database is locked": f"is in use by another program for more than {BUSY_S:.0f} s; try again",

@@ -16,9 +16,11 @@ from pydantic import JsonValue
 from quantgate.errors import Moved, NoCapacity, NotPromoted, UnknownName, UsageError
 from quantgate.release import Live, Variant
 from quantgate.release.capacity import Capacity
-from quantgate.release.history import Decided, Move, same, was_stable
+from quantgate.release.history import Decided, Move, What, same, was_stable
 from quantgate.release.store import Registry
 
+MOST_HELD_BACK = 0.5
+LEAST_DIGITS = 6  # of a digest that names a variant
 TRIES = 20  # of a rollback, while others move the same target
 
 
@@ -45,13 +47,17 @@ def promote(
     _not_held(registry, live)
     _not_another(live, chosen)
     holdback = live.holdback if holdback is None else holdback
+    if not 0 <= holdback <= MOST_HELD_BACK:
+        raise UsageError(
+            f"{target}: a holdback is at most {percent(MOST_HELD_BACK)} of sessions, found {percent(holdback)}"
+        )
     told: dict[str, Any] = {"why": why, "decision": decided.decision, "details": details}
     if canary is None:
         if same(live.stable, chosen) and live.canary is None and live.holdback == holdback:
             return live
-        what = "holdback" if same(live.stable, chosen) else "promote"
-        changes = {"stable": chosen, "canary": None, "share": 0.0, "holdback": holdback}
-        return registry.move(live, _next(live, **changes, salt=live.salt or _salt()), what, **told).live
+        what: What = "holdback" if same(live.stable, chosen) else "promote"
+        after = _next(live, stable=chosen, canary=None, share=0.0, holdback=holdback, salt=live.salt or _salt())
+        return registry.move(live, after, what, **told).live
     if same(live.stable, chosen):
         raise NotPromoted(f"{target}: {chosen.name} has the traffic already, so it cannot be a canary")
     if same(live.canary, chosen):
@@ -62,8 +68,8 @@ def promote(
             f"quantgate ramp {target} SHARE"
         )
     _shares(target, canary, holdback)
-    changes = {"canary": chosen, "share": canary, "holdback": holdback, "salt": _salt()}
-    return registry.move(live, _next(live, **changes), "canary", **told).live
+    after = _next(live, canary=chosen, share=canary, holdback=holdback, salt=_salt())
+    return registry.move(live, after, "canary", **told).live
 
 
 def ramp(
@@ -148,8 +154,7 @@ def _rollback(
             f"{target}: {back.name}, to go back to, is not up: {asked}; start it, or go all the same with --force"
         )
     said = asked if capacity is None else f"not up, forced: {asked}" if asked else "up"
-    changes = {"stable": back, "canary": None, "share": 0.0}
-    return registry.move(live, _next(live, **changes), "rollback", capacity=said, **told)
+    return registry.move(live, _next(live, stable=back, canary=None, share=0.0), "rollback", capacity=said, **told)
 
 
 def rebase(registry: Registry, target: str, baseline: Variant, *, why: str) -> Live:
@@ -160,8 +165,8 @@ def rebase(registry: Registry, target: str, baseline: Variant, *, why: str) -> L
     if same(live.baseline, baseline):
         return live
     _not_held(registry, live)
-    changes = {"baseline": baseline, "stable": baseline, "canary": None, "share": 0.0}
-    return registry.move(live, _next(live, **changes), "rebase", why=why).live
+    after = _next(live, baseline=baseline, stable=baseline, canary=None, share=0.0)
+    return registry.move(live, after, "rebase", why=why).live
 
 
 def find(registry: Registry, live: Live, ref: str) -> Variant:
@@ -172,19 +177,22 @@ def find(registry: Registry, live: Live, ref: str) -> Variant:
     known = [one for one in registry.variants(live.target) if not one.is_baseline]
     if by_name := registry.latest(live.target, ref):
         found = [one for one in known if (one.artifact, one.engine) == by_name]
-    elif (ref.removeprefix("sha256:")) and len(ref.removeprefix("sha256:")) >= 6:
-        found = [one for one in known if one.artifact.removeprefix("sha256:").startswith(ref.removeprefix("sha256:"))]
     else:
-        found = []
+        found = [one for one in known if _starts(one, ref)]
     if not found and ref == live.baseline.name:
         return live.baseline
     if not found:
         names = [live.baseline.name, *(one.name for one in known)]
         raise UnknownName("variant", ref, dict.fromkeys(names), where=live.target)
     if len({(one.artifact, one.engine) for one in found}) > 1:
-        names = ", ".join(sorted({one.name for one in found}))
-        raise UsageError(f"{live.target}: {ref} is the digest of several variants ({names}); say which by its name")
+        told = ", ".join(sorted({one.name for one in found}))
+        raise UsageError(f"{live.target}: {ref} is the digest of several variants ({told}); say which by its name")
     return found[0]
+
+
+def _starts(variant: Variant, ref: str) -> bool:
+    start = ref.removeprefix("sha256:")
+    return len(start) >= LEAST_DIGITS and variant.artifact.removeprefix("sha256:").startswith(start)
 
 
 def proven(registry: Registry, live: Live, variant: Variant) -> Decided:
@@ -221,9 +229,7 @@ def _was_live(live: Live, moves: tuple[Move, ...], ref: str) -> Variant:
     """The baseline, or what had the traffic since the target took this baseline."""
     since = next((one.revision for one in moves if one.what in ("rebase", "open")), 1)
     known = [live.baseline, *was_stable([one for one in moves if one.revision >= since])]
-    bare = ref.removeprefix("sha256:")
-    found = [one for one in known if one.name == ref]
-    found = found or [one for one in known if len(bare) >= 6 and one.artifact.removeprefix("sha256:").startswith(bare)]
+    found = [one for one in known if one.name == ref] or [one for one in known if _starts(one, ref)]
     if found:
         return found[0]
     if ref == "baseline":

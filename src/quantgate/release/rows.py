@@ -41,7 +41,9 @@ def read(model: type[R], text: str, *, where: str) -> R:
 
 
 def read_decision(text: str, *, where: str) -> AnyDecision:
-    return read(TargetDecision if TAIL in text[-100:] else Decision, text, where=where)
+    if TAIL in text[-100:]:
+        return read(TargetDecision, text, where=where)
+    return read(Decision, text, where=where)
 
 
 def add(connection: Connection, table: sa.Table, **values: Any) -> bool:

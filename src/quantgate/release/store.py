@@ -229,8 +229,8 @@ class Registry:
         move = None
         try:
             with writing(self.engine, self.url) as connection:
-                previous = connection.scalar(_digest_of(before.target, before.revision))
-                move = self._move(before, live, what, previous=previous or "", **told)
+                previous = _digest_of(connection, before.target, before.revision)
+                move = self._move(before, live, what, previous=previous, **told)
                 _swap(connection, before, live)
                 _add_move(connection, move)
         except Unreachable as lost:
@@ -255,7 +255,7 @@ class Registry:
         """Whether a move whose acknowledgement was lost is there after all."""
         try:
             with reading(self.engine, self.url) as connection:
-                return connection.scalar(_digest_of(move.target, move.revision)) == move.digest
+                return _digest_of(connection, move.target, move.revision) == move.digest
         except ReleaseError:
             told = f"{lost}; whether {move.target} was moved is not known, look with: quantgate releases {move.target}"
             raise ReleaseError(told) from None
@@ -292,8 +292,9 @@ def _live(connection: Connection, target: str) -> Live | None:
     return None if text is None else read(Live, text, where=f"live {target}")
 
 
-def _digest_of(target: str, revision: int) -> sa.Select[tuple[str]]:
-    return sa.select(moves.c.digest).where(moves.c.target == target, moves.c.revision == revision)
+def _digest_of(connection: Connection, target: str, revision: int) -> str:
+    own = sa.select(moves.c.digest).where(moves.c.target == target, moves.c.revision == revision)
+    return connection.scalar(own) or ""
 
 
 def _add_move(connection: Connection, move: Move) -> None:
