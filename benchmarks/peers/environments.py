@@ -36,7 +36,7 @@ def python_of(tool: str, cache: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     _run([sys.executable, "-m", "venv", str(folder)], f"{tool}: no virtual environment")
     torch = [line for line in pins.splitlines() if line.startswith("torch==")]
-    for what in (torch, ["-r", str(HERE / f"{tool}.txt")]):  # torch first, so that pip takes its CPU build where it can
+    for what in filter(None, (torch, ["-r", str(HERE / f"{tool}.txt")])):  # torch first: pip takes its CPU build
         _run([str(python), *PIP, *what], f"{tool}: pip could not install its pinned packages")
     stamp.write_text(digest_of(pins), "utf-8")
     return python
