@@ -13,7 +13,7 @@ from quantgate.release import Live, Variant
 from quantgate.serve import Caller, Request
 from quantgate.serve.refusals import Refused
 from quantgate.serve.routing import CohortRouter, place
-from quantgate.serve.rules import PolicyRule
+from quantgate.serve_config import PolicyRule
 
 BASE = Variant(name="BF16", artifact="sha256:b", engine="none", is_baseline=True)
 STABLE = Variant(name="W8A8", artifact="sha256:s", engine="none")

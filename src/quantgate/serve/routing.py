@@ -16,7 +16,8 @@ from typing import Any
 from quantgate.release import Live, Variant
 from quantgate.serve import Arm, Choice, Request
 from quantgate.serve.refusals import Refused
-from quantgate.serve.rules import PolicyRule, first
+from quantgate.serve.rules import FirstFit
+from quantgate.serve_config import PolicyRule
 
 PREFIX = "quantgate/"
 
@@ -105,7 +106,7 @@ class CohortRouter:
     ) -> None:
         """``pinners``: ids of keys without the scope admin that may ask for a variant by name; ``names``: more names
         that the target goes by, such as the model's own."""
-        self.target, self.rules, self.pinners = target, tuple(rules), frozenset(pinners)
+        self.target, self.rules, self.pinners = target, FirstFit(rules), frozenset(pinners)
         self.names = frozenset((target, PREFIX + target, *names))
         self.now = Releases.of(live, up)
         self._trouble: str | None = None
@@ -124,7 +125,7 @@ class CohortRouter:
         asked = request.body.get("model")
         if asked not in self.names:
             return self._named(str(asked), request, now)
-        rule = first(self.rules, request) if self.rules else None
+        rule = self.rules.of(request)
         if rule is not None:
             return now.pinned(rule.variant, rule=rule.name)
         return now.drawn(request.session)
