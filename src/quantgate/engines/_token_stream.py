@@ -15,10 +15,11 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from quantgate.engines import Identity
 from quantgate.engines._kept import Keep
 from quantgate.engines._pieces import Spelling, Stops
 from quantgate.engines._sampling import Logprob, Mask, Sampling, Taker
-from quantgate.engines._seats import Seat, Seats
+from quantgate.engines._seats import Seats
 from quantgate.errors import EngineError
 
 GREEDY = Sampling()
@@ -34,6 +35,9 @@ class Streamed(Protocol):
     def stops(self) -> set[int]: ...
 
     def seats(self, keep: Keep) -> Seats: ...
+
+    @property
+    def identity(self) -> Identity: ...
 
     def tokens(self, text: str, special: bool) -> list[int]: ...
 
@@ -75,6 +79,10 @@ class TokenStream:
     def ids(self, text: str) -> list[int]:
         """A rendered prompt as token ids, as the engine's own ``generate`` makes them."""
         return self.engine.tokens(text, not self.engine.source.tokenizer.chat_template)
+
+    def spell(self, token: int) -> str:
+        """The text of a token by itself; a part of a character is U+FFFD."""
+        return self.engine.text([token])
 
     def texts(
         self,

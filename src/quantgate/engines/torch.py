@@ -20,8 +20,8 @@ from quantgate.engines import Completion, Failure, Identity, KernelPath, Prompt
 from quantgate.engines._choices import Weigher
 from quantgate.engines._compiled import BACKEND, compile_blocks
 from quantgate.engines._greedy import Decoder
-from quantgate.engines._linears import Rounded, build
 from quantgate.engines._kept import Keep
+from quantgate.engines._linears import Rounded, build
 from quantgate.engines._prompts import is_chat, leading, read, text_of
 from quantgate.engines._seats import TorchSeats
 from quantgate.engines._stops import StopTexts, stops_of
