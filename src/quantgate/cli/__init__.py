@@ -22,9 +22,13 @@ from quantgate.cli import (
     loadtest,
     overlap,
     plan,
+    promote,
     quantize,
+    register,
+    releases,
     repair,
     report,
+    rollback,
     run,
     train,
 )
@@ -54,6 +58,13 @@ app.command("inspect")(inspect.inspect)
 app.command("overlap")(overlap.overlap)
 app.command("report")(report.report)
 app.command("init")(init.init)
+app.command("register")(register.register)
+app.command("promote")(promote.promote)
+app.command("ramp")(promote.ramp)
+app.command("hold")(promote.hold)
+app.command("rollback")(rollback.rollback)
+app.command("releases")(releases.releases)
+app.add_typer(releases.registry_app, name="registry")
 app.add_typer(train.app, name="train")
 
 

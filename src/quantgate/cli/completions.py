@@ -5,6 +5,14 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from quantgate.release.store import Registry
+
 
 def on(incomplete: str) -> list[str]:
     """HARDWARE[:runtime], after the last comma.
@@ -47,6 +55,36 @@ def arrivals(incomplete: str) -> list[str]:
     ['bursts']
     """
     return [one for one in ("poisson", "constant", "bursts") if one.startswith(incomplete)]
+
+
+def target(context: typer.Context, incomplete: str) -> list[str]:
+    """Targets of the registry that the command line, the environment or the default names."""
+    from quantgate.errors import QuantgateError
+
+    try:
+        return [one for one in _registry(context).targets() if one.startswith(incomplete)]
+    except QuantgateError:
+        return []
+
+
+def variant(context: typer.Context, incomplete: str) -> list[str]:
+    """Variants that were decided for the target that stands before them."""
+    from quantgate.errors import QuantgateError
+
+    try:
+        registry = _registry(context)
+        told = context.params.get("target")
+        known = dict.fromkeys(one.name for one in registry.variants(told))
+        return [one for one in known if one.startswith(incomplete)]
+    except QuantgateError:
+        return []
+
+
+def _registry(context: typer.Context) -> Registry:
+    from quantgate.release.database import DEFAULT_URL
+    from quantgate.release.store import Registry
+
+    return Registry.open(context.params.get("registry") or os.environ.get("QUANTGATE_REGISTRY") or DEFAULT_URL)
 
 
 def kv_cache(incomplete: str) -> list[str]:

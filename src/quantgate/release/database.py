@@ -107,7 +107,7 @@ def reading(engine: Engine, url: URL) -> Iterator[Connection]:
 
 @contextmanager
 def writing(engine: Engine, url: URL) -> Iterator[Connection]:
-    """One transaction: when the block has ended, all of it is on the disk. Raises ReleaseError, DiskFull: nothing is."""
+    """One transaction: when the block has ended, all of it is on the disk. Raises ReleaseError, DiskFull."""
     with spoken(url), engine.connect() as connection:
         if connection.dialect.name == "sqlite":
             connection = connection.execution_options(writes=True)

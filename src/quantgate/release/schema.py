@@ -74,7 +74,7 @@ def upgrade(url: URL, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     Raises ReleaseError where nothing was registered and for versions that this quantgate does not know.
     """
     engine = connect(url)
-    found = _known_version(engine, url)
+    found = _installed(engine, url)
     if found == HEAD:
         return None
     copy = _backup(url, found, now())
@@ -85,7 +85,7 @@ def upgrade(url: URL, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 def upgrade_sql(url: URL) -> str:
     """The SQL that ``upgrade`` would run; empty where it would run none."""
     engine = connect(url)
-    found = _known_version(engine, url)
+    found = _installed(engine, url)
     if found == HEAD:
         return ""
     told = io.StringIO()
@@ -102,7 +102,12 @@ def known() -> tuple[str, ...]:
     return tuple(one.revision for one in ScriptDirectory.from_config(_config({})).walk_revisions())[::-1]
 
 
-def _known_version(engine: Engine, url: URL) -> str:
+def installed(url: URL) -> str:
+    """The version of a registry's tables. Raises ReleaseError where there is none that this quantgate knows."""
+    return _installed(connect(url), url)
+
+
+def _installed(engine: Engine, url: URL) -> str:
     file = file_of(url)
     if file is not None and not file.is_file():
         raise _not_there(url)

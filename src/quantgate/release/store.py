@@ -11,22 +11,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 from pydantic import JsonValue
 from sqlalchemy.engine import URL, Connection, Engine
 
-from quantgate.decide.targets import TargetDecision
-from quantgate.errors import Moved, ReleaseError, UnknownName, UsageError
-from quantgate.evaluate.evidence import Evidence
-from quantgate.records import Record
+from quantgate.errors import Moved, RecordError, ReleaseError, UnknownName, UsageError
+from quantgate.records import Record, parse
 from quantgate.release import Live, Variant
 from quantgate.release.database import DEFAULT_URL, Unreachable, address, connect, reading, shown, writing
 from quantgate.release.history import Decided, Move, What
-from quantgate.release.rows import AnyDecision, add, read, read_decision, written
+from quantgate.release.rows import add, read, read_decision, read_plain, written
 from quantgate.release.schema import ensure
 from quantgate.release.tables import decisions, evidence, moves, pointers, variants, verdicts
+
+if TYPE_CHECKING:
+    from quantgate.evaluate.evidence import Evidence
+    from quantgate.release.rows import AnyDecision
 
 
 def utc_now() -> datetime:
@@ -126,14 +128,16 @@ class Registry:
                 values = {"artifact": proof.artifact, "engine": proof.engine}
                 added += _keep(connection, evidence, proof, values, at, who)
             for target, decision in decided.items():
-                if isinstance(decision, TargetDecision) and decision.target != target:
-                    raise UsageError(f"register: a decision of '{decision.target}' is given for '{target}'")
+                if (own := getattr(decision, "target", target)) != target:
+                    raise UsageError(f"register: a decision of '{own}' is given for '{target}'")
                 added += _decide(connection, target, decision, at, who)
                 live = _live(connection, target)
                 if live is None and baseline is not None:
                     self._open(connection, target, baseline)
                     opened.append(target)
-                elif live is not None and live.baseline.artifact != decision.baseline:
+                elif live is not None and live.baseline.artifact != (
+                    baseline.artifact if baseline else decision.baseline
+                ):
                     strange.append(target)
         return Registered(added, tuple(opened), tuple(strange))
 
@@ -179,20 +183,14 @@ class Registry:
             row = connection.execute(asked).first()
         if row is None:
             return None
-        record = read_decision(row.record, where=f"registry {self.name}, decision {row.digest[:19]} on {target}")
-        found = next(one for one in record.verdicts if one.variant == row.variant)
-        return Decided(
-            target=target,
-            decision=row.digest,
-            variant=found.variant,
-            baseline=record.baseline,
-            verdict=found.verdict,
-            eligible=found.eligible,
-            chosen=record.chosen == found.variant,
-            sentence=found.sentence,
-            at=row.at,
-            who=row.who,
-        )
+        where = f"registry {self.name}, decision {row.digest[:19]} on {target}"
+        told = read_plain(row.record, where=where)["body"]
+        found = next(one for one in told["verdicts"] if one["variant"] == row.variant)
+        if (found["artifact"], found["engine"]) != (artifact, engine):
+            raise RecordError(f"{where}: {row.variant} is of other bytes there; restore the registry from a backup")
+        more = {"baseline": told["baseline"], "chosen": told["chosen"] == row.variant, "at": row.at, "who": row.who}
+        own = {key: found[key] for key in ("variant", "verdict", "eligible", "sentence")}
+        return parse(Decided, own | more | {"target": target, "decision": row.digest}, where=where, error=RecordError)
 
     def decisions(self, target: str) -> tuple[AnyDecision, ...]:
         """All about a target, the latest first."""
@@ -203,6 +201,8 @@ class Registry:
 
     def evidence(self, artifact: str, engine: str) -> tuple[Evidence, ...]:
         """Of exactly these bytes in this engine, the latest first."""
+        from quantgate.evaluate.evidence import Evidence
+
         same = (evidence.c.artifact == artifact, evidence.c.engine == engine)
         asked = sa.select(evidence.c.record).where(*same).order_by(evidence.c.id.desc())
         with reading(self.engine, self.url) as connection:

@@ -1,0 +1,91 @@
+"""Releases in the terminal: what is live, what may be promoted, and the moves that led there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from quantgate.release import Live, Variant
+from quantgate.release.history import WORDS, Move, same
+from quantgate.release.lifecycle import percent
+from quantgate.release.store import Registry
+
+SHORT = 19  # "sha256:" and twelve digits
+
+
+def live_sentence(live: Live) -> str:
+    """
+    >>> base = Variant(name="BF16", artifact="sha256:b", engine="none", is_baseline=True)
+    >>> live_sentence(Live(target="fleet", revision=1, baseline=base, stable=base))
+    'fleet: BF16, the baseline (revision 1)'
+    """
+    told = [f"{live.target}: {live.stable.name}" + (", the baseline" if same(live.stable, live.baseline) else "")]
+    if live.canary is not None:
+        told.append(f"{live.canary.name} is its canary with {percent(live.share)} of sessions")
+    if live.holdback and not same(live.stable, live.baseline):
+        told.append(f"{percent(live.holdback)} stay with the baseline")
+    if live.frozen:
+        told.append("held")
+    return "; ".join(told) + f" (revision {live.revision})"
+
+
+def live_table(live: Sequence[Live]) -> Table:
+    table = Table(title="Live", title_justify="left")
+    for heading in ("target", "stable", "canary", "held back", "baseline", "revision"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "revision" else "left")
+    for one in live:
+        table.add_row(
+            one.target + (" (held)" if one.frozen else ""),
+            _named(one.stable),
+            f"{_named(one.canary)} {percent(one.share)}" if one.canary else "",
+            percent(one.holdback) if one.holdback else "",
+            _named(one.baseline),
+            str(one.revision),
+        )
+    return table
+
+
+def may_table(registry: Registry, live: Live) -> Table:
+    """Every variant that a decision about the target names, and what the latest one says of it."""
+    table = Table(title="Decided", title_justify="left")
+    for heading in ("variant", "verdict", "why", "since", "by"):
+        table.add_column(heading, overflow="fold")
+    seen: list[Variant] = []
+    for one in registry.variants(live.target):
+        found = registry.decided(live.target, one.artifact, one.engine)
+        if found is None or any(same(one, other) for other in seen):
+            continue
+        seen.append(one)
+        verdict = found.verdict if found.passed or found.verdict != "pass" else "not eligible"
+        table.add_row(
+            _named(one), verdict + (" (chosen)" if found.chosen else ""), found.sentence, found.at[:16], found.who
+        )
+    return table
+
+
+def history_table(moves: Sequence[Move]) -> Table:
+    table = Table(title="History", title_justify="left")
+    for heading in ("revision", "when", "who", "what", "from", "to", "why"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "revision" else "left")
+    for one in moves:
+        before = _traffic(one.before) if one.before else ""
+        after = _traffic(one.live)
+        told = "; ".join(part for part in (one.why, _capacity(one.capacity)) if part)
+        when = one.at[:19].replace("T", " ")
+        table.add_row(str(one.revision), when, one.who, WORDS[one.what], before, after, told)
+    return table
+
+
+def _capacity(told: str) -> str:
+    return f"capacity: {told}" if told and told != "not asked" else ""
+
+
+def _traffic(live: Live) -> str:
+    held = ", held" if live.frozen else ""
+    canary = f" + {live.canary.name} {percent(live.share)}" if live.canary else ""
+    return f"{live.stable.name}{canary}{held}"
+
+
+def _named(variant: Variant) -> str:
+    return f"{variant.name} {variant.artifact[:SHORT]}"
