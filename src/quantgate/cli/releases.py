@@ -52,6 +52,7 @@ def upgrade(
     """Bring the tables to this version of quantgate. A SQLite file is copied first; PostgreSQL is backed up by you."""
     from quantgate.release import schema
     from quantgate.release.database import address
+    from quantgate.release.tables import HEAD
 
     url = address(registry)
     if dry_run:
@@ -61,7 +62,7 @@ def upgrade(
     copy = schema.upgrade(url)
     if copy is not None:
         errors.print(f"copied to {copy}", soft_wrap=True)
-    done = f"tables upgraded from {before} to {schema.HEAD}" if before != schema.HEAD else "nothing to upgrade"
+    done = f"tables upgraded from {before} to {HEAD}" if before != HEAD else "nothing to upgrade"
     console.print(done)
 
 

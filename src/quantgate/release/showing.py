@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 from quantgate.release import Live, Variant
@@ -31,9 +32,7 @@ def live_sentence(live: Live) -> str:
 
 
 def live_table(live: Sequence[Live]) -> Table:
-    table = Table(title="Live", title_justify="left")
-    for heading in ("target", "stable", "canary", "held back", "baseline", "revision"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "revision" else "left")
+    table = _table("Live", ("target", "stable", "canary", "held back", "baseline", "revision"))
     for one in live:
         table.add_row(
             one.target + (" (held)" if one.frozen else ""),
@@ -48,9 +47,7 @@ def live_table(live: Sequence[Live]) -> Table:
 
 def may_table(registry: Registry, live: Live) -> Table:
     """Every variant that a decision about the target names, and what the latest one says of it."""
-    table = Table(title="Decided", title_justify="left")
-    for heading in ("variant", "verdict", "why", "since", "by"):
-        table.add_column(heading, overflow="fold")
+    table = _table("Decided", ("variant", "verdict", "why", "since", "by"))
     seen: list[Variant] = []
     for one in registry.variants(live.target):
         found = registry.decided(live.target, one.artifact, one.engine)
@@ -65,15 +62,20 @@ def may_table(registry: Registry, live: Live) -> Table:
 
 
 def history_table(moves: Sequence[Move]) -> Table:
-    table = Table(title="History", title_justify="left")
-    for heading in ("revision", "when", "who", "what", "from", "to", "why"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "revision" else "left")
+    table = _table("History", ("revision", "when", "who", "what", "from", "to", "why"))
     for one in moves:
         before = _traffic(one.before) if one.before else ""
         after = _traffic(one.live)
         told = "; ".join(part for part in (one.why, _capacity(one.capacity)) if part)
         when = one.at[:19].replace("T", " ")
         table.add_row(str(one.revision), when, one.who, WORDS[one.what], before, after, told)
+    return table
+
+
+def _table(title: str, headings: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in headings:
+        table.add_column(heading, overflow="fold", justify="right" if heading == "revision" else "left")
     return table
 
 

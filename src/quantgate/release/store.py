@@ -131,13 +131,11 @@ class Registry:
                 if (own := getattr(decision, "target", target)) != target:
                     raise UsageError(f"register: a decision of '{own}' is given for '{target}'")
                 added += _decide(connection, target, decision, at, who)
-                live = _live(connection, target)
+                live, compared = _live(connection, target), baseline.artifact if baseline else decision.baseline
                 if live is None and baseline is not None:
                     self._open(connection, target, baseline)
                     opened.append(target)
-                elif live is not None and live.baseline.artifact != (
-                    baseline.artifact if baseline else decision.baseline
-                ):
+                elif live is not None and live.baseline.artifact != compared:
                     strange.append(target)
         return Registered(added, tuple(opened), tuple(strange))
 
