@@ -18,7 +18,7 @@ from quantgate.errors import ArtifactError, WrongBytes
 from quantgate.models.tensors import open_tensors
 from quantgate.models.text import tokenizer_digest
 from quantgate.quantize.manifest import Manifest, ModelIdentity
-from quantgate.records import digest_of
+from quantgate.records import digest_of, write_whole
 from quantgate.release.verify import verify, verify_baseline
 
 Harm = Callable[[Path], object]
@@ -46,6 +46,11 @@ def lead_out(folder: Path) -> None:
     (folder / "tokenizer.json").symlink_to(outside)
 
 
+def a_folder_for(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 def name_outside(folder: Path) -> None:
     shutil.copy(folder / "tokenizer.json", folder.parent / "tokenizer.json")
     told = Manifest.load(folder / "manifest.json")
@@ -62,7 +67,7 @@ HARMS: dict[str, tuple[Harm, str]] = {
     ),
     "a file that is gone": (lambda at: (at / "config.json").unlink(), r"config\.json: is missing, expected 23 bytes"),
     "a folder in its place": (
-        lambda at: ((at / "config.json").unlink(), (at / "config.json").mkdir()), r"config\.json: is no file",
+        lambda at: a_folder_for(at / "config.json"), r"config\.json: is no file",
     ),
     "an edited manifest": (lambda at: edit_manifest(at, sealed=False), r"manifest\.json: .* it was edited"),
     "an edited and sealed manifest": (
@@ -77,9 +82,7 @@ HARMS: dict[str, tuple[Harm, str]] = {
     "an adapter": (lambda at: (at / "adapter_config.json").write_text("{}"), r"config\.json: is not in the man"),
     "code": (lambda at: (at / "modeling_x.py").write_text(""), r"modeling_x\.py: is not in the manifest"),
     "a template below": (
-        lambda at: ((at / "additional_chat_templates").mkdir(),
-                    (at / "additional_chat_templates" / "x.jinja").write_text("")),
-        r"x\.jinja: is not in the manifest",
+        lambda at: write_whole(at / "additional_chat_templates" / "x.jinja", b""), r"x\.jinja: is not in the manifest",
     ),
 }  # fmt: skip
 
@@ -117,7 +120,8 @@ def test_whole_artifact_is_verified_and_counted(made: tuple[Path, str], tmp_path
     folder, digest = made
     found = verify(folder, digest, kept=None)
     assert (found.digest, found.files) == (digest, 3)
-    assert found.bytes == found.read == sum((folder / name).stat().st_size for name in found.manifest.files)  # type: ignore[union-attr]
+    sizes = [(folder / name).stat().st_size for name in ("config.json", "model.safetensors", "tokenizer.json")]
+    assert found.bytes == found.read == sum(sizes)
 
 
 def test_card_signature_and_licence_may_come_and_go(made: tuple[Path, str]) -> None:
