@@ -1,52 +1,12 @@
-"""Reading one JSON value out of an answer, and saying in words how two JSON values differ."""
+"""Saying in words how two JSON values differ. Reading one out of an answer is the guard's: one definition for both."""
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any
 
-FENCED = re.compile(r"```(?:[\w+-]*[ \t]*\n)?(.*?)```", re.DOTALL)
+from quantgate.guard.reading import NotJson, read, unfenced
 
-
-class NotJson(ValueError):
-    """The answer is not one JSON value; the sentence says why."""
-
-
-def unfenced(answer: str) -> str:
-    """The first code block of an answer, or the whole answer where it has none.
-
-    >>> unfenced('```json\\n{"a": 1}\\n```')
-    '{"a": 1}'
-    """
-    block = FENCED.search(answer)
-    return (block.group(1) if block else answer).strip()
-
-
-def read(text: str) -> Any:
-    """The one JSON value that ``text`` is. Raises NotJson; a key given twice and NaN are no JSON here."""
-    if not text.strip():
-        raise NotJson("the answer is empty")
-    try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-    except NotJson:
-        raise
-    except RecursionError:
-        raise NotJson("the JSON is nested too deeply") from None
-    except ValueError as broken:
-        raise NotJson(f"not JSON: {broken}") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise NotJson(f"the key '{key}' is given twice")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> Any:
-    raise NotJson(f"{name} is not JSON")
+__all__ = ["NotJson", "difference", "read", "unfenced"]
 
 
 def difference(got: Any, wanted: Any, path: str = "") -> str:
