@@ -1,7 +1,7 @@
 """What a caller is told when there is no answer: one typed error, and what every other error becomes.
 
-A ``Refused`` is OpenAI's error object with its HTTP status. ``retry`` says whether the same request may do better later:
-official clients ask again by themselves unless ``x-should-retry: false`` forbids it, which doubles the load for nothing
+A ``Refused`` is OpenAI's error object with its HTTP status. ``retry`` says whether the same request may do better
+later: official clients ask again by themselves unless ``x-should-retry: false`` forbids it, which doubles the load for nothing
 where an answer was invalid or a budget is spent.
 """
 
@@ -65,7 +65,7 @@ class Refused(QuantgateError):
         return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """``x-should-retry``, ``retry-after`` (whole seconds) and ``retry-after-ms``, where there is something to say."""
+        """``x-should-retry``, ``retry-after`` (seconds) and ``retry-after-ms``, where there is something to say."""
         found = list(self.more)
         if self.retry is not None:
             found.append((b"x-should-retry", b"true" if self.retry else b"false"))

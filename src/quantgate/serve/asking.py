@@ -1,0 +1,99 @@
+"""Asking upstreams: the variant first, and the baseline where the variant does not answer. Whole answers, and the
+rules for both kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from quantgate.serve import Arm, Body, Reply, UpstreamFault
+from quantgate.serve.lanes import Lane
+from quantgate.serve.metrics import Metrics
+from quantgate.serve.passage import Passage
+from quantgate.serve.refusals import Refused, StageTimeout, of
+
+OWN_DOING = (400, 413, 422)  # statuses of an upstream that another upstream would give as well
+Fault = UpstreamFault | StageTimeout
+
+
+class Lanes:
+    """The lane of each arm, made when it is first asked for; an upstream that is new after a swap is found as well."""
+
+    def __init__(self, make: Callable[[str], Lane | None]) -> None:
+        self._make, self._made = make, dict[str, Lane]()
+
+    def of(self, arm: Arm) -> Lane:
+        """Raises UpstreamFault where the arm has no upstream."""
+        found = self._made.get(arm.name)
+        if found is None:
+            found = self._make(arm.name)
+            if found is None:
+                raise UpstreamFault("refused", f"{arm.name}: no upstream is configured for it", status=503)
+            self._made[arm.name] = found
+        return found
+
+
+def elsewhere(fault: Exception) -> bool:
+    """Whether another upstream may answer what this one did not."""
+    if isinstance(fault, UpstreamFault):
+        return not (fault.kind == "status" and fault.status in OWN_DOING)
+    return isinstance(fault, StageTimeout) and fault.stage not in ("stream", "validate")
+
+
+def cause(fault: Exception) -> str:
+    return fault.kind if isinstance(fault, UpstreamFault) else "stage_timeout"
+
+
+def all_failed(faults: Sequence[Fault], names: Sequence[str]) -> Refused:
+    """One typed error for the caller. Of a single upstream, its own; of two, both are told."""
+    last = of(faults[-1])
+    if len(faults) == 1 or isinstance(faults[-1], StageTimeout) or last.status == 429:
+        return last
+    said = "; ".join(f"{name}: {fault}" for name, fault in zip(names, faults, strict=False))
+    down = all(isinstance(fault, UpstreamFault) and fault.kind == "refused" for fault in faults)
+    return Refused(
+        503 if down else 502, "all_upstreams_failed", f"neither upstream answered: {said}", type="upstream_error",
+        after_s=1.0,
+    )  # fmt: skip
+
+
+async def first_answer(passage: Passage, lanes: Lanes, metrics: Metrics) -> Reply:
+    """The first whole answer of the arms, in their order. Raises Refused."""
+    faults: list[Fault] = []
+    for arm in passage.arms:
+        passage.asked = arm
+        try:
+            return await ask(passage, lanes.of(arm), passage.body)
+        except (UpstreamFault, StageTimeout) as fault:
+            if not elsewhere(fault):
+                raise
+            faults.append(fault)
+            if arm is not passage.arms[-1]:
+                metrics.of(arm.name, passage.choice.cohort).count(metrics.fallbacks, cause(fault))
+                passage.clock.again()
+    raise all_failed(faults, [arm.name for arm in passage.arms])
+
+
+async def ask(passage: Passage, lane: Lane, body: Body) -> Reply:
+    """One whole answer of one upstream, within the budgets. Raises UpstreamFault, StageTimeout, Refused."""
+    clock = passage.clock
+    try:
+        async with clock.guard(), lane.slot(clock, "upstream"):
+            reply = await lane.upstream.ask(body, timeout_s=None)
+    except TimeoutError:
+        raise clock.late() from None
+    clock.enter("validate")
+    clock.told(reply.stages)
+    passage.used(reply.body.get("usage"))
+    _shaped(reply.body)
+    return reply
+
+
+def _shaped(body: Mapping[str, Any]) -> None:
+    """Whether it is a chat completion, as far as the guard and the clients count on it. Raises UpstreamFault."""
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise UpstreamFault("malformed", "the upstream's answer has no choices")
+    for choice in choices:
+        if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+            raise UpstreamFault("malformed", "the upstream's answer has a choice without a message")

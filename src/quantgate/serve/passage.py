@@ -1,0 +1,146 @@
+"""One request on its way through the gateway: what it is held to, what has happened to it, and its record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from quantgate.guard import Contract, Fault
+from quantgate.serve import Arm, Body, Choice, Exchange, Request, Reservation
+from quantgate.serve.settings import Headers, RoutePolicy
+from quantgate.serve.stages import Clock
+
+
+@dataclass(slots=True)
+class Passage:
+    """``asked`` is the arm that is asked now; ``answered_by`` the one whose answer left."""
+
+    request: Request
+    choice: Choice
+    policy: RoutePolicy
+    contract: Contract
+    clock: Clock
+    validators: Sequence[Any] = ()
+    reservation: Reservation | None = None
+    approved: Body | None = None  # a held message that a person approved: delivered without asking anybody
+    body: Body = field(default_factory=dict)  # that goes upstream
+    asked: Arm | None = None
+
+    answered_by: str = ""
+    status: int = 0
+    error: str = ""
+    finish: str = ""
+    step: str = ""
+    faults: list[str] = field(default_factory=list)
+    repairs: list[str] = field(default_factory=list)
+    refusal: bool = False
+    began: bool = False  # whether the head has left
+    released: bool = False  # whether anything of an answer has left
+    disconnected: bool = False
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    pieces: int = 0  # chunks that an upstream has sent: what a stream is charged by that was broken off
+    ttft_s: float | None = None
+    text: Any = None  # the answer's messages, only where the operator asked for texts
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Who is asked, in this order, until one answers."""
+        fallback = self.choice.fallback
+        return (self.choice.arm,) if fallback is None else (self.choice.arm, fallback)
+
+    def found(self, fault: Fault) -> None:
+        self.faults.append(fault.kind)
+
+    def used(self, usage: Any) -> None:
+        """Add what an upstream says that it read and wrote; numbers that are none are not there."""
+        if not isinstance(usage, Mapping):
+            return
+        prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if isinstance(prompt, int) and prompt >= 0:
+            self.prompt_tokens = (self.prompt_tokens or 0) + prompt
+        if isinstance(answer, int) and answer >= 0:
+            self.answer_tokens = (self.answer_tokens or 0) + answer
+
+    def charge(self) -> tuple[int, int]:
+        """Tokens to settle the budget with. Where the upstream did not tell: of an answer that began, what was
+        reserved for the prompt and a token for each piece that came; nothing of one that never did."""
+        if self.prompt_tokens is not None or self.answer_tokens is not None:
+            return self.prompt_tokens or 0, self.answer_tokens or 0
+        held = self.reservation.tokens if self.reservation is not None else 0
+        if not self.answered_by and not self.pieces and not self.disconnected:
+            return 0, 0
+        prompt = min(held, prompt_bound(self.request.size))
+        return prompt, min(self.pieces, held - prompt) if self.pieces else 0
+
+    def exchange(self, target: str) -> Exchange:
+        """The record. Called once, when all is over."""
+        request, choice, clock = self.request, self.choice, self.clock
+        now = clock.enter("done")
+        return Exchange(
+            id=request.id,
+            at=time.time() - (now - clock.started),
+            target=target,
+            variant=choice.arm.name,
+            artifact=choice.arm.digest,
+            answered_by=self.answered_by,
+            cohort=choice.cohort,
+            share=choice.share,
+            revision=choice.revision,
+            rule=choice.rule,
+            route=request.route,
+            key=request.caller.key,
+            session=request.session,
+            told_session=request.told_session,
+            stream=request.stream,
+            structured=self.contract.structured,
+            status=self.status,
+            error=self.error,
+            finish=self.finish,
+            step=self.step,
+            faults=tuple(self.faults),
+            repairs=tuple(self.repairs),
+            refusal=self.refusal,
+            disconnected=self.disconnected,
+            retry=request.retry,
+            prompt_tokens=self.prompt_tokens,
+            answer_tokens=self.answer_tokens,
+            stages=clock.spent,
+            broke=clock.broke,
+            ttft_s=self.ttft_s,
+            total_s=now - clock.started,
+            overhead_s=clock.overhead(),
+            text=self.text,
+        )
+
+    def headers(self) -> Headers:
+        """What every answer says of who gave it: the arm that is asked now, which is the one that answers."""
+        arm = self.asked or self.choice.arm
+        return [(b"x-request-id", self.request.id.encode()), *identity(arm, self.choice)]
+
+
+_identities: dict[tuple[str, str, str, int], Headers] = {}
+
+
+def identity(arm: Arm, choice: Choice) -> Headers:
+    """Headers of an arm and a choice, made once."""
+    key = (arm.name, arm.digest, choice.cohort, choice.revision)
+    found = _identities.get(key)
+    if found is None:
+        if len(_identities) > 256:
+            _identities.clear()
+        found = _identities[key] = [
+            (b"x-quantgate-variant", arm.digest.encode()),
+            (b"x-quantgate-variant-name", arm.name.encode("ascii", "replace")),
+            (b"x-quantgate-cohort", choice.cohort.encode()),
+            (b"x-quantgate-revision", b"%d" % choice.revision),
+        ]
+    return found
+
+
+def prompt_bound(size: int) -> int:
+    """Tokens that a prompt of so many bytes has at most: no token is less than a byte, and the body is longer than
+    its prompt by more than a chat template adds."""
+    return size

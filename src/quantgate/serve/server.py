@@ -1,0 +1,85 @@
+"""uvicorn as the gateway wants it: uvloop, httptools, no line per request, and an end that tells first.
+
+At the end ``/ready`` says 503 for a moment while requests are still taken, so that whoever spreads them can turn away;
+then the port closes, answers in flight have their time of grace, and the upstreams are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from quantgate.serve.app import Gateway
+
+BACKLOG = 4096  # connections that may wait to be taken
+
+
+class Server(uvicorn.Server):
+    """One process of the gateway."""
+
+    def __init__(self, gateway: Gateway, config: uvicorn.Config, *, notice_s: float = 0.0) -> None:
+        """``notice_s``: how long ``/ready`` says 503 before the port closes."""
+        super().__init__(config)
+        self.gateway, self.notice_s = gateway, notice_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.gateway.draining = True
+        await asyncio.sleep(self.notice_s)
+        await super().shutdown(sockets)
+
+
+def config(gateway: Gateway, host: str = "127.0.0.1", port: int = 0, *, uds: str | None = None) -> uvicorn.Config:
+    return uvicorn.Config(
+        gateway, host=host, port=port, uds=uds, loop="uvloop", http="httptools", ws="none", lifespan="on",
+        access_log=False, log_level="warning", server_header=False, date_header=False, backlog=BACKLOG,
+        timeout_keep_alive=75, timeout_graceful_shutdown=max(1, round(gateway.settings.limits.grace_s)),
+        h11_max_incomplete_event_size=65536,
+    )  # fmt: skip
+
+
+class Running:
+    """A gateway in a thread of its own on a free port of loopback; for tests and trials.
+
+    with Running(Gateway(settings)) as running:
+        httpx.post(running.url + "/chat/completions", ...)
+    """
+
+    def __init__(self, gateway: Gateway, *, notice_s: float = 0.0) -> None:
+        self.gateway = gateway
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        self.port: int = self._socket.getsockname()[1]
+        self.server = Server(gateway, config(gateway), notice_s=notice_s)
+        self._thread = threading.Thread(target=self.server.run, args=([self._socket],), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def __enter__(self) -> Self:
+        begun = threading.Event()
+        start = self.gateway.start
+
+        async def started() -> None:
+            await start()
+            begun.set()
+
+        self.gateway.start = started  # type: ignore[method-assign]
+        self._thread.start()
+        while not begun.wait(0.05):
+            if not self._thread.is_alive():
+                raise RuntimeError("the gateway did not start; its log tells why")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """As on Ctrl-C; may be called twice."""
+        self.server.should_exit = True
+        self._thread.join()
+        self._socket.close()
