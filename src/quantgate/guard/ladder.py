@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from quantgate.errors import InvalidAnswer, QuantgateError
 from quantgate.guard import Contract, Fault, Message, Step
-from quantgate.guard.validators import Context, Validator, plain
+from quantgate.guard.validators import NOTHING, Context, Validator, plain
 from quantgate.guard.validators import check as judge
 
 SHOWN = 200  # characters of a bad answer that the corrective turn repeats
@@ -152,7 +152,7 @@ async def settle(
     escalate: Escalate | None = None,
     corrections: int = 1,
     validators: Sequence[Validator] = (),
-    context: Context = Context(),
+    context: Context = NOTHING,
     times: Times = Times(),
     used: Tokens | None = None,
 ) -> Settled:
@@ -189,9 +189,7 @@ def turn(message: Message, fault: Fault) -> list[dict[str, Any]]:
 
     Two turns, because templates of many models allow no two turns of one side in a row.
     """
-    said = plain(message.get("content")) or ", ".join(
-        f"(a call of {call['function']['name']})" for call in message.get("tool_calls") or ()
-    )
+    said = plain(message.get("content")) or "(a tool call)" * bool(message.get("tool_calls"))
     shown = said[:SHOWN] + ("..." if len(said) > SHOWN else "")
     wish = "Answer again, shorter" if fault.kind == "cut" else "Answer again, from the beginning"
     sentence = f"This answer cannot be used ({fault.where}: {fault.sentence}). {wish}, and give the answer alone."

@@ -12,91 +12,20 @@ closing bracket of its JSON) waits for the next piece or for that check: nothing
 
 from __future__ import annotations
 
-import re
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from quantgate.errors import UsageError
 from quantgate.guard import Contract, Fault, Policy, Prefix
 from quantgate.guard.assembly import Assembly, Body, Broken, Draft, Piece, unfinished
-from quantgate.guard.validators import Context, Validator, Watch
+from quantgate.guard.pieces import NEVER, Entry, Lane, Text
+from quantgate.guard.validators import NOTHING, Context, Validator
 from quantgate.guard.validators import check as judge
 
-NEVER = 1 << 62
 BESIDES = ("tool_calls", "refusal", "function_call", "reasoning_content", "reasoning")  # what a delta may hold as well
-ESCAPED = re.compile(r"\\.", re.DOTALL)
 PIECES: Sequence[Policy] = ("passthrough", "holdback", "window")
 
 Hold = Callable[[Body], Body | None]
 """A whole message -> the message that leaves instead of it; None: it may leave (``confirm.Gate.hold``)."""
-
-
-@dataclass(slots=True)
-class Text:
-    """One text of an answer that is still being written: a content, or the arguments of one call."""
-
-    where: str
-    prefix: Prefix | None
-    watches: Sequence[Watch]
-    first: str = ""  # its first sign that is no blank
-    run: int = 0  # blanks at its end
-    allowed: int = 0
-
-    def feed(self, text: str, before: Sequence[str]) -> Fault | None:
-        """The fault that ``text`` brings; ``before`` are the pieces up to it, and it."""
-        if self.prefix is not None and (fault := self.prefix.feed(text)):
-            return fault
-        if self.allowed and (fault := self._blanks(text, before)):
-            return fault
-        for watch in self.watches:
-            if fault := watch.feed(text):
-                return fault
-        if not self.first:
-            self.first = text.lstrip()[:1]
-        return None
-
-    def closes(self, text: str) -> bool:
-        """Whether the text may be whole with this piece, which is no blank: JSON in brackets ends with one."""
-        closing = {"{": "}", "[": "]"}.get(self.first)
-        return closing is None or text.rstrip()[-1] == closing
-
-    def _blanks(self, text: str, before: Sequence[str]) -> Fault | None:
-        """A run of blanks outside of a JSON string that is longer than allowed."""
-        lead, tail = len(text) - len(text.lstrip()), len(text) - len(text.rstrip())
-        longest, self.run = self.run + lead, self.run + tail if lead == len(text) else tail
-        if max(longest, self.run) <= self.allowed:
-            return None
-        if ESCAPED.sub("", "".join(before)[: -tail or None]).count('"') % 2:
-            self.allowed *= 2  # within a string blanks are the answer's own affair
-            return None
-        return Fault("whitespace", self.where, f"runs on with more than {self.allowed} blanks in a row")
-
-
-@dataclass(slots=True)
-class Entry:
-    """A chunk that has not left."""
-
-    order: int
-    chunk: Body
-    chars: int
-
-
-@dataclass(slots=True)
-class Lane:
-    """One choice, and what of it waits."""
-
-    draft: Draft
-    texts: dict[str, Text] = field(default_factory=dict)
-    queue: deque[Entry] = field(default_factory=deque)
-    chars: int = 0  # in the queue
-    says: bool = False
-    closing: dict[str, int] = field(default_factory=dict)  # text -> order of the entry that may complete it
-    final: int = NEVER  # order of the first entry that waits for the whole check
-    cut: int | None = None  # characters of content before the first tool call
-
-    def limit(self) -> int:
-        return min(self.final, *self.closing.values()) if self.closing else self.final
 
 
 class StreamGuard:
@@ -110,7 +39,7 @@ class StreamGuard:
         window: int = 16,
         whitespace: int = 64,
         validators: Sequence[Validator] = (),
-        context: Context = Context(),
+        context: Context = NOTHING,
         hold: Hold | None = None,
         max_chars: int = 4 << 20,
     ) -> None:
@@ -311,7 +240,7 @@ class StreamGuard:
         calls = [call | {"index": at} for at, call in enumerate(instead.get("tool_calls") or ())]
         delta |= {"tool_calls": calls} if calls else {}
         head = self.assembly.head | {"object": "chat.completion.chunk"}
-        ends = ((delta, None), ({}, "tool_calls" if calls else "stop"))
+        ends: tuple[tuple[Body, str | None], ...] = ((delta, None), ({}, "tool_calls" if calls else "stop"))
         for order, (said, finish) in enumerate(ends, lane.final):
             choice = {"index": lane.draft.index, "delta": said, "finish_reason": finish}
             kept.append(Entry(order, head | {"choices": [choice]}, 0))

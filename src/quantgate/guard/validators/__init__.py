@@ -38,13 +38,16 @@ class Context:
         return plain(next(turns, {}).get("content"))
 
 
+NOTHING = Context()
+
+
 @dataclass(frozen=True, slots=True)
 class Proof:
     """An answer that a validator must refuse, and one that it must pass."""
 
     refuses: Message
     passes: Message
-    context: Context = Context()
+    context: Context = NOTHING
 
 
 class Watch(Protocol):

@@ -1,0 +1,82 @@
+"""What a stream's guard holds of each choice: its texts so far, and the chunks that have not left."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from quantgate.guard import Fault, Prefix
+from quantgate.guard.assembly import Body, Draft
+from quantgate.guard.validators import Watch
+
+NEVER = 1 << 62
+ESCAPED = re.compile(r"\\.", re.DOTALL)
+
+
+@dataclass(slots=True)
+class Text:
+    """One text of an answer that is still being written: a content, or the arguments of one call."""
+
+    where: str
+    prefix: Prefix | None
+    watches: Sequence[Watch]
+    first: str = ""  # its first sign that is no blank
+    run: int = 0  # blanks at its end
+    allowed: int = 0
+
+    def feed(self, text: str, before: Sequence[str]) -> Fault | None:
+        """The fault that ``text`` brings; ``before`` are the pieces up to it, and it."""
+        if self.prefix is not None and (fault := self.prefix.feed(text)):
+            return fault
+        if self.allowed and (fault := self._blanks(text, before)):
+            return fault
+        for watch in self.watches:
+            if fault := watch.feed(text):
+                return fault
+        if not self.first:
+            self.first = text.lstrip()[:1]
+        return None
+
+    def closes(self, text: str) -> bool:
+        """Whether the text may be whole with this piece, which is no blank: JSON in brackets ends with one."""
+        closing = {"{": "}", "[": "]"}.get(self.first)
+        return closing is None or text.rstrip()[-1] == closing
+
+    def _blanks(self, text: str, before: Sequence[str]) -> Fault | None:
+        """A run of blanks outside of a JSON string that is longer than allowed."""
+        lead, tail = len(text) - len(text.lstrip()), len(text) - len(text.rstrip())
+        longest, self.run = self.run + lead, self.run + tail if lead == len(text) else tail
+        if max(longest, self.run) <= self.allowed:
+            return None
+        if ESCAPED.sub("", "".join(before)[: -tail or None]).count('"') % 2:
+            self.allowed *= 2  # within a string blanks are the answer's own affair
+            return None
+        return Fault("whitespace", self.where, f"runs on with more than {self.allowed} blanks in a row")
+
+
+@dataclass(slots=True)
+class Entry:
+    """A chunk that has not left."""
+
+    order: int
+    chunk: Body
+    chars: int
+
+
+@dataclass(slots=True)
+class Lane:
+    """One choice, and what of it waits."""
+
+    draft: Draft
+    texts: dict[str, Text] = field(default_factory=dict)
+    queue: deque[Entry] = field(default_factory=deque)
+    chars: int = 0  # in the queue
+    says: bool = False
+    closing: dict[str, int] = field(default_factory=dict)  # text -> order of the entry that may complete it
+    final: int = NEVER  # order of the first entry that waits for the whole check
+    cut: int | None = None  # characters of content before the first tool call
+
+    def limit(self) -> int:
+        return min(self.final, *self.closing.values()) if self.closing else self.final
