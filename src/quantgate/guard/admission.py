@@ -180,9 +180,8 @@ def _choice(choice: Any, offered: frozenset[str]) -> tuple[str, frozenset[str] |
     if choice.get("type") == "allowed_tools":
         chosen = choice.get("allowed_tools")
         if not isinstance(chosen, dict) or chosen.get("mode") not in ("auto", "required"):
-            raise SchemaRefused(
-                "expected {'mode': 'auto' or 'required', 'tools': [...]}", param=f"{param}.allowed_tools"
-            )
+            expected = "expected {'mode': 'auto' or 'required', 'tools': [...]}"
+            raise SchemaRefused(expected, param=f"{param}.allowed_tools")
         listed = chosen.get("tools")
         if not isinstance(listed, list) or not listed:
             raise SchemaRefused("expected a list of tools", param=f"{param}.allowed_tools.tools")

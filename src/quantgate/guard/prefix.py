@@ -80,8 +80,8 @@ class Open:
 class Reader:
     """Implements ``guard.Prefix``."""
 
-    __slots__ = ("blanks", "escaped", "fault", "length", "limits", "opened", "parts", "shapes", "state", "ups", "watched",
-                 "where", "within")  # fmt: skip
+    __slots__ = ("blanks", "escaped", "fault", "length", "limits", "opened", "parts", "shapes", "state", "ups",
+                 "watched", "where", "within")  # fmt: skip
 
     def __init__(self, start: Sequence[Shape], where: str = "content", limits: Limits = DEFAULT) -> None:
         self.shapes: Sequence[Shape] = start  # of the value that is open or comes next
@@ -154,7 +154,7 @@ def _value(self: Reader, text: str, place: int) -> int:
         self.within = "-" if char == "-" else "zero" if char == "0" else "whole"
         self.parts.append(char)
         self.state = _number
-    elif bit == OBJECT or bit == ARRAY:
+    elif bit in (OBJECT, ARRAY):
         _begin(self, bit == OBJECT)
     else:
         self.within = WORDS[char][1:]

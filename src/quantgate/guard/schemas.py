@@ -39,7 +39,7 @@ class Schema:
         deadline_s = time.monotonic() + limits.compile_s if deadline_s is None else deadline_s
         self.raw, self._limits = raw, limits
         self._validator, self._shapes = _compiled(raw, param, limits, deadline_s)
-        self._blanks = re.compile(r"[ \t\r\n]{%d}" % (limits.whitespace + 1))
+        self._blanks = re.compile(rf"[ \t\r\n]{{{limits.whitespace + 1}}}")
 
     def prefix(self, where: str) -> Reader:
         return Reader(self._shapes.start, where, self._limits)

@@ -11,7 +11,7 @@ Texts and numbers are judged by the same validator as the whole answer, over the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -114,7 +114,7 @@ class Plain:
 
 
 def _checker(
-    schema: dict[str, Any], chosen: list[str], keys: tuple[str, ...], draft: type[jsonschema_rs.Validator]
+    schema: dict[str, Any], chosen: Sequence[str], keys: tuple[str, ...], draft: type[jsonschema_rs.Validator]
 ) -> jsonschema_rs.Validator | None:
     used = [key for key in keys if key in schema]
     if not used and "enum" not in schema and "const" not in schema:
@@ -154,8 +154,9 @@ def _items(schema: dict[str, Any], early: bool) -> tuple[list[Any], Any]:
 class Shape:
     """What one value may be: all of some schema objects at once."""
 
-    __slots__ = ("_below", "_rest", "_schemas", "closed", "longest", "max_items", "max_length", "max_properties", "min_items",
-                 "min_properties", "named", "numbers", "open", "parts", "required", "texts", "types", "words")  # fmt: skip
+    __slots__ = ("_below", "_rest", "_schemas", "closed", "longest", "max_items", "max_length", "max_properties",
+                 "min_items", "min_properties", "named", "numbers", "open", "parts", "required", "texts", "types",
+                 "words")  # fmt: skip
 
     def __init__(self, parts: tuple[Plain, ...], schemas: Shapes) -> None:
         self.parts, self._schemas = parts, schemas
