@@ -61,3 +61,14 @@ def _below(value: Any, part: str) -> Any:
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def sample(text: str, arguments: dict[str, Any]) -> None:
+    """Put a value into ``arguments`` that meets the condition, for a proof at start."""
+    parts, sign, value = condition(text)
+    made = {">": 1, ">=": 0, "<": -1, "<=": 0}
+    holder: Any = arguments
+    for part in parts[:-1]:
+        holder = holder.setdefault(part, {})
+    if parts and isinstance(holder, dict):
+        holder[parts[-1]] = value + made[sign] if sign in made else value if sign == "==" else [value]

@@ -187,12 +187,11 @@ class StreamGuard:
             lane.closing.pop(held.where, None)
 
     def _before(self, lane: Lane, at: int) -> None:
-        """Call ``at`` begins: the content is free beside a call, and the calls before it are held to their schemas."""
-        lane.closing.pop("content", None)
-        if at and lane.closing:
+        """Call ``at`` begins: what was whole before it leaves if that much of the answer keeps the contract."""
+        if lane.closing:
             message = lane.draft.message()
             message["tool_calls"] = message["tool_calls"][:at]
-            if self._contract.check(message, "tool_calls"):
+            if self._contract.check(message, "tool_calls" if at else "stop"):
                 lane.final = min(lane.final, *lane.closing.values())  # it may still go on: the end will say
             lane.closing.clear()
 
