@@ -27,9 +27,11 @@ STARTS_S = 60.0  # at most
 
 def programs() -> Path | None:
     """The folder of PostgreSQL's own programs, the newest there is."""
-    on_path = shutil.which("initdb")
-    known = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    return Path(on_path).parent if on_path else known[-1].parent if known else None
+    known = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    if known:
+        return known[-1].parent
+    on_path = shutil.which("postgres")
+    return Path(on_path).resolve().parent if on_path else None
 
 
 class Postgres:
@@ -101,7 +103,7 @@ class Postgres:
 
     def stop(self) -> None:
         if self.process is not None:
-            self.process.send_signal(signal.SIGINT)  # ends connections, then itself
+            self.process.send_signal(signal.SIGQUIT)  # at once: the folder goes with it
             self.process.wait()
             self.process = None
         shutil.rmtree(self.folder, ignore_errors=True)

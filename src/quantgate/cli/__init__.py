@@ -11,6 +11,7 @@ import typer
 
 from quantgate.cli import (
     calibrate,
+    card,
     compare,
     decide,
     demo,
@@ -30,7 +31,9 @@ from quantgate.cli import (
     report,
     rollback,
     run,
+    sign,
     train,
+    verify,
 )
 from quantgate.cli.screen import errors
 from quantgate.errors import QuantgateError
@@ -65,6 +68,9 @@ app.command("hold")(promote.hold)
 app.command("rollback")(rollback.rollback)
 app.command("releases")(releases.releases)
 app.add_typer(releases.registry_app, name="registry")
+app.command("card")(card.card)
+app.command("sign")(sign.sign)
+app.command("verify")(verify.verify)
 app.add_typer(train.app, name="train")
 
 

@@ -17,7 +17,7 @@ from quantgate.errors import Moved, NoCapacity, NotPromoted, UnknownName, UsageE
 from quantgate.release import Live, Variant
 from quantgate.release.capacity import Capacity
 from quantgate.release.history import Decided, Move, What, same, was_stable
-from quantgate.release.store import Registry
+from quantgate.release.store import Moves, Plan, Registry
 
 MOST_HELD_BACK = 0.5
 LEAST_DIGITS = 6  # of a digest that names a variant
@@ -123,38 +123,54 @@ def rollback(
     """
     if not why.strip():
         raise UsageError(f"{target}: a rollback needs a reason; say --reason 'why'")
-    told: dict[str, Any] = {"why": why, "details": details}
-    for _ in range(TRIES - 1):
+    told: dict[str, Any] = {"why": why, "details": dict(details)}
+    for _ in range(TRIES):
+        live = registry.live(target)
+        back = _back(live, registry.history(target), to, automatic)
+        said = _ask(target, back, capacity, force) if _would_move(live, back) else ""
         try:
-            return _rollback(registry, target, to, capacity, force, automatic, told)
-        except Moved:
-            continue  # somebody moved it meanwhile: back is back, from wherever it is now
-    return _rollback(registry, target, to, capacity, force, automatic, told)
+            return registry.move_from(target, _rollback_plan(back, to, automatic, told | {"capacity": said}))
+        except _Elsewhere:
+            continue  # somebody moved it while we asked whether the old place is up: ask about the new one
+    raise Moved(f"{target}: others move it all the time; hold it first: quantgate hold {target}")
 
 
-def _rollback(
-    registry: Registry,
-    target: str,
-    to: str | None,
-    capacity: Capacity | None,
-    force: bool,
-    automatic: bool,
-    told: dict[str, Any],
-) -> Move | None:
-    live = registry.live(target)
+class _Elsewhere(Exception):
+    """What is live now would be gone back from to another variant than the one that was asked about."""
+
+
+def _rollback_plan(back: Variant, to: str | None, automatic: bool, told: dict[str, Any]) -> Plan:
+    def plan(now: Live, moves: Moves) -> tuple[Live, What, dict[str, Any]] | None:
+        goal = _back(now, moves(), to, automatic)
+        if not _would_move(now, goal):
+            return None
+        if not same(goal, back) or not told["capacity"]:
+            raise _Elsewhere
+        return _next(now, stable=goal, canary=None, share=0.0), "rollback", told
+
+    return plan
+
+
+def _back(live: Live, moves: tuple[Move, ...], to: str | None, automatic: bool) -> Variant:
     if automatic and live.frozen:
-        raise NotPromoted(f"{target}: it is held{_by(registry, live)}, so only a person moves it")
-    moves = registry.history(target)
-    back = _before(live, moves) if to is None else _was_live(live, moves, to)
-    if live.canary is None and same(live.stable, back):
-        return None
-    asked = "not asked" if capacity is None else capacity(back)
-    if capacity is not None and asked and not force:
+        raise NotPromoted(f"{live.target}: it is held{_by(moves)}, so only a person moves it")
+    return _before(live, moves) if to is None else _was_live(live, moves, to)
+
+
+def _would_move(live: Live, back: Variant) -> bool:
+    return live.canary is not None or not same(live.stable, back)
+
+
+def _ask(target: str, back: Variant, capacity: Capacity | None, force: bool) -> str:
+    """What the history tells of the capacity of what is gone back to. Raises NoCapacity."""
+    if capacity is None:
+        return "not asked"
+    why_not = capacity(back)
+    if why_not and not force:
         raise NoCapacity(
-            f"{target}: {back.name}, to go back to, is not up: {asked}; start it, or go all the same with --force"
+            f"{target}: {back.name}, to go back to, is not up: {why_not}; start it, or go all the same with --force"
         )
-    said = asked if capacity is None else f"not up, forced: {asked}" if asked else "up"
-    return registry.move(live, _next(live, stable=back, canary=None, share=0.0), "rollback", capacity=said, **told)
+    return f"not up, forced: {why_not}" if why_not else "up"
 
 
 def rebase(registry: Registry, target: str, baseline: Variant, *, why: str) -> Live:
@@ -240,12 +256,12 @@ def _was_live(live: Live, moves: tuple[Move, ...], ref: str) -> Variant:
 
 def _not_held(registry: Registry, live: Live) -> None:
     if live.frozen:
-        told = f"{live.target}: it is held{_by(registry, live)}"
+        told = f"{live.target}: it is held{_by(registry.history(live.target))}"
         raise NotPromoted(f"{told}; lift that first: quantgate hold {live.target} --off")
 
 
-def _by(registry: Registry, live: Live) -> str:
-    held = next((one for one in registry.history(live.target) if one.what == "hold"), None)
+def _by(moves: tuple[Move, ...]) -> str:
+    held = next((one for one in moves if one.what == "hold"), None)
     if held is None:
         return ""
     return f" by {held.who or 'somebody'} since {held.at[:16]}" + (f" ({held.why})" if held.why else "")

@@ -72,5 +72,5 @@ def add(connection: Connection, table: sa.Table, **values: Any) -> bool:
         from sqlalchemy.dialects import sqlite as dialect
     else:
         from sqlalchemy.dialects import postgresql as dialect
-    done = connection.execute(dialect.insert(table).values(**values).on_conflict_do_nothing())
-    return bool(done.rowcount == 1)
+    inserted = dialect.insert(table).values(**values).on_conflict_do_nothing().returning(table.c.digest)
+    return connection.execute(inserted).first() is not None

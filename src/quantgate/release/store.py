@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
@@ -29,6 +30,9 @@ from quantgate.release.tables import decisions, evidence, moves, pointers, varia
 if TYPE_CHECKING:
     from quantgate.evaluate.evidence import Evidence
     from quantgate.release.rows import AnyDecision
+
+Moves = Callable[[], tuple[Move, ...]]  # of a target, the latest first
+Plan = Callable[[Live, Moves], tuple[Live, What, dict[str, Any]] | None]
 
 
 def utc_now() -> datetime:
@@ -99,10 +103,8 @@ class Registry:
 
     def history(self, target: str, *, limit: int | None = None) -> tuple[Move, ...]:
         """The moves of a target, the latest first."""
-        asked = sa.select(moves.c.record).where(moves.c.target == target).order_by(moves.c.revision.desc()).limit(limit)
         with reading(self.engine, self.url) as connection:
-            texts = connection.scalars(asked).all()
-        return tuple(read(Move, text, where=f"registry {self.name}, moves of {target}") for text in texts)
+            return _moves(connection, target, limit)
 
     def register(
         self,
@@ -224,10 +226,35 @@ class Registry:
         so where the database went away before it could tell.
         """
         told: dict[str, Any] = {"why": why, "decision": decision, "capacity": capacity, "details": dict(details)}
+
+        def plan(now: Live, _: Moves) -> tuple[Live, What, dict[str, Any]]:
+            if now.revision != before.revision:
+                raise Moved(
+                    f"{before.target}: somebody else moved it since revision {before.revision}; look with: quantgate "
+                    f"releases {before.target}, and decide again"
+                )
+            return live, what, told
+
+        move = self.move_from(before.target, plan)
+        assert move is not None  # the plan always has one
+        return move
+
+    def move_from(self, target: str, plan: Plan) -> Move | None:
+        """Ask ``plan`` where to move ``target`` from what is live now, while nobody else can move it; None: nowhere.
+
+        On the disk when this returns. Raises what ``plan`` raises, and as ``move`` does.
+        """
         move = None
         try:
             with writing(self.engine, self.url) as connection:
-                previous = _digest_of(connection, before.target, before.revision)
+                before = _live(connection, target, alone=True)
+                if before is None:
+                    raise UnknownName("target", target, self.targets(), where=f"registry {self.name}")
+                planned = plan(before, partial(_moves, connection, target))
+                if planned is None:
+                    return None
+                live, what, told = planned
+                previous = _digest_of(connection, target, before.revision)
                 move = self._move(before, live, what, previous=previous, **told)
                 _swap(connection, before, live)
                 _add_move(connection, move)
@@ -285,9 +312,16 @@ def _decide(connection: Connection, target: str, decision: AnyDecision, at: str,
     return True
 
 
-def _live(connection: Connection, target: str) -> Live | None:
-    text = connection.scalar(sa.select(pointers.c.record).where(pointers.c.target == target))
+def _live(connection: Connection, target: str, *, alone: bool = False) -> Live | None:
+    """``alone``: nobody else moves it until the transaction ends; SQLite lets one write at a time anyway."""
+    asked = sa.select(pointers.c.record).where(pointers.c.target == target)
+    text = connection.scalar(asked.with_for_update() if alone else asked)
     return None if text is None else read(Live, text, where=f"live {target}")
+
+
+def _moves(connection: Connection, target: str, limit: int | None = None) -> tuple[Move, ...]:
+    asked = sa.select(moves.c.record).where(moves.c.target == target).order_by(moves.c.revision.desc()).limit(limit)
+    return tuple(read(Move, text, where=f"moves of {target}") for text in connection.scalars(asked))
 
 
 def _digest_of(connection: Connection, target: str, revision: int) -> str:
@@ -306,7 +340,4 @@ def _swap(connection: Connection, before: Live, live: Live) -> None:
     values = {"revision": live.revision, "digest": live.digest, "record": written(live)}
     done = connection.execute(sa.update(pointers).where(*own).values(values))
     if done.rowcount != 1:
-        raise Moved(
-            f"{before.target}: somebody else moved it since revision {before.revision}; look with: quantgate releases "
-            f"{before.target}, and decide again"
-        )
+        raise Moved(f"{before.target}: somebody else moved it since revision {before.revision}; look, and try again")
