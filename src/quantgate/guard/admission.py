@@ -104,7 +104,7 @@ def _content(shape: Any, limits: Limits, deadline_s: float) -> Schema | None:
         return Schema(OBJECT, FORMAT, limits, deadline_s)
     if kind != "json_schema":
         expected = "expected text, json_object or json_schema"
-        raise SchemaRefused(f"unknown type '{str(kind)[:40]}'; {expected}", param=f"{FORMAT}.type")
+        raise SchemaRefused(f"unknown type {str(kind)[:40]!r}; {expected}", param=f"{FORMAT}.type")
     param = f"{FORMAT}.json_schema"
     named = shape.get("json_schema")
     if not isinstance(named, dict):
@@ -118,7 +118,7 @@ def _content(shape: Any, limits: Limits, deadline_s: float) -> Schema | None:
 
 def _name(name: Any, param: str) -> str:
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        shown = f"'{name[:64]}' is no name" if isinstance(name, str) else "the name is missing or not a text"
+        shown = f"{name[:64]!r} is no name" if isinstance(name, str) else "the name is missing or not a text"
         raise SchemaRefused(f"{shown}; expected 1 to 64 of a-z, A-Z, 0-9, _ and -", param=param)
     return name
 
@@ -171,7 +171,7 @@ def _choice(choice: Any, offered: frozenset[str]) -> tuple[str, frozenset[str] |
     if isinstance(choice, str):
         if choice not in ("none", "auto", "required"):
             expected = "expected none, auto, required or {'type': 'function', ...}"
-            raise SchemaRefused(f"unknown choice '{choice[:40]}'; {expected}", param=param)
+            raise SchemaRefused(f"unknown choice {choice[:40]!r}; {expected}", param=param)
         if choice == "required" and not offered:
             raise SchemaRefused("a tool must be called, but none is offered", param=param)
         return choice, None
@@ -195,5 +195,5 @@ def _known(choice: Any, offered: frozenset[str], param: str) -> str:
     if not isinstance(choice, dict) or choice.get("type") != "function" or not isinstance(name, str):
         raise SchemaRefused("expected {'type': 'function', 'function': {'name': ...}}", param=param)
     if name not in offered:
-        raise SchemaRefused(f"no tool '{name[:64]}' is offered", param=param)
+        raise SchemaRefused(f"no tool {name[:64]!r} is offered", param=param)
     return name

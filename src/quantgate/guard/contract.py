@@ -86,11 +86,11 @@ class Demands:
 
     def _offered(self, tool: str, where: str) -> Fault | None:
         if tool not in self.tools:
-            return Fault("unknown_tool", where, f"no tool '{tool[:64]}' was offered")
+            return Fault("unknown_tool", where, f"no tool {tool[:64]!r} was offered")
         if self.choice == "none":
             return Fault("tool_choice", where, "a tool is called where none may be")
         if self.allowed is not None and tool not in self.allowed:
-            return Fault("tool_choice", where, f"'{tool[:64]}' is called, which may not be called now")
+            return Fault("tool_choice", where, f"{tool[:64]!r} is called, which may not be called now")
         return None
 
     def _shape(self, message: Message) -> Fault | None:

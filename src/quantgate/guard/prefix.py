@@ -115,6 +115,7 @@ class Reader:
 
 
 def _path(opened: list[Open]) -> str:
+    """Where the newest value is, out of the brackets around it."""
     steps = [f".{_quoted(one.key)}" if one.is_object else f"[{max(one.count - 1, 0)}]" for one in opened[:16]]
     path = "".join(steps).strip(".")
     return f"'{path}': " if path else ""
@@ -375,6 +376,7 @@ def _after(self: Reader, text: str, place: int) -> int:
     if char == ",":
         self.blanks = 0
         if top.is_object:
+            top.key = ""
             self.state = _next_key
         else:
             _next_item(self)

@@ -116,7 +116,7 @@ def _draft(raw: Any, param: str) -> type[jsonschema_rs.Validator]:
     if not isinstance(named, str):
         raise SchemaRefused(f"$schema is not a text; {known}", param=param)
     if not re.fullmatch(r"https?://json-schema\.org/(draft-0[467]|draft/2019-09|draft/2020-12)/schema#?", named):
-        raise SchemaRefused(f"$schema names '{named[:80]}'; {known}", param=param)
+        raise SchemaRefused(f"$schema names {named[:80]!r}; {known}", param=param)
     return jsonschema_rs.validator_cls_for({"$schema": named})
 
 
@@ -168,7 +168,7 @@ def _search(pattern: str, draft: type[jsonschema_rs.Validator], param: str) -> N
         validator_of({"pattern": pattern}, draft)
     except (jsonschema_rs.ValidationError, ValueError):
         sentence = (
-            f"pattern '{pattern[:80]}' is no regular expression that can be searched for in linear time: "
+            f"pattern {pattern[:80]!r} is no regular expression that can be searched for in linear time: "
             "it is broken, too large, or looks around or back"
         )
         raise SchemaRefused(sentence, param=param) from None
