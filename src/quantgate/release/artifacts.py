@@ -72,13 +72,18 @@ def fetch(
 
     ``pulled`` is where fetched folders are kept. Raises what ``verify`` raises, StoreError, UsageError, MissingExtra.
     """
-    place = pull(_newest(location), kept=pulled)
+    place = at_address(location, pulled)
     if (place / MANIFEST).is_file():
         return verify(place, digest, kept=kept, full=full)
     told = manifest or kept_manifest(digest, kept) or _manifest_at(location)
     if told and len(told.files) == 1 and next(iter(told.files)).endswith(".gguf"):
         place = place / next(iter(told.files))
     return verify(place, digest, manifest=told, kept=kept, full=full)
+
+
+def at_address(location: str, pulled: Path | None = None) -> Path:
+    """The newest folder at an address, fetched and not yet verified."""
+    return pull(_newest(location), kept=pulled)
 
 
 def check(
