@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from tests.serve.databases import postgres, url
 
-from quantgate.errors import MissingExtra, QuantgateError, UsageError
+from quantgate.errors import QuantgateError, UsageError
 from quantgate.serve import Caller, LedgerClosed, OverBudget, Reservation
 from quantgate.serve import _ledger_sql as sql
 from quantgate.serve._ledger_sql import connect
@@ -24,7 +24,7 @@ from quantgate.serve_config import Budget, PriceConfig
 __all__ = ["postgres", "url"]
 ANN, BOB = Caller("k_ann", budget="ann"), Caller("k_bob")
 SPENDER = Path(__file__).with_name("spender.py")
-TWO = {"BF16": PriceConfig(prompt="2/M", answer="4/M"), "W4A16": PriceConfig(prompt="1/M", answer="2/M")}
+TWO = {"BF16": PriceConfig(prompt=2.0, answer=4.0), "W4A16": PriceConfig(prompt=1.0, answer=2.0)}
 
 
 def opened(url, folder, *, prices=None, **settings) -> LeaseLedger:
@@ -359,7 +359,6 @@ def test_tables_of_another_version_are_refused(url, tmp_path):
     ],
 )
 def test_a_database_that_is_none_is_one_sentence(address, error, sentence, tmp_path):
-    assert MissingExtra
     with pytest.raises(error) as told:
         opened(address, tmp_path, tokens=1)
     assert sentence in str(told.value)
