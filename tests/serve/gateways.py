@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +14,7 @@ from quantgate.guard.admission import admit
 from quantgate.serve import Arm, Caller, Choice, Exchange, Request
 from quantgate.serve.app import Gateway
 from quantgate.serve.scripted import ScriptedUpstream
+from quantgate.serve.server import Running
 from quantgate.serve.settings import Limits, RoutePolicy, Settings
 from quantgate.serve.upstreams.http import HttpUpstream
 
@@ -52,7 +57,10 @@ class Kept:
 
 
 def settings_of(
-    variant: ScriptedUpstream, baseline: ScriptedUpstream | None = None, policy: RoutePolicy = RoutePolicy(), **more: Any
+    variant: ScriptedUpstream,
+    baseline: ScriptedUpstream | None = None,
+    policy: RoutePolicy = RoutePolicy(),
+    **more: Any,
 ) -> Settings:
     """The variant is the canary, ``baseline`` its fallback."""
     upstreams = {CANARY.name: HttpUpstream(variant.url, "scripted")}
@@ -76,3 +84,96 @@ def kept(gateway: Gateway) -> list[Exchange]:
 
 def asked(text: str = "abc", **more: Any) -> dict[str, Any]:
     return {"model": "demo", "messages": [{"role": "user", "content": text}], **more}
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]  # lower case
+    raw: bytes
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.raw)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return self.body["error"]
+
+    @property
+    def data(self) -> list[str]:
+        """What the events of a stream hold, ``[DONE]`` with them."""
+        return [line[6:] for line in self.raw.decode().split("\n") if line.startswith("data: ")]
+
+    @property
+    def chunks(self) -> list[dict[str, Any]]:
+        return [json.loads(one) for one in self.data if one != "[DONE]"]
+
+    @property
+    def done(self) -> bool:
+        return self.data[-1:] == ["[DONE]"]
+
+    @property
+    def text(self) -> str:
+        """The content of a stream, or of a whole answer."""
+        if self.headers["content-type"].startswith("text/event-stream"):
+            deltas = [choice["delta"] for chunk in self.chunks for choice in chunk.get("choices", ())]
+            return "".join(delta.get("content") or "" for delta in deltas)
+        return self.body["choices"][0]["message"]["content"]
+
+    @property
+    def finishes(self) -> list[str]:
+        ends = [choice["finish_reason"] for chunk in self.chunks for choice in chunk.get("choices", ())]
+        return [one for one in ends if one]
+
+
+def call(running: Running, path: str, body: Any = None, *, method: str = "", headers: Mapping[str, str] = {}) -> Answer:
+    """One request on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    given = {"content-type": "application/json", **headers} if data is not None else dict(headers)
+    try:
+        connection.request(method or ("GET" if data is None else "POST"), path, data, given)
+        response = connection.getresponse()
+        fields = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, fields, response.read())
+    finally:
+        connection.close()
+
+
+def chat(running: Running, body: Mapping[str, Any], **headers: str) -> Answer:
+    return call(
+        running, "/v1/chat/completions", body, headers={name.replace("_", "-"): v for name, v in headers.items()}
+    )
+
+
+@contextmanager
+def streaming(running: Running, body: Mapping[str, Any]) -> Iterator[http.client.HTTPResponse]:
+    """A stream that is read line by line; the client leaves at the end of the block."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
+    data = json.dumps({**body, "stream": True}).encode()
+    connection.request("POST", "/v1/chat/completions", data, {"content-type": "application/json"})
+    try:
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+def line_with(response: http.client.HTTPResponse, what: bytes) -> list[bytes]:
+    """The lines up to the first that holds it. Raises EOFError where none does."""
+    lines = []
+    while line := response.readline():
+        lines.append(line)
+        if what in line:
+            return lines
+    raise EOFError(f"{what!r} is in none of {lines}")
+
+
+def until(what: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """What it says as soon as it says anything. Raises TimeoutError."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := what():
+            return found
+        time.sleep(0.005)
+    raise TimeoutError("it never came to pass")

@@ -104,6 +104,7 @@ class Chunk:
 
     raw: bytes  # b'data: {...}'
     body: Body
+    more: bool = False  # whether the next one is here already, so that both may leave in one piece
 
 
 class UpstreamFault(QuantgateError):

@@ -78,8 +78,12 @@ async def ask(passage: Passage, lane: Lane, body: Body) -> Reply:
     """One whole answer of one upstream, within the budgets. Raises UpstreamFault, StageTimeout, Refused."""
     clock = passage.clock
     try:
-        async with clock.guard(), lane.slot(clock, "upstream"):
-            reply = await lane.upstream.ask(body, timeout_s=None)
+        async with clock:
+            begun = await lane.enter(clock, "upstream")
+            try:
+                reply = await lane.upstream.ask(body, timeout_s=None)
+            finally:
+                lane.leave(begun)
     except TimeoutError:
         raise clock.late() from None
     clock.enter("validate")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from time import monotonic
 
 from quantgate.serve import Upstream
@@ -30,24 +28,23 @@ class Lane:
             return 0.0
         return (self._waiting + 1) * self._took_s / self._size
 
-    @asynccontextmanager
-    async def slot(self, clock: Clock, stage: str) -> AsyncIterator[None]:
-        """One place among those who are asked; ``clock`` stands in ``queue`` while it waits, and in ``stage`` then.
+    async def enter(self, clock: Clock, stage: str) -> float:
+        """Take a place among those who are asked; ``clock`` stands in ``queue`` while it waits, and in ``stage`` then.
 
-        Raises Refused, 503, at once where the queue is full or the wait would break the budget of ``queue``.
+        Returns the moment, for ``leave``. Raises Refused, 503, at once where the queue is full or the wait would break
+        the budget of ``queue``.
         """
         clock.enter("queue")
         if self._free.locked():
             await self._wait(clock)
         else:
             await self._free.acquire()
-        begun = clock.enter(stage)
-        try:
-            yield
-        finally:
-            self._free.release()
-            took = monotonic() - begun
-            self._took_s = took if not self._took_s else 0.9 * self._took_s + 0.1 * took
+        return clock.enter(stage)
+
+    def leave(self, begun: float) -> None:
+        self._free.release()
+        took = monotonic() - begun
+        self._took_s = took if not self._took_s else 0.9 * self._took_s + 0.1 * took
 
     async def _wait(self, clock: Clock) -> None:
         expected, budget = self.expected_s(), clock.budget("queue")

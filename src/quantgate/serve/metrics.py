@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from quantgate.serve import STAGES, Exchange
+from quantgate.serve._histograms import Histograms
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 TYPE = CONTENT_TYPE_LATEST.encode()
@@ -27,7 +28,7 @@ class Metrics:
     def __init__(self, worker: str = "0") -> None:
         self.registry = CollectorRegistry()
         counter = partial(Counter, registry=self.registry, namespace="quantgate")
-        histogram = partial(Histogram, registry=self.registry, namespace="quantgate", buckets=SECONDS)
+        histogram = partial(Histograms, registry=self.registry, bounds=SECONDS)
         gauge = partial(Gauge, registry=self.registry, namespace="quantgate")
         of = ("variant", "cohort")
         self.requests = counter("requests", "Requests that were routed", [*of, "route", "status"])
@@ -39,10 +40,12 @@ class Metrics:
         self.fallbacks = counter("fallbacks", "Requests asked again of the baseline", [*of, "cause"])
         self.tokens = counter("tokens", "Tokens", [*of, "kind"])
         self.disconnects = counter("disconnects", "Clients that left before the end", [*of])
-        self.stages = histogram("stage_seconds", "Time by stage", ["variant", "stage"])
-        self.total = histogram("request_seconds", "Time of whole requests", ["variant"])
-        self.ttft = histogram("time_to_first_token_seconds", "Time to what the client sees first", ["variant"])
-        self.overhead = histogram("overhead_seconds", "The gateway's own share of a request", ["variant"])
+        self.stages = histogram("quantgate_stage_seconds", "Time by stage", ["variant", "stage"])
+        self.total = histogram("quantgate_request_seconds", "Time of whole requests", ["variant"])
+        self.ttft = histogram(
+            "quantgate_time_to_first_token_seconds", "Time to what the client sees first", ["variant"]
+        )
+        self.overhead = histogram("quantgate_overhead_seconds", "The gateway's own share of a request", ["variant"])
         self.shed = counter("shed", "Requests that were turned away for want of room", ["where"])
         self.budget_refusals = counter("budget_refusals", "Requests of keys that have spent what they may", ["code"])
         self.sink_errors = counter("sink_errors", "Exchanges that a sink raised at, which it must not")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from quantgate.errors import QuantgateError, SchemaRefused
+from quantgate.errors import ApprovalRefused, InvalidAnswer, QuantgateError, SchemaRefused
 from quantgate.serve import LedgerClosed, OverBudget, UpstreamFault
 
 TYPES = {
@@ -23,7 +23,6 @@ TYPES = {
     409: "conflict_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
-    422: "invalid_answer_error",
     429: "rate_limit_error",
 }
 CODES = {
@@ -102,6 +101,10 @@ def of(error: BaseException) -> Refused:
             return error
         case SchemaRefused():
             return bad(error.param, str(error), "invalid_schema")
+        case InvalidAnswer():
+            return Refused(422, error.code, str(error), type="invalid_answer_error", retry=False)
+        case ApprovalRefused():
+            return Refused(403, error.code, str(error))
         case OverBudget():
             again = error.retry_after_s
             return Refused(429, "budget_exceeded", str(error), type="insufficient_quota", retry=False, after_s=again)

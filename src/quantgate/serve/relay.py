@@ -180,14 +180,17 @@ async def _pump(passage: Passage, out: Out, lane: Lane, arm: Arm) -> None:
         max_chars=out.most,
     )
     try:
-        async with clock.guard(), lane.slot(clock, "prefill"):
+        async with clock:
+            begun = await lane.enter(clock, "prefill")
             stream = cast(AsyncGenerator[Chunk, None], lane.upstream.stream(passage.body, timeout_s=None))
             try:
                 await _each(passage, out, guard, stream)
             finally:
+                lane.leave(begun)
                 await stream.aclose()
             clock.enter("validate")
             last = guard.end()
+            _concluded(passage, guard)
             clock.enter("stream")
     except TimeoutError:
         raise clock.late() from None
@@ -201,29 +204,43 @@ async def _each(passage: Passage, out: Out, guard: StreamGuard, stream: AsyncGen
     """Chunk by chunk. Times are kept in locals: entering a stage for each chunk would cost more than the check."""
     clock, form = passage.clock, out.form
     checked = sent = 0.0
-    prefill = True
+    silent, waiting = True, b""
     try:
         async for chunk in stream:
-            begun = monotonic()
             body = chunk.body
             passage.pieces += 1
-            if prefill and _says(body):
-                prefill = False
+            if silent and _says(body):
+                silent = False
+                clock.add("validate", checked)
+                clock.add("stream", sent)
+                checked = sent = 0.0
                 clock.enter("decode")
-            if "usage" in body or OWN in body or "finish" not in passage.finish:
+            begun = monotonic()
+            if "usage" in body or OWN in body:
                 body = _noted(passage, body)
             leaving = guard.feed(body)
+            if leaving:
+                waiting += _bytes(form, leaving, chunk)
             done = monotonic()
             checked += done - begun
-            if leaving:
-                data = _bytes(form, leaving, chunk)
-                if data:
-                    await out.put(data)
-                    _seen(passage, guard.released)
-                    sent += monotonic() - done
+            if waiting and not chunk.more:
+                await out.put(waiting)
+                _seen(passage, guard.released)
+                waiting = b""
+                sent += monotonic() - done
+        if waiting:
+            await out.put(waiting)
+            _seen(passage, guard.released)
     finally:
         clock.add("validate", checked)
         clock.add("stream", sent)
+
+
+def _concluded(passage: Passage, guard: StreamGuard) -> None:
+    """What the whole answer says of itself."""
+    drafts = guard.assembly.drafts.values()
+    passage.finish = next((draft.finish for draft in drafts if draft.finish), "")
+    passage.refusal = any("refusal" in draft.texts for draft in drafts)
 
 
 def _bytes(form: Form, leaving: Sequence[Body], chunk: Chunk) -> bytes:
@@ -240,13 +257,9 @@ def _seen(passage: Passage, released: bool) -> None:
 
 
 def _noted(passage: Passage, body: Body) -> Body:
-    """Take down usage, finish and what the upstream says of its stages; the body without the latter."""
+    """Take down usage and what the upstream says of its stages; the body without the latter."""
     if body.get("usage"):
         passage.used(body["usage"])
-    for choice in body.get("choices") or ():
-        finish = choice.get("finish_reason") if isinstance(choice, dict) else None
-        if isinstance(finish, str):
-            passage.finish = finish
     if OWN in body:
         told = body[OWN].get("stages") if isinstance(body[OWN], dict) else None
         if isinstance(told, dict):

@@ -60,6 +60,7 @@ class Script:
     finish: str = "stop"
     pieces: Sequence[str] | None = None  # of the content, in a stream
     chunks: Sequence[Mapping[str, Any]] | None = None  # the deltas of a stream, word for word
+    held: bool = False  # break off only when ``go_on`` is called
 
     @classmethod
     def of(cls, name: str) -> Script | None:
@@ -122,6 +123,7 @@ class ScriptedUpstream:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._ready, self._over = threading.Event(), asyncio.Event()
+        self.going = asyncio.Event()
         self._tasks = set[asyncio.Task[Any]]()
 
     @property
@@ -131,6 +133,10 @@ class ScriptedUpstream:
     def next(self, *scripts: Script) -> None:
         """What the next requests get, one each."""
         self._scripts.extend(scripts)
+
+    def go_on(self) -> None:
+        """What is held may happen now."""
+        self._loop.call_soon_threadsafe(self.going.set)
 
     def wait(self, what: Callable[[Self], bool], seconds: float = 20.0) -> bool:
         """Until ``what`` is true of this server, such as one more abort; False where it never became so."""
@@ -310,6 +316,8 @@ class Telling:
         await self.writer.drain()
 
     async def _break(self) -> bool:
+        if self.script.held:
+            await self.server.going.wait()
         match self.script.kind:
             case "stall_midway":
                 await asyncio.Event().wait()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from asyncio import Timeout, timeout_at
 from collections.abc import Mapping
 from time import monotonic
+from types import TracebackType
 
 from quantgate.serve import STAGES
 from quantgate.serve.refusals import Refused, StageTimeout
@@ -43,7 +44,7 @@ class Clock:
 
     def _weigh(self, left: str, stage: str, now: float) -> None:
         self._hold(left, self._on(left))
-        if self._timeout is not None:
+        if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(self.deadline(stage, now))
 
     def deadline(self, stage: str, now: float) -> float | None:
@@ -76,13 +77,23 @@ class Clock:
         parts = [self._budgets.get(name) for name in ("prefill", "decode")]
         return None if None in parts else sum(part for part in parts if part is not None)
 
-    def guard(self) -> Timeout:
-        """The deadline of the stage that it stands in, and of those entered within: ``async with clock.guard()``."""
+    async def __aenter__(self) -> None:
+        """The deadline of the stage that it stands in, and of those entered within: ``async with clock``.
+
+        Raises TimeoutError at its end, which ``late`` explains.
+        """
         self._timeout = timeout_at(self.deadline(self.stage, self._since))
-        return self._timeout
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> bool | None:
+        timeout, self._timeout = self._timeout, None
+        assert timeout is not None  # __aenter__ made it
+        return await timeout.__aexit__(kind, error, at)
 
     def late(self) -> Refused:
-        """What a TimeoutError out of ``guard`` was: the stage's budget, or the end of the whole request."""
+        """What its TimeoutError was: the stage's budget, or the end of the whole request."""
         now = monotonic()
         budget = self.budget(self.stage)
         self.spent[self.stage] = self.spent.get(self.stage, 0.0) + now - self._since

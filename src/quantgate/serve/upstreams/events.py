@@ -10,7 +10,7 @@ LONGEST = 4 * 2**20  # bytes that one event may have
 
 
 class Events:
-    """``feed`` bytes, get whole chunks; ``done`` after ``data: [DONE]``.
+    """``feed`` bytes, get whole chunks; ``done`` after ``data: [DONE]``, ``fault`` after what is no chunk.
 
     Borne where the meaning is plain: a missing space, CRLF, comments, ``event:`` names, data over several lines.
 
@@ -21,18 +21,22 @@ class Events:
     ([], True)
     """
 
-    __slots__ = ("_lines", "_rest", "done")
+    __slots__ = ("_lines", "_rest", "done", "fault")
 
     def __init__(self) -> None:
         self._rest, self._lines, self.done = b"", list[bytes](), False
+        self.fault: UpstreamFault | None = None
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """Raises UpstreamFault: malformed for what is no JSON object, or never ends."""
+        """The chunks that are whole now. Behind the last good one ``fault`` says what is no JSON object, or never ends."""
         lines = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) + (sum(map(len, self._lines)) if self._lines else 0) > LONGEST:
-            raise UpstreamFault("malformed", f"one event of the upstream's stream is longer than {LONGEST:,} bytes")
-        found = []
+            self.fault = UpstreamFault(
+                "malformed", f"an event of the upstream's stream is longer than {LONGEST:,} bytes"
+            )
+            return []
+        found: list[Chunk] = []
         for line in lines:
             if line.endswith(b"\r"):
                 line = line[:-1]
@@ -40,12 +44,15 @@ class Events:
                 self._lines.append(line)
             elif not line and self._lines:
                 chunk = self._event()
-                if self.done:
+                if chunk is None:
                     break
+                if found:
+                    found[-1].more = True
                 found.append(chunk)
         return found
 
-    def _event(self) -> Chunk:
+    def _event(self) -> Chunk | None:
+        """The chunk of the lines so far; None at the end, and for what is none."""
         lines, self._lines = self._lines, []
         raw = lines[0]
         text = raw[5:].lstrip(b" ")
@@ -53,11 +60,12 @@ class Events:
             text = b"\n".join([text, *(line[5:].removeprefix(b" ") for line in lines[1:])])
         if text.startswith(b"[DONE]"):
             self.done = True
-            return Chunk(b"", {})
+            return None
         try:
             body = orjson.loads(text)
         except orjson.JSONDecodeError:
-            raise UpstreamFault("malformed", "the upstream's stream holds an event that is not JSON") from None
-        if not isinstance(body, dict):
-            raise UpstreamFault("malformed", "the upstream's stream holds an event that is not an object")
-        return Chunk(raw if len(lines) == 1 else b"data: " + orjson.dumps(body), body)
+            body = None
+        if isinstance(body, dict):
+            return Chunk(raw if len(lines) == 1 else b"data: " + orjson.dumps(body), body)
+        self.fault = UpstreamFault("malformed", "the upstream's stream holds an event that is not a JSON object")
+        return None

@@ -1,17 +1,17 @@
 """An OpenAI-compatible server behind the gateway: one keep-alive pool per server, bodies parsed once.
 
 aiohttp, because the HTTP client decides what a gateway in Python costs: about a tenth of httpx for each request. What
-it does by itself and nobody asked for (cookies, decompression, redirects, limits) is off. Cancelling ``ask``, or closing
-the iterator of ``stream``, closes the connection at once: that is how a server learns that nobody listens.
+it does by itself and nobody asked for (cookies, decompression, redirects, limits) is off. Cancelling ``ask``, or
+closing the iterator of ``stream``, closes the connection at once: that is how a server learns that nobody listens.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 QUICK_S = 0.25  # a kept connection that the server had closed fails at once; later than that, it died over the answer
 LARGEST = 64 * 2**20  # bytes of a whole answer
 OPEN_S = 5.0  # to open a connection
+T = TypeVar("T")
 
 
 class HttpUpstream:
@@ -49,7 +50,6 @@ class HttpUpstream:
             self._headers["authorization"] = f"Bearer {key}"
         self._session: ClientSession | None = None
         self._draining: set[asyncio.Future[None]] = set()
-        self._left: set[ClientResponse] = set()
         self._chat = self._models = ""
 
     async def start(self) -> None:
@@ -97,14 +97,22 @@ class HttpUpstream:
 
     async def ask(self, body: Body, *, timeout_s: float | None) -> Reply:
         """Raises UpstreamFault."""
-        async with _late(timeout_s), self._post(self._sent(body, stream=False)) as response:
+        asking = self._ask(self._sent(body, stream=False))
+        return await (asking if timeout_s is None else _soon(asking, timeout_s))
+
+    async def _ask(self, data: bytes) -> Reply:
+        response = await self._begin(data)
+        try:
             raw = await _read(response)
-            if response.status != 200:
-                raise _status(response, raw)
-            try:
-                found = orjson.loads(raw)
-            except orjson.JSONDecodeError:
-                raise UpstreamFault("malformed", "the upstream's answer is not JSON") from None
+        finally:
+            if not response.content.is_eof():
+                response.close()
+        if response.status != 200:
+            raise _status(response, raw)
+        try:
+            found = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            raise UpstreamFault("malformed", "the upstream's answer is not JSON") from None
         if not isinstance(found, dict):
             raise UpstreamFault("malformed", "the upstream's answer is not an object")
         if found.get("error"):
@@ -113,33 +121,37 @@ class HttpUpstream:
 
     async def stream(self, body: Body, *, timeout_s: float | None) -> AsyncIterator[Chunk]:
         """Raises UpstreamFault; ends after ``[DONE]``. ``timeout_s`` is for the time to each next piece."""
-        async with self._post(self._sent(body, stream=True), timeout_s) as response:
-            if response.status != 200:
-                raise _status(response, await _read(response))
-            kind = response.headers.get("content-type", "")
-            if not kind.startswith("text/event-stream"):
-                raise UpstreamFault("malformed", f"the upstream answered a stream with '{kind[:60]}'")
-            events, content = Events(), response.content
+        beginning = self._begin(self._sent(body, stream=True))
+        response = await (beginning if timeout_s is None else _soon(beginning, timeout_s))
+        content, left = response.content, False
+        try:
+            await _begun(response)
+            events = Events()
             while not events.done:
-                data = await content.readany() if timeout_s is None else await _soon(content.readany(), timeout_s)
+                reading = _some(response)
+                data = await (reading if timeout_s is None else _soon(reading, timeout_s))
                 if not data:
-                    raise UpstreamFault("cut", "the upstream's stream ended before its [DONE]")
-                for chunk in events.feed(data):
+                    raise UpstreamFault("cut", "the upstream's stream ended without its end mark")
+                chunks = events.feed(data)
+                for chunk in chunks:
                     if chunk.body.get("error"):
                         said = _message(chunk.body, "the upstream broke off with an error")
                         raise UpstreamFault("error_event", said, body=chunk.body)
                     yield chunk
-            if not content.at_eof():
+                if events.fault is not None:
+                    raise events.fault
+            if left := not content.at_eof():
                 self._leave(response)
+        finally:
+            if not left and not content.is_eof():
+                response.close()
 
     def _leave(self, response: ClientResponse) -> None:
         """The bytes that end a chunked body may come behind ``[DONE]``: read them aside, so that the connection is
         kept and nobody waits for them."""
-        self._left.add(response)
         task = asyncio.ensure_future(_drain(response))
         self._draining.add(task)
         task.add_done_callback(self._draining.discard)
-        task.add_done_callback(lambda _done: self._left.discard(response))
 
     def _sent(self, body: Body, *, stream: bool) -> bytes:
         sent = {**self.extra, **body, "model": self.model, "stream": stream}
@@ -155,52 +167,52 @@ class HttpUpstream:
             raise UpstreamFault("refused", "the upstream is not started")
         return self._session
 
-    @asynccontextmanager
-    async def _post(self, data: bytes, timeout_s: float | None = None) -> AsyncIterator[ClientResponse]:
-        """The open answer. Its connection goes back to the pool if it was read to the end, and is closed otherwise."""
-        import aiohttp
-
-        try:
-            response = await (self._begin(data) if timeout_s is None else _soon(self._begin(data), timeout_s))
-        except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
-            raise UpstreamFault("cut", "the upstream closed the connection before it answered") from None
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UpstreamFault("refused", f"the upstream cannot be reached: {_why(error)}", status=503) from None
-        try:
-            yield response
-        except aiohttp.ClientError:
-            raise UpstreamFault("cut", "the upstream closed the connection within its answer") from None
-        finally:
-            if not response.content.is_eof() and response not in self._left:
-                response.close()
-
     async def _begin(self, data: bytes) -> ClientResponse:
-        """A kept connection may turn out closed: then the request never arrived, and goes once more."""
+        """The head of the answer. A kept connection may turn out closed: then the request never arrived, and goes once
+        more. Raises UpstreamFault."""
         import aiohttp
 
-        session = self._open()
-        begun = asyncio.get_running_loop().time()
-        try:
-            return await session.post(self._chat, data=data, allow_redirects=False)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            late = asyncio.get_running_loop().time() - begun > QUICK_S
-            if late or isinstance(error, aiohttp.ClientConnectorError):
-                raise
-        return await session.post(self._chat, data=data, allow_redirects=False)
+        session, begun, again = self._open(), monotonic(), False
+        while True:
+            try:
+                return await session._request("POST", self._chat, data=data, allow_redirects=False)
+            except aiohttp.ClientConnectorError as error:
+                raise UpstreamFault("refused", f"the upstream cannot be reached: {_why(error)}", status=503) from None
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
+                if again or monotonic() - begun > QUICK_S:
+                    raise UpstreamFault("cut", "the upstream closed the connection before it answered") from None
+                again = True
+            except (aiohttp.ServerTimeoutError, TimeoutError):
+                raise UpstreamFault("refused", f"the upstream took no connection in {OPEN_S:g} s", status=503) from None
+            except aiohttp.ClientError as error:
+                raise UpstreamFault("malformed", f"the upstream speaks no HTTP: {type(error).__name__}") from None
 
 
-@asynccontextmanager
-async def _late(timeout_s: float | None) -> AsyncIterator[None]:
+async def _soon(awaited: Coroutine[Any, Any, T], timeout_s: float) -> T:
     try:
         async with asyncio.timeout(timeout_s):
-            yield
+            return await awaited
     except TimeoutError:
         raise UpstreamFault("timeout", f"the upstream did not answer within {timeout_s:g} s", status=504) from None
 
 
-async def _soon(awaited: Any, timeout_s: float) -> Any:
-    async with _late(timeout_s):
-        return await awaited
+async def _begun(response: ClientResponse) -> None:
+    """Whether what follows is a stream of events. Raises UpstreamFault."""
+    if response.status != 200:
+        raise _status(response, await _read(response))
+    kind = response.headers.get("content-type", "")
+    if not kind.startswith("text/event-stream"):
+        raise UpstreamFault("malformed", f"the upstream answered a stream with '{kind[:60]}'")
+
+
+async def _some(response: ClientResponse) -> bytes:
+    """What has come; b"" at the end. Raises UpstreamFault."""
+    from aiohttp import ClientError
+
+    try:
+        return await response.content.readany()
+    except (ClientError, OSError):
+        raise UpstreamFault("cut", "the upstream closed the connection within its answer") from None
 
 
 async def _drain(response: ClientResponse) -> None:
@@ -217,10 +229,9 @@ async def _drain(response: ClientResponse) -> None:
 
 
 async def _read(response: ClientResponse) -> bytes:
-    if (response.content_length or 0) > LARGEST:
-        raise UpstreamFault("malformed", f"the upstream's answer is larger than {LARGEST:,} bytes")
+    """The whole body. Raises UpstreamFault."""
     parts, size = [], 0
-    async for part in response.content.iter_any():
+    while part := await _some(response):
         parts.append(part)
         size += len(part)
         if size > LARGEST:
