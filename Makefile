@@ -10,13 +10,14 @@ export PYTHONUTF8 = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test llama extras check bench bench-peers docs format clean
+.PHONY: help demo test llama extras schema-suite check bench bench-peers docs format clean
 
 help:
 	@printf '%s\n' 'make demo    set up, then run the main job on the built-in model and write a report' \
 	               'make test    set up, then run the tests' \
 	               'make llama   compile llama.cpp for GGUF variants and the tests that run it (some minutes, a C++ compiler)' \
 	               'make extras  what the tests of optional parts need: lm-eval, Ray, S3, model servers, PostgreSQL, clients' \
+               'make schema-suite  the cases of the JSON Schema Test Suite, for the tests of the guard' \
                'make check   formatting, lint, types, the floors' \
 	               'make bench   the speed table' \
 	               'make bench-peers  quality, time, memory and the gateway beside other programs, each in an environment of its own' \
@@ -33,6 +34,8 @@ test: $(VENV)/.ready-dev
 llama: $(VENV)/.ready-llama
 
 extras: $(VENV)/.ready-extras
+
+schema-suite: build/schema-suite
 
 check: $(VENV)/.ready-dev
 	@$(BIN)/ruff check
@@ -58,6 +61,13 @@ format: $(VENV)/.ready-dev
 clean:
 	@rm -rf build dist site .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	@find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# the suite lies in the source package of jsonschema, whose version constraints.txt pins
+build/schema-suite: | $(VENV)/.created
+	@mkdir -p build && $(PIP) download --no-deps --no-binary jsonschema -d build -c constraints.txt jsonschema
+	@mkdir -p $@.partial && tar -xzf build/jsonschema-*.tar.gz -C $@.partial --strip-components=2 --wildcards '*/json/tests'
+	@mv $@.partial $@
+	$(SAY) 'the JSON Schema Test Suite is in build/schema-suite'
 
 # The environment. Each stamp stands for one finished step, so a later call costs nothing and a broken one goes on.
 
@@ -96,7 +106,7 @@ $(VENV)/.ready-llama: $(VENV)/.ready-dev
 
 $(VENV)/.ready-extras: $(VENV)/.ready-dev
 	$(SAY) 'installing lm-eval, Ray, S3, model servers, PostgreSQL and clients of the gateway'
-	@$(PIP) install -c constraints.txt -e '.[hub,lm-eval,ray,s3,s3-tests,servers,postgres,sign,clients]'
+	@$(PIP) install -c constraints.txt -e '.[hub,lm-eval,ray,s3,s3-tests,servers,postgres,sign,mlflow,otel,clients]'
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready-run
