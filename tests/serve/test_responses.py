@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -100,7 +101,7 @@ def test_items_become_turns_and_calls_of_one_turn_stand_together() -> None:
         {"role": "developer", "content": "Rules"},
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Here?"}]},
         {"type": "reasoning", "id": "r", "summary": []},
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I look.", "annotations": []}]},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "I look.", "annotations": []}]},
         call,
         {**call, "call_id": "b"},
         {"type": "function_call_output", "call_id": "a", "output": "rain"},
@@ -202,7 +203,8 @@ def test_a_refusal_of_the_chat_names_the_key_of_the_request() -> None:
 
 def test_text_is_a_message() -> None:
     read = sdk(from_chat(answer({"content": "Hello"}), ask(instructions="Be brief.", metadata={"a": "b"})))
-    assert (read.status, read.output_text, read.instructions, read.metadata) == ("completed", "Hello", "Be brief.", {"a": "b"})  # fmt: skip
+    assert (read.status, read.output_text) == ("completed", "Hello")
+    assert (read.instructions, read.metadata) == ("Be brief.", {"a": "b"})
     assert (read.usage.input_tokens, read.usage.output_tokens, read.usage.total_tokens) == (7, 3, 10)
     assert read.usage.input_tokens_details.cached_tokens == 2
     assert read.id == "resp_1" and not read.incomplete_details and not read.error
@@ -285,7 +287,7 @@ def test_a_stream_ends_with_the_response_that_the_whole_answer_is(
 ) -> None:
     key = "refusal" if refusal else "content"
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    deltas = [{key: text[one:next]} for one, next in zip(edges, edges[1:], strict=False)]
+    deltas = [{key: text[one:next]} for one, next in pairwise(edges)]
     sent = checked(streamed(ask(), chunks(*deltas, finish=finish)))
     last = sent[-1]
     assert last["type"] == f"response.{'completed' if finish == 'stop' else 'incomplete'}"

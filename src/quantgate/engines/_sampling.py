@@ -70,6 +70,7 @@ class Taker:
         self.changes = bool(sampling.bias or sampling.presence or sampling.frequency)
         self.written: Counter[int] = Counter()
 
+    @torch.inference_mode()
     def take(self, logits: Tensor) -> tuple[int, Logprob | None]:
         """The next token out of float32 logits [vocabulary], which are spent by it. Raises EngineError."""
         asked = self.sampling
@@ -102,6 +103,7 @@ class Taker:
             kept &= shares.cumsum(-1) - shares < asked.top_p
         if asked.min_p:
             kept &= shares >= asked.min_p * shares[0]
+        kept[0] = True
         return int(order[torch.multinomial(shares * kept, 1, generator=chance)])
 
     def _told(self, before: Tensor, token: int) -> Logprob:

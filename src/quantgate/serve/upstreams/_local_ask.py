@@ -98,7 +98,7 @@ def turns_of(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     waiting = dict[str, int]()  # id of a call without a result -> how many turns stand behind it, from the end
     for at, message in enumerate(messages):
         role, where = str(message["role"]), f"messages[{at}].content"
-        text = _text(message.get("content"), where)
+        text = _text(message.get("content") or message.get("refusal"), where)
         if role == "tool" and message.get("tool_call_id") in waiting:
             behind = waiting.pop(str(message["tool_call_id"]))
             found.insert(len(found) - behind, ("tool", text))
