@@ -9,7 +9,7 @@ import pytest
 
 from quantgate.errors import SchemaRefused
 from quantgate.guard.admission import Admission, admit
-from quantgate.guard.limits import Limits
+from quantgate.guard.limits import DEFAULT, Limits
 
 SCHEMA = "response_format.json_schema.schema"
 
@@ -22,7 +22,7 @@ def tool(name: Any = "f", **more: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, **more}}
 
 
-def refusal(body: Any, limits: Limits = Limits()) -> SchemaRefused:
+def refusal(body: Any, limits: Limits = DEFAULT) -> SchemaRefused:
     with pytest.raises(SchemaRefused) as told:
         admit(body, limits)
     assert len(str(told.value)) < 320 and "\n" not in str(told.value)
@@ -190,7 +190,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"properties": {f"p{n}": {"pattern": f"^x{n}$"} for n in range(201)}}, "patterns"),
     ],
 )
-def test_a_schema_that_costs_too_much_is_refused_before_it_is_compiled(schema, word):
+def test_a_schema_that_costs_too_much_is_refused_before_it_is_compiled(schema: dict[str, Any], word: str):
     assert word in str(refusal(demand(schema)))
     assert word in str(refusal({"tools": [tool(parameters={"type": "object", **schema})]}))
 
@@ -226,5 +226,10 @@ def test_equal_demands_share_a_contract_and_the_oldest_is_forgotten():
 
 def test_each_demand_of_a_request_makes_another_contract():
     offered = {"tools": [tool(), tool("g")]}
-    demands = [{}, {"tool_choice": "required"}, {"tool_choice": tool()}, {"parallel_tool_calls": False}]
+    demands: list[dict[str, Any]] = [
+        {},
+        {"tool_choice": "required"},
+        {"tool_choice": tool()},
+        {"parallel_tool_calls": False},
+    ]
     assert len({id(admit({**offered, **one})) for one in demands}) == 4

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tests.guard.made_schemas import MADE, SIZES, Made, pieces, written
 
 from quantgate.guard import Fault
-from quantgate.guard.limits import Limits
+from quantgate.guard.limits import DEFAULT, Limits
 from quantgate.guard.schemas import Schema
-
-from tests.guard.made_schemas import MADE, SIZES, Made, pieces, written
 
 PERSON = {
     "type": "object",
@@ -30,7 +29,7 @@ PERSON = {
 }
 
 
-def fed(schema: Any, text: str, sizes: tuple[int, ...] = (1,), limits: Limits = Limits()) -> tuple[int, Fault | None]:
+def fed(schema: Any, text: str, sizes: tuple[int, ...] = (1,), limits: Limits = DEFAULT) -> tuple[int, Fault | None]:
     """How many characters were taken before the fault, and the fault."""
     reader = Schema(schema, "p", limits).prefix("content")
     done = 0
@@ -124,8 +123,8 @@ def _reads(text: str) -> bool:
 def _endings(text: str) -> list[str]:
     """Texts that may complete a prefix: a value, a closed text, and then the brackets that are open."""
     brackets = "".join({"{": "}", "[": "]"}[one] for one in _open(text)[::-1])
-    values = ["", "0", "1", '"', '""', "null", '":1', ':1', '"x":1', "alse", "lse", "se", "e", "rue", "ue", "ull", "ll"]
-    values += ["l", '\\"', "u0000\"", '"":1', "\":1", "n\"", "n\":1", "0\"", 'u0000":1', '"z":1']
+    values = ["", "0", "1", '"', '""', "null", '":1', ":1", '"x":1', "alse", "lse", "se", "e", "rue", "ue", "ull", "ll"]
+    values += ["l", '\\"', 'u0000"', '"":1', '":1', 'n"', 'n":1', '0"', 'u0000":1', '"z":1']
     return [value + brackets for value in values]
 
 

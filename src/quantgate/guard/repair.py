@@ -135,8 +135,8 @@ class _Lenient:
         self.names["trailing_comma"] = None
 
     def _ended(self, written: list[str], opened: list[str], due: str) -> str:
-        """The text ends within brackets: they are closed where a value has just ended, or none has begun."""
-        if not opened or due not in ("after", "first_key", "first_item"):
+        """The text ends within brackets: they are closed where a value has just ended, and nowhere else."""
+        if not opened or due != "after":
             raise Lost
         self.names["brackets"] = None
         self.closed = True
