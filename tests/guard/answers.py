@@ -117,13 +117,13 @@ def head(delta: Body, finish: str | None = None, index: int = 0) -> Body:
     return {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
 
 
-def pieces(draw: st.DrawFn, text: str) -> list[str]:
+def pieces(draw: Any, text: str) -> list[str]:
     cuts = sorted(draw(st.sets(st.integers(1, max(1, len(text))), max_size=12)))
     ends = [*cuts, len(text)]
     return [text[start:end] for start, end in zip([0, *ends], ends, strict=False) if end > start]
 
 
-def in_chunks(draw: st.DrawFn, said: Said, index: int = 0) -> Iterator[Body]:
+def in_chunks(draw: Any, said: Said, index: int = 0) -> Iterator[Body]:
     """One choice as chunks, the end among them."""
     if draw(st.booleans()):
         yield head({"role": "assistant", "content": ""}, index=index)

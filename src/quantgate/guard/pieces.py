@@ -12,6 +12,7 @@ from quantgate.guard.assembly import Body, Draft
 from quantgate.guard.validators import Watch
 
 NEVER = 1 << 62
+CLOSING = {"{": "}", "[": "]"}
 ESCAPED = re.compile(r"\\.", re.DOTALL)
 
 
@@ -40,12 +41,18 @@ class Text:
         return None
 
     def closes(self, text: str) -> bool:
-        """Whether the text may be whole with this piece, which is no blank: JSON in brackets ends with one."""
-        closing = {"{": "}", "[": "]"}.get(self.first)
-        return closing is None or text.rstrip()[-1] == closing
+        """Whether a structured text may be whole with this piece: JSON in brackets ends with one."""
+        if self.prefix is None:
+            return False
+        closing = CLOSING.get(self.first)
+        last = text if text[-1:] > " " else text.rstrip()
+        return closing is None or last[-1:] == closing
 
     def _blanks(self, text: str, before: Sequence[str]) -> Fault | None:
         """A run of blanks outside of a JSON string that is longer than allowed."""
+        if text[:1] > " " and text[-1:] > " ":
+            self.run = 0
+            return None
         lead, tail = len(text) - len(text.lstrip()), len(text) - len(text.rstrip())
         longest, self.run = self.run + lead, self.run + tail if lead == len(text) else tail
         if max(longest, self.run) <= self.allowed:

@@ -40,7 +40,8 @@ def read(text: str, *, depth: int = DEPTH) -> Any:
         raise NotJson("the answer is empty")
     try:
         value = DECODER.decode(text)
-        if not text.isascii() or "\\u" in text:
+        text.encode()
+        if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except NotJson:
         raise

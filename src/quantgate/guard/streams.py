@@ -59,29 +59,20 @@ class StreamGuard:
         self._tail: list[Body] = []  # chunks of no choice behind the end of one
         self._orders, self._room = 0, max_chars
         self._broken: Broken | None = None
-        self._plain: list[str] | None = None  # pieces of the only content, while nothing but their order matters
+        self._plain: list[str] | None = None  # pieces of the only content, while nothing waits and nothing else came
+        self._held: Text | None = None  # of that content, where there is something to hold it against
 
     def feed(self, chunk: Body) -> list[Body]:
         """The chunks that may leave now. Raises Broken."""
         plain = self._plain
-        if plain is not None:
-            try:
-                (choice,) = chunk["choices"]
-                delta = choice["delta"]
-                text = delta["content"]
-                if (
-                    text.__class__ is str
-                    and choice["index"] == 0
-                    and not choice.get("finish_reason")
-                    and not choice.get("logprobs")
-                    and (len(delta) == 1 or not any(map(delta.get, BESIDES)))
-                    and (room := self._room - len(text)) > 0
-                ):
-                    self._room = room
-                    plain.append(text)
-                    return [chunk]
-            except (KeyError, TypeError, ValueError):
-                pass  # the long way round says what is amiss
+        if plain is not None and (text := _only_content(chunk)) is not None and self._room > len(text):
+            held = self._held
+            if held is None or (text and not held.closes(text)):
+                self._room -= len(text)
+                plain.append(text)
+                if held is not None and (fault := held.feed(text, plain)):
+                    raise self._break(fault)
+                return [chunk]
         if self._broken is not None:
             raise self._broken
         try:
@@ -217,13 +208,14 @@ class StreamGuard:
         return [*loose, *(entry.chunk for entry in leaving)]
 
     def _quick(self) -> list[str] | None:
-        """The pieces of the content where the next piece of it needs no look: free text of a single choice."""
+        """The pieces of the content where a further piece of it can go the short way: one choice, nothing waits."""
         if self.policy not in ("passthrough", "holdback") or len(self._lanes) != 1 or 0 not in self._lanes:
             return None
         lane = self._lanes[0]
         text = lane.texts.get("content")
-        if text is None or text.prefix is not None or text.watches or text.allowed:
+        if text is None:
             return None
+        self._held = text if text.prefix is not None or text.watches else None
         return None if lane.queue or lane.final != NEVER or lane.draft.finish else lane.draft.texts["content"]
 
     def _last(self, lane: Lane) -> list[Entry]:
@@ -244,6 +236,25 @@ class StreamGuard:
             choice = {"index": lane.draft.index, "delta": said, "finish_reason": finish}
             kept.append(Entry(order, head | {"choices": [choice]}, 0))
         return kept
+
+
+def _only_content(chunk: Body) -> str | None:
+    """The text of a chunk that brings choice 0 a piece of content and nothing else; None: it takes a closer look."""
+    try:
+        (choice,) = chunk["choices"]
+        delta = choice["delta"]
+        text = delta["content"]
+        if (
+            text.__class__ is str
+            and choice["index"] == 0
+            and not choice.get("finish_reason")
+            and not choice.get("logprobs")
+            and (len(delta) == 1 or not any(map(delta.get, BESIDES)))
+        ):
+            return text
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    return None
 
 
 def least(validators: Sequence[Validator]) -> Policy:

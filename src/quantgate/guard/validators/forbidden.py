@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from quantgate.errors import UsageError
 from quantgate.guard import Fault, Message
 from quantgate.guard.validators import Context, Plugin, Proof, Watch, refused, texts
-from quantgate.guard.validators._tail import Tail
+from quantgate.guard.validators._tail import STEP, Tail
 from quantgate.records import Record
 
 SIZE = 1 << 20  # bytes that one compiled pattern may take
@@ -46,7 +46,8 @@ class Forbidden:
     name = "forbidden"
 
     def __init__(self, settings: Settings) -> None:
-        self.reach: int | None = settings.reach
+        self._back = settings.reach
+        self.reach: int | None = settings.reach + STEP
         self.rules = [(f"word {number}", _word(word), word) for number, word in enumerate(settings.words, 1)]
         self.rules += [
             (one.name or f"pattern {number}", one.pattern, one.example)
@@ -61,7 +62,7 @@ class Forbidden:
         return next((fault for where, text in texts(message) if (fault := self._find(text, where))), None)
 
     def watch(self, where: str, context: Context) -> Watch:
-        return Tail(lambda text: self._find(text, where), self.reach or 0)
+        return Tail(lambda text: self._find(text, where), self._back)
 
     def proof(self) -> Proof:
         harmless = next((one for one in ("Yes.", "42", "-", "\u00f8") if not self._find(one, "content")), "")

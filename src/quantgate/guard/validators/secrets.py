@@ -13,7 +13,7 @@ from quantgate.errors import hint
 from quantgate.guard import Fault, Message
 from quantgate.guard.validators import Context, Plugin, Proof, Watch, plain, refused, texts
 from quantgate.guard.validators._samples import sample
-from quantgate.guard.validators._tail import Tail
+from quantgate.guard.validators._tail import STEP, Tail
 from quantgate.records import Record
 
 NAMES = tuple(dict.fromkeys(kind.name for kind in KINDS))
@@ -38,13 +38,14 @@ class Secrets:
 
     def __init__(self, settings: Settings) -> None:
         self.kinds, self.asked = settings.kinds or NAMES, settings.asked
-        self.reach: int | None = settings.reach
+        self._back = settings.reach
+        self.reach: int | None = settings.reach + STEP
 
     def check(self, message: Message, context: Context) -> Fault | None:
         return next((fault for where, text in texts(message) if (fault := self._find(text, where, context))), None)
 
     def watch(self, where: str, context: Context) -> Watch:
-        return Tail(lambda text: self._find(text, where, context), self.reach or 0)
+        return Tail(lambda text: self._find(text, where, context), self._back)
 
     def proof(self) -> Proof:
         text = next(made for kind in self.kinds if (made := sample(kind)))
