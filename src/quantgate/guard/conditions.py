@@ -46,8 +46,9 @@ def met(text: str, arguments: Any) -> bool:
     if arguments is ABSENT:
         return True
     if sign in ("==", "!="):
-        same = arguments == value and isinstance(arguments, bool) == isinstance(value, bool)
-        return same if sign == "==" else not same
+        if value is not None and _kind(arguments) is not _kind(value):
+            return True
+        return (arguments == value) is (sign == "==")
     return not _number(arguments) or COMPARE[sign](arguments, value)
 
 
@@ -57,6 +58,10 @@ def _below(value: Any, part: str) -> Any:
     if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
         return value[int(part)]
     return ABSENT
+
+
+def _kind(value: Any) -> type:
+    return float if _number(value) else type(value)
 
 
 def _number(value: Any) -> bool:
