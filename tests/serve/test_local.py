@@ -56,7 +56,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: Any) -> Any:
     folder = tmp_path_factory.mktemp("local") / "tiny"
-    return open_model(save_random(folder, feed_forward=256, tied=False))
+    return open_model(save_random(folder, feed_forward=256, tied=False, max_position_embeddings=1024))
 
 
 class Gated(TorchEngine):
@@ -66,8 +66,8 @@ class Gated(TorchEngine):
         super().__init__(model, baseline(model), dtype="float32")
         self.gate, self.fed, self.broken = threading.Semaphore(leave), 0, False
 
-    def seats(self, keep: Keep) -> Any:
-        return GatedSeats(super().seats(keep), self)
+    def seats(self, keep: Keep, at_once: int) -> Any:
+        return GatedSeats(super().seats(keep, at_once), self)
 
 
 class GatedSeats:
@@ -158,13 +158,13 @@ def test_the_answer_tells_who_gave_it_and_how_long_each_stage_took(tiny: Any) ->
         engine = Gated(tiny)
         async with opened(lambda: engine) as upstream:
             assert await upstream.ready() == engine.identity.weights
-            reply = await upstream.ask(chat("Hi"), timeout_s=None)
+            reply = await upstream.ask(chat("Hello again, and again"), timeout_s=None)
             assert reply.body["system_fingerprint"] in engine.identity.weights
             assert reply.body["model"] == "variant"
             assert set(reply.stages) == {"queue", "context", "cache", "prefill", "decode"}
             assert all(took >= 0 for took in reply.stages.values())
             assert json.loads(reply.raw) == reply.body
-            again = await upstream.ask(chat("Hi"), timeout_s=None)
+            again = await upstream.ask(chat("Hello again, and again"), timeout_s=None)
             assert again.body["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
             assert again.body["choices"] == reply.body["choices"]
 
@@ -344,8 +344,8 @@ def test_what_cannot_be_opened_is_told_at_the_start(tiny: Any, tmp_path: Any) ->
 @pytest.mark.parametrize(
     ("more", "code", "param"),
     [
-        ({"messages": [{"role": "user", "content": "x" * 600}]}, "context_length_exceeded", "messages"),
-        ({"max_tokens": 511}, "context_length_exceeded", "messages"),
+        ({"messages": [{"role": "user", "content": "x" * 1100}]}, "context_length_exceeded", "messages"),
+        ({"max_tokens": 1023}, "context_length_exceeded", "messages"),
         ({"n": 2}, "unsupported_parameter", "n"),
         ({"audio": {}}, "unsupported_parameter", "audio"),
         ({"modalities": ["audio"]}, "unsupported_parameter", "modalities"),
@@ -411,7 +411,7 @@ def test_a_schema_holds_every_answer_of_a_model_that_writes_at_random(tiny: Any)
 def test_a_call_that_must_come_comes(tiny: Any, choice: Any) -> None:
     async def run() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         async with opened(lambda: Gated(tiny)) as upstream:
-            body = chat("Hi", 120, tools=[LOOK], tool_choice=choice)
+            body = chat("Hi", 500, tools=[LOOK], tool_choice=choice)
             whole = (await upstream.ask(body, timeout_s=None)).body["choices"][0]
             return whole, [chunk.body async for chunk in upstream.stream(body, timeout_s=None)]
 

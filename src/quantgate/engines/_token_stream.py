@@ -34,7 +34,7 @@ class Streamed(Protocol):
     @property
     def stops(self) -> set[int]: ...
 
-    def seats(self, keep: Keep) -> Seats: ...
+    def seats(self, keep: Keep, at_once: int) -> Seats: ...
 
     @property
     def identity(self) -> Identity: ...
@@ -66,11 +66,12 @@ class Times:
 class TokenStream:
     """Raises EngineError for an engine that has no steps."""
 
-    def __init__(self, engine: Streamed, keep: Keep | None = None) -> None:
+    def __init__(self, engine: Streamed, keep: Keep | None = None, *, at_once: int = 4) -> None:
+        """At most ``at_once`` answers are written in turns."""
         if not hasattr(engine, "seats"):
             raise EngineError(f"{type(engine).__name__} does not answer token by token; use torch or llamacpp")
         self.engine, self.context = engine, int(engine.source.context)
-        self.seats = engine.seats(keep or Keep())
+        self.seats = engine.seats(keep or Keep(), at_once)
         vocabulary = engine.source.tokenizer.get_vocab()
         self.byte_tokens = frozenset(
             number for name, number in vocabulary.items() if len(name) == 6 and name.startswith("<0x")

@@ -24,10 +24,12 @@ from torch import Tensor
 
 from quantgate.engines import Completion, Failure, Identity, Kept, KernelPath, Product, Prompt
 from quantgate.engines._choices import Weigher
+from quantgate.engines._kept import Keep
 from quantgate.engines._llama import KV_TYPES, LlamaContext, LlamaModel, Sampler, system
 from quantgate.engines._llama_answers import Answerer, Made, Row, Speed, grammar_of
 from quantgate.engines._llama_choose import Chooser, Held, Likeliest, Rejection
 from quantgate.engines._llama_drafts import Draft, Speculator, Tally
+from quantgate.engines._llama_seats import LlamaSeats
 from quantgate.engines._llama_trace import Tracer
 from quantgate.engines._prompts import is_chat, leading, read, text_of
 from quantgate.engines._stops import stops_of
@@ -185,9 +187,10 @@ class LlamaCppEngine:
         return self.loaded.tokenize(text, begin=not self.source.tokenizer.chat_template)
 
     def _asked(self, prompt: Prompt) -> list[int]:
-        return self.encode(prompt.turns) if is_chat(prompt) else self._read(*text_of(self.source, prompt))
+        return self.encode(prompt.turns) if is_chat(prompt) else self.tokens(*text_of(self.source, prompt))
 
-    def _read(self, text: str, special: bool) -> list[int]:
+    def tokens(self, text: str, special: bool) -> list[int]:
+        """Ids of a text, with the special tokens that the file gives to one where they are asked for."""
         return self.loaded.tokenize(text, begin=special)
 
     def logits(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
@@ -237,14 +240,14 @@ class LlamaCppEngine:
         """The engine's own grammar holds every answer; under ``guard`` a prompt's schema does where there is none."""
         held = self.guard and prompt.answer_schema and not self.grammar
         grammar = grammar_of("", prompt.answer_schema) if held else self.grammar
-        return Row(index, ids, prompt.max_tokens, stops_of(prompt.stop, self._text), grammar, prompt.full)
+        return Row(index, ids, prompt.max_tokens, stops_of(prompt.stop, self.text), grammar, prompt.full)
 
     def _weigher(self) -> Weigher:
         tokenizer = self.source.tokenizer
         begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         return Weigher(
             text_of=partial(text_of, self.source),
-            tokenize=self._read,
+            tokenize=self.tokens,
             begin=min(self.stops) if begin is None else int(begin),
             logits=self.logits,
             room=self.source.context,
@@ -294,7 +297,19 @@ class LlamaCppEngine:
         """How one prompt is sampled; its chance depends on the seed and the prompt, not on its place in the batch."""
         return {**self.sampling, "seed": int(digest_of([self.sampling["seed"], prompt])[7:15], 16)}
 
-    def _text(self, tokens: Sequence[int]) -> str:
+    def seats(self, keep: Keep, at_once: int) -> LlamaSeats:
+        """Where conversations are written token by token; how each token is taken is asked with each of them."""
+        if not self.plain:
+            raise EngineError(
+                f"{self.artifact.path}: answers token by token are sampled as each request asks; leave 'temperature' "
+                "and 'grammar' out of the engine's settings"
+            )
+        length = -(-self.source.context // STEP) * STEP
+        context = LlamaContext(self.loaded, at_once, length, self.kv_cache, self.kv_cache, self.threads)
+        return LlamaSeats(context, keep)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What tokens stand for together; control tokens stand for nothing."""
         text = b"".join(self.loaded.piece(token) for token in tokens).decode(errors="replace")
         return text.removeprefix(" ") if self.prefix else text
 
@@ -304,7 +319,7 @@ class LlamaCppEngine:
         stopped = bool(made) and made[-1] in self.stops and not row.full
         body = made[:-1] if stopped else made
         cut = row.stop.cut(body) if row.stop else None
-        text, tokens = cut or (self._text(body), len(body))
+        text, tokens = cut or (self.text(body), len(body))
         return Completion(
             text=text,
             tokens=tokens,

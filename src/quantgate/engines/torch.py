@@ -189,8 +189,8 @@ class TorchEngine:
             for (index, ids), tokens, stop in zip(batch, made, stops, strict=True)
         }
 
-    def seats(self, keep: Keep) -> TorchSeats:
-        """Where conversations are written token by token."""
+    def seats(self, keep: Keep, at_once: int) -> TorchSeats:
+        """Where conversations are written token by token, any number at once."""
         return TorchSeats(self.decoder, keep)
 
     def text(self, tokens: Sequence[int]) -> str:

@@ -69,7 +69,7 @@ class LocalUpstream:
                 f"{engine.source.path}: the tokenizer has no chat template, so no conversation can be answered; add "
                 "'chat_template' to tokenizer_config.json"
             )
-        stream = TokenStream(engine, self._keep)
+        stream = TokenStream(engine, self._keep, at_once=self._desk.at_once)
         self._forms = Forms(engine.source.tokenizer) if self._constrain else None
         self.fingerprint = str(engine.identity.weights).removeprefix("sha256:")[:16]
         self._stream = stream
