@@ -41,7 +41,7 @@ def read(text: str, *, depth: int = DEPTH) -> Any:
     try:
         value = DECODER.decode(text)
         text.encode()
-        if "\\ud" in text or "\\uD" in text:
+        if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except NotJson:
         raise

@@ -25,6 +25,7 @@ NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSc
 LISTED = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 SINGLE = ("additionalProperties", "additionalItems", "items", "contains", "propertyNames", "not", "if", "then", "else",
           "unevaluatedItems", "unevaluatedProperties", "contentSchema")  # fmt: skip
+BLANK = " \t\r\n"
 LONGEST = 160  # characters of a fault's sentence that come from the validator
 CHAIN = 200  # references within references, at one place
 
@@ -32,14 +33,13 @@ CHAIN = 200  # references within references, at one place
 class Schema:
     """A schema that was admitted. Keeps no state of any answer."""
 
-    __slots__ = ("_blanks", "_limits", "_shapes", "_validator", "raw")
+    __slots__ = ("_limits", "_shapes", "_validator", "raw")
 
     def __init__(self, raw: Any, param: str, limits: Limits = DEFAULT, deadline_s: float | None = None) -> None:
         """Raises SchemaRefused with ``param``. ``deadline_s``: monotonic, when compiling must be done."""
         deadline_s = time.monotonic() + limits.compile_s if deadline_s is None else deadline_s
         self.raw, self._limits = raw, limits
         self._validator, self._shapes = _compiled(raw, param, limits, deadline_s)
-        self._blanks = re.compile(rf"[ \t\r\n]{{{limits.whitespace + 1}}}")
 
     def prefix(self, where: str) -> Reader:
         return Reader(self._shapes.start, where, self._limits)
@@ -52,7 +52,7 @@ class Schema:
             value = read(text, depth=self._limits.depth)
         except NotJson as broken:
             return Fault("not_json", where, str(broken)[:LONGEST])
-        if self._blanks.search(text):
+        if _blank_run(text, self._limits.whitespace + 1):
             blank = Reader(self._shapes.start, where, self._limits).feed(text)
             if blank is not None and blank.kind == "whitespace":
                 return blank
@@ -65,6 +65,21 @@ class Schema:
         except ValueError as unfit:
             return Fault("schema", where, f"the JSON cannot be checked: {unfit}"[:LONGEST])
         return Fault("schema", where, "the schema does not allow it")
+
+
+def _blank_run(text: str, length: int) -> bool:
+    """Whether ``length`` blanks stand in a row: such a run covers a place that ``length`` divides.
+
+    >>> _blank_run("a   b", 3), _blank_run("a   b", 4)
+    (True, False)
+    """
+    for place in range(0, len(text), length):
+        if text[place] in BLANK:
+            before = text[max(0, place - length) : place]
+            behind = text[place : place + length]
+            if len(before) - len(before.rstrip(BLANK)) + len(behind) - len(behind.lstrip(BLANK)) >= length:
+                return True
+    return False
 
 
 def _sentence(wrong: jsonschema_rs.ValidationError) -> str:
