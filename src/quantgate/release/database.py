@@ -72,8 +72,12 @@ def _sqlite(url: URL) -> Engine:
         made = sqlite3.connect(
             f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
-        for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            made.execute(f"PRAGMA {setting}")
+        try:
+            for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                made.execute(f"PRAGMA {setting}")
+        except sqlite3.Error:
+            made.close()
+            raise
         return made
 
     engine = sa.create_engine("sqlite://", creator=open_file, poolclass=NullPool)
@@ -93,6 +97,16 @@ def _postgresql(url: URL) -> Engine:
         raise MissingExtra(
             "registry: PostgreSQL needs psycopg, which is not installed; run: pip install 'quantgate[postgres]'"
         ) from None
+
+
+@contextmanager
+def connected(url: URL) -> Iterator[Engine]:
+    """An engine for a moment."""
+    engine = connect(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, Connection, Engine
 
 from quantgate.errors import ReleaseError
 from quantgate.records import disk_errors
-from quantgate.release.database import connect, file_of, reading, shown, writing
+from quantgate.release.database import connected, file_of, reading, shown, writing
 from quantgate.release.tables import HEAD, VERSION_TABLE, metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -73,19 +73,18 @@ def upgrade(url: URL, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     Raises ReleaseError where nothing was registered and for versions that this quantgate does not know.
     """
-    engine = connect(url)
-    found = _installed(engine, url)
+    found = installed(url)
     if found == HEAD:
         return None
     copy = _backup(url, found, now())
-    _migrate(engine, url, HEAD, only_if=found)
+    with connected(url) as engine:
+        _migrate(engine, url, HEAD, only_if=found)
     return copy
 
 
 def upgrade_sql(url: URL) -> str:
     """The SQL that ``upgrade`` would run; empty where it would run none."""
-    engine = connect(url)
-    found = _installed(engine, url)
+    found = installed(url)
     if found == HEAD:
         return ""
     told = io.StringIO()
@@ -104,14 +103,10 @@ def known() -> tuple[str, ...]:
 
 def installed(url: URL) -> str:
     """The version of a registry's tables. Raises ReleaseError where there is none that this quantgate knows."""
-    return _installed(connect(url), url)
-
-
-def _installed(engine: Engine, url: URL) -> str:
     file = file_of(url)
     if file is not None and not file.is_file():
         raise _not_there(url)
-    with reading(engine, url) as connection:
+    with connected(url) as engine, reading(engine, url) as connection:
         found = version_of(connection)
     if found is None:
         raise _not_there(url)

@@ -1,13 +1,14 @@
 """The registry: what may be released, why, and what each target serves. Rows are added; one pointer per target moves.
 
-    with_registry = Registry.open("sqlite:///runs/quantgate.db", actor="ada")
-    with_registry.live("fleet").stable.name
+    registry = Registry.open("sqlite:///runs/quantgate.db", actor="ada")
+    registry.live("fleet").stable.name
 
 A registry may be used from several threads; each call is one transaction.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,7 +49,7 @@ class Registered:
     other_baseline: tuple[str, ...]  # targets that serve another baseline than this run compared with
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Registry:
     """Raises ReleaseError in one sentence wherever the database does not answer."""
 
@@ -67,10 +68,17 @@ class Registry:
         """
         where = address(url)
         engine = connect(where)
-        ensure(engine, where, create=create)
-        return cls(where, engine, actor, now)
+        try:
+            ensure(engine, where, create=create)
+        except BaseException:
+            engine.dispose()
+            raise
+        registry = cls(where, engine, actor, now)
+        weakref.finalize(registry, engine.dispose)
+        return registry
 
     def close(self) -> None:
+        """End its connections at once; otherwise they end with it."""
         self.engine.dispose()
 
     @property
