@@ -7,9 +7,11 @@ from typing import Any
 Json = dict[str, Any]
 TEXT: Json = {"type": "string"}
 COUNT: Json = {"type": "integer", "minimum": 0}
-MONEY_OF_TOKENS: Json = {"type": "integer", "minimum": 1}
+AT_LEAST_ONE: Json = {"type": "integer", "minimum": 1}
 NULL: Json = {"type": "null"}
 ANY: Json = {"type": "object"}
+TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
+CALLS_SAID: Json = {"description": "earlier calls of tools, as an answer holds them; the upstream judges them"}
 NAME = "^[a-zA-Z0-9_-]{1,64}$"  # of a function, a schema
 
 
@@ -26,12 +28,12 @@ def one_of(*values: str) -> Json:
 
 
 def shape(required: dict[str, Json], optional: dict[str, Json] | None = None, *, closed: bool = False) -> Json:
-    """An object. Keys that it does not name may be there, unless ``closed``."""
+    """An object. Keys that it does not name may be there, of a ``closed`` one as null alone."""
     made: Json = {"type": "object", "properties": {**required, **(optional or {})}}
     if required:
         made["required"] = list(required)
     if closed:
-        made["additionalProperties"] = False
+        made["additionalProperties"] = NULL
     return made
 
 
@@ -52,107 +54,131 @@ def number(low: float, high: float) -> Json:
 
 def _asked() -> Json:
     return {
-        "ChatRequest": shape(
-            {"model": {**TEXT, "minLength": 1}, "messages": many(ref("Turn"), at_least=1)},
+        "ChatRequest": _request(
+            {"model": ref("ModelName"), "messages": many(ref("Turn"), at_least=1)},
             {
                 **_sampling(),
-                "max_tokens": maybe(MONEY_OF_TOKENS),
-                "max_completion_tokens": maybe(MONEY_OF_TOKENS),
-                "n": {"type": "integer", "const": 1},
+                "max_tokens": AT_LEAST_ONE,
+                "max_completion_tokens": AT_LEAST_ONE,
+                "n": {"type": "integer", "minimum": 1, "maximum": 128},
                 "response_format": ref("Format"),
-                "tools": many(ref("Tool")),
-                "tool_choice": {"anyOf": [one_of("none", "auto"), ref("NamedTool")]},
+                "tools": {**many(ref("Tool"), at_least=1), "uniqueItems": True},
+                "tool_choice": {"anyOf": [one_of("none", "auto", "required"), ref("NamedTool")]},
                 "parallel_tool_calls": {"type": "boolean"},
-                **_streaming(),
+                "logprobs": {"type": "boolean"},
             },
+            "keys that only some upstreams know, such as top_k, pass unread",
         ),
-        "CompletionRequest": shape(
-            {"model": {**TEXT, "minLength": 1}, "prompt": {**TEXT, "minLength": 1}},
-            {**_sampling(), "max_tokens": MONEY_OF_TOKENS, **_streaming()},
+        "CompletionRequest": _request(
+            {"model": ref("ModelName"), "prompt": TEXT},
+            {**_sampling(), "max_tokens": AT_LEAST_ONE, "response_format": ref("Format")},
+            "a chat of one turn: what a chat has no place for (suffix, echo, best_of) is refused",
+            closed=True,
         ),
-        "ResponseRequest": shape(
-            {"model": {**TEXT, "minLength": 1}, "input": {**TEXT, "minLength": 1}},
+        "ResponseRequest": _request(
+            {"model": ref("ModelName"), "input": TEXT},
             {
                 "instructions": TEXT,
-                "max_output_tokens": {"type": "integer", "minimum": 16},
+                "max_output_tokens": AT_LEAST_ONE,
                 "temperature": number(0, 2),
                 "top_p": number(0, 1),
-                "stream": {"type": "boolean"},
+                "text": shape({}, {"format": maybe(ref("FlatFormat"))}),
+                "store": {"description": "nothing is stored, whatever it says"},
+                "user": TEXT,
             },
+            "by conversion to chat: tools and earlier items are taken as OpenAI describes them; nothing is stored, so "
+            "previous_response_id and conversation are refused",
+            closed=True,
+            streaming={"stream": {"type": "boolean"}},
         ),
-        "Turn": {"oneOf": [_turn("system"), _turn("developer"), _turn("user"), _assistant(), _tool_turn()]},
-        "Part": shape({"type": {"const": "text"}, "text": TEXT}),
+        "ModelName": {**TEXT, "description": "one of /v1/models"},
+        "Turn": {"oneOf": [*map(_turn, ("system", "developer", "user")), _assistant(), _tool_turn()]},
+        "Part": {"description": "text, an image ...: the upstream judges it", **shape({"type": TEXT})},
         "Call": shape(
             {"id": TEXT, "type": {"const": "function"}, "function": shape({"name": TEXT, "arguments": TEXT})}
         ),
         "Tool": shape(
             {
                 "type": {"const": "function"},
-                "function": shape(
-                    {"name": {**TEXT, "pattern": NAME}}, {"description": TEXT, "parameters": ref("Arguments")}
-                ),
+                "function": shape({"name": {**TEXT, "pattern": NAME}}, {"parameters": maybe(ref("Arguments"))}),
             }
         ),
-        "NamedTool": shape(
-            {"type": {"const": "function"}, "function": shape({"name": {**TEXT, "pattern": NAME}})},
-        ),
+        "NamedTool": shape({"type": {"const": "function"}, "function": shape({"name": {**TEXT, "pattern": NAME}})}),
         "Arguments": {
             "description": "a JSON schema of an object, within the limits of the gateway and without remote references",
             **shape(
-                {"type": {"const": "object"}, "properties": {"type": "object", "additionalProperties": ref("Leaf")}},
-                closed=True,
+                {},
+                {
+                    "type": {"const": "object"},
+                    "properties": {"type": "object", "additionalProperties": ref("Leaf")},
+                },
             ),
         },
-        "Leaf": shape({"type": one_of("string", "integer", "number", "boolean")}, {"description": TEXT}, closed=True),
-        "Format": {
-            "oneOf": [
-                shape({"type": {"const": "text"}}, closed=True),
-                shape({"type": {"const": "json_object"}}, closed=True),
-                shape(
-                    {
-                        "type": {"const": "json_schema"},
-                        "json_schema": shape(
-                            {"name": {**TEXT, "pattern": NAME}, "schema": ref("Arguments")},
-                            {"description": TEXT, "strict": {"type": "boolean"}},
-                            closed=True,
-                        ),
-                    },
-                    closed=True,
-                ),
-            ]
-        },
+        "Leaf": {"type": ["object", "boolean"], "properties": {"type": one_of(*TYPES)}},
+        "Format": {"oneOf": [*_plain_formats(), _schema_format({"json_schema": shape(*_named_schema())})]},
+        "FlatFormat": {"oneOf": [*_plain_formats(), _schema_format(*_named_schema())]},
     }
+
+
+def _request(
+    required: dict[str, Json],
+    optional: dict[str, Json],
+    said: str,
+    *,
+    closed: bool = False,
+    streaming: dict[str, Json] | None = None,
+) -> Json:
+    """A request that streams or does not; ``null`` is as good as leaving a key out."""
+    free = {name: maybe(schema) for name, schema in optional.items()}
+    whole = shape(required, {**free, "stream": {"enum": [False, None]}, "stream_options": NULL}, closed=closed)
+    usage = shape({}, {"include_usage": {"description": "true: a last chunk tells the usage"}})
+    more = streaming or {"stream": {"const": True}, "stream_options": maybe(usage)}
+    if streaming:
+        return {**shape(required, {**free, **{name: maybe(one) for name, one in more.items()}}, closed=closed),
+                "description": said}  # fmt: skip
+    streamed = shape({**required, "stream": more["stream"]}, {**free, "stream_options": more["stream_options"]},
+                     closed=closed)  # fmt: skip
+    return {"description": said, "anyOf": [whole, streamed]}
+
+
+def _plain_formats() -> list[Json]:
+    return [shape({"type": {"const": name}}) for name in ("text", "json_object")]
+
+
+def _schema_format(required: dict[str, Json], optional: dict[str, Json] | None = None) -> Json:
+    return shape({"type": {"const": "json_schema"}, **required}, optional)
+
+
+def _named_schema() -> tuple[dict[str, Json], dict[str, Json]]:
+    return (
+        {"name": {**TEXT, "pattern": NAME}, "schema": ref("Arguments")},
+        {"strict": maybe({"type": "boolean"})},
+    )
 
 
 def _turn(role: str) -> Json:
     content = {"anyOf": [TEXT, many(ref("Part"), at_least=1)]}
-    return shape({"role": {"const": role}, "content": content}, {"name": TEXT})
+    return shape({"role": {"const": role}, "content": content})
 
 
 def _assistant() -> Json:
-    return shape({"role": {"const": "assistant"}, "content": TEXT}, {"tool_calls": many(ref("Call"), at_least=1)})
+    return shape({"role": {"const": "assistant"}, "content": TEXT}, {"tool_calls": CALLS_SAID})
 
 
 def _tool_turn() -> Json:
-    return shape({"role": {"const": "tool"}, "content": TEXT, "tool_call_id": TEXT})
+    told = {"description": "of the call whose result it is; the upstream judges it"}
+    return shape({"role": {"const": "tool"}, "content": TEXT}, {"tool_call_id": told})
 
 
 def _sampling() -> dict[str, Json]:
     return {
         "temperature": number(0, 2),
         "top_p": number(0, 1),
-        "seed": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+        "seed": {"type": "integer", "minimum": -(2**63), "maximum": 2**64 - 1},
         "presence_penalty": number(-2, 2),
         "frequency_penalty": number(-2, 2),
-        "stop": {"anyOf": [TEXT, {**many(TEXT, at_least=1), "maxItems": 4}]},
+        "stop": {"anyOf": [TEXT, {**many(TEXT), "maxItems": 64}]},
         "user": TEXT,
-    }
-
-
-def _streaming() -> dict[str, Json]:
-    return {
-        "stream": {"type": "boolean"},
-        "stream_options": shape({}, {"include_usage": {"type": "boolean"}}, closed=True),
     }
 
 
@@ -220,7 +246,13 @@ def _about() -> Json:
         "Models": shape({"object": {"const": "list"}, "data": many(ref("Model"))}),
         "Model": shape({"id": TEXT, "object": {"const": "model"}, "created": COUNT, "owned_by": TEXT}),
         "Health": shape({"status": {"const": "ok"}}),
-        "Ready": shape({"status": TEXT}),
+        "Ready": shape(
+            {
+                "ready": {"type": "boolean"},
+                "reasons": many(TEXT),
+                "arms": many(shape({"name": TEXT, "role": TEXT, "digest": TEXT, "serves": maybe(TEXT)})),
+            }
+        ),
         "Error": shape(
             {
                 "error": shape(

@@ -6,6 +6,7 @@ whoever reads, generates or tests clients. schemathesis tries it against a start
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -20,9 +21,9 @@ REFUSALS = {
     404: "No such model, or no such route.",
     413: "The body is larger than this gateway takes.",
     415: "The body is not JSON by its content-type.",
-    422: "The upstream will not take this request.",
+    422: "No variant gave an answer that keeps what was asked of it, or the upstream will not take this request.",
     429: "The key has spent what it may for now; ``retry-after`` tells when it may again, where waiting helps.",
-    502: "No variant gave an answer that may leave: none could be reached, or each broke off or broke the contract.",
+    502: "No variant answered: none could be reached, or each broke off.",
     503: "Overloaded, shutting down, or the ledger cannot be reached; ``retry-after`` tells when to try again.",
     504: "A stage took longer than the route allows it, or than the client waits.",
 }
@@ -44,8 +45,11 @@ def encoded() -> bytes:
     return orjson.dumps(document(), option=orjson.OPT_INDENT_2)
 
 
-def document() -> Json:
-    """The whole description. Made anew: whoever takes it may change it."""
+def document(models: Sequence[str] = ()) -> Json:
+    """The whole description; ``models`` are all that a request may name, where they never change."""
+    made = shapes.schemas()
+    if models:
+        made["ModelName"]["enum"] = list(models)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -69,7 +73,7 @@ def document() -> Json:
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "made by `quantgate keys`"}},
-            "schemas": shapes.schemas(),
+            "schemas": made,
             "headers": {name: {"description": said, "schema": {"type": "string"}} for name, said in TOLD.items()},
             "responses": {_name(status): _refusal(said) for status, said in REFUSALS.items()},
         },
@@ -185,7 +189,13 @@ def _json(schema: str) -> Json:
 
 
 def _events(schema: str) -> Json:
-    return {"type": "string", "description": f"`data:` lines, each {schema} as JSON, then `data: [DONE]`"}
+    """Of each event, as whoever checks streams reads them."""
+    said = f"{schema} as JSON, or at the end [DONE]; an object with `error` where the stream breaks off"
+    return {
+        "type": "object",
+        "properties": {"data": {"type": "string", "description": said}, "event": {"type": "string"}},
+        "required": ["data"],
+    }
 
 
 def _ref(schema: str) -> Json:

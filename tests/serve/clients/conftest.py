@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -18,6 +15,7 @@ from quantgate.serve import Caller, openapi
 from quantgate.serve.app import Gateway
 from quantgate.serve.routing import CohortRouter
 from quantgate.serve.scripted import Script, ScriptedUpstream
+from quantgate.serve.server import Running
 from quantgate.serve.sessions import SessionNames
 from quantgate.serve.settings import RoutePolicy, Settings
 from quantgate.serve.upstreams.http import HttpUpstream
@@ -65,38 +63,6 @@ def call(name: str, arguments: Mapping[str, Any]) -> Script:
     return Script(message={"role": "assistant", "content": None, "tool_calls": [called]}, finish="tool_calls")
 
 
-class Serving:
-    """A gateway under uvicorn in a thread of its own."""
-
-    def __init__(self, settings: Settings) -> None:
-        import uvicorn
-
-        self.app = Gateway(settings)
-        self.config = uvicorn.Config(
-            self.app, loop="uvloop", http="httptools", log_level="error", access_log=False, timeout_keep_alive=30
-        )
-        self.server = uvicorn.Server(self.config)
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.port = int(self.socket.getsockname()[1])
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
-            runner.run(self.server.serve(sockets=[self.socket]))
-
-    def __enter__(self) -> Self:
-        self.thread.start()
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as line:
-            line.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            assert b" 200 " in line.recv(4096).split(b"\r\n")[0]
-        return self
-
-    def __exit__(self, *_raised: object) -> None:
-        self.server.should_exit = True
-        self.thread.join()
-        self.socket.close()
-
-
 @dataclass
 class Reached:
     """The way to a gateway, and the upstream behind it."""
@@ -127,11 +93,15 @@ def settings_of(upstream: ScriptedUpstream, *, policy: RoutePolicy | None = None
         sessions=SessionNames(b"a secret of the tests"),
         keys=keys,
         policy=lambda _request: kept,
-        openapi=openapi.document,
+        openapi=lambda: openapi.document([TARGET]),
     )
+
+
+def serving(settings: Settings) -> Running:
+    return Running(Gateway(settings))
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Reached]:
-    with ScriptedUpstream(always=said) as upstream, Serving(settings_of(upstream, keys=OneKey())) as served:
+    with ScriptedUpstream(always=said) as upstream, serving(settings_of(upstream, keys=OneKey())) as served:
         yield Reached(served.port, upstream)

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from tests.serve.clients import drawn
-from tests.serve.clients.conftest import TARGET, Serving, settings_of
+from tests.serve.clients.conftest import TARGET, serving, settings_of
 
 from quantgate.guard.contract import FREE
 from quantgate.serve import Request
@@ -41,8 +41,8 @@ def by_header(request: Request) -> RoutePolicy:
 def served():
     with ScriptedUpstream(always=told) as upstream:
         settings = replace(settings_of(upstream), policy=by_header)
-        with Serving(settings) as serving:
-            yield serving
+        with serving(settings) as running:
+            yield running
 
 
 @dataclass
@@ -151,8 +151,8 @@ def test_no_invalid_answer_leaves_and_every_valid_one_does(served, tool, schemas
 def test_the_suite_finds_what_an_unguarded_gateway_lets_through():
     with ScriptedUpstream(always=told) as upstream:
         settings = replace(settings_of(upstream), policy=by_header, admit=lambda _body: FREE)
-        with Serving(settings) as serving:
-            assert len(verdict(serving.port, 3, 10, tool=False).invalid) > 50
+        with serving(settings) as running:
+            assert len(verdict(running.port, 3, 10, tool=False).invalid) > 50
 
 
 def kept(text: str, schema: drawn.Json) -> bool:
