@@ -134,6 +134,12 @@ def test_a_condition_that_is_none_is_refused_at_start(condition: str) -> None:
         parse(Rules, {"rules": [{"tool": "pay", "when": [condition]}]}, where="serve.yaml")
 
 
+@pytest.mark.parametrize("tool", ["", "pay me", "delete[ab]", "x" * 65])
+def test_a_rule_for_a_tool_that_nobody_can_offer_is_refused_at_start(tool: str) -> None:
+    with pytest.raises(UsageError, match="no tool is named"):
+        parse(Rules, {"rules": [{"tool": tool}]}, where="serve.yaml")
+
+
 def test_the_approved_call_leaves_once_and_as_it_was(gate: Gate) -> None:
     pending = held(gate)
     gate.approve(pending["id"], by="ann", hash=pending["hash"])

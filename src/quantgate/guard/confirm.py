@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -28,19 +29,27 @@ from quantgate.guard.proposals import OPEN, Event, HeldCall, Proposal, Proposals
 from quantgate.guard.reading import NotJson, read
 from quantgate.records import Record, digest_of
 
+TOOL = re.compile(r"[\w?*-]{1,64}", re.ASCII)
 SHOWN = 400  # characters of a call in the preview
 
 
 class Rule(Record):
     """Which calls a person must approve."""
 
-    tool: str = Field(min_length=1, description="name of the tool; * and ? stand for any letters")
+    tool: str = Field(description="name of the tool; * stands for any letters, ? for one")
     when: tuple[str, ...] = Field(
         default=(), description="of the arguments, all of them: '/amount > 100'; none: always"
     )
     canary: tuple[str, ...] | None = Field(
         default=None, description="instead of when, while the variant is a canary; []: always; null: the same"
     )
+
+    @field_validator("tool")
+    @classmethod
+    def _named(cls, tool: str) -> str:
+        if not TOOL.fullmatch(tool):
+            raise ValueError(f"no tool is named '{tool}'; give letters, digits, _ and -, and * or ? for any of them")
+        return tool
 
     @field_validator("when", "canary")
     @classmethod

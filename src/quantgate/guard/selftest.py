@@ -182,7 +182,7 @@ def _confirmation(rules: Rules, where: str) -> Iterator[Proof]:
 
 def _example(rule: Rule) -> tuple[str, str]:
     """A call that the rule holds."""
-    name = "".join("x" if sign in "*?[]!" else sign for sign in rule.tool)
+    name = rule.tool.replace("*", "").replace("?", "x") or "x"
     arguments: dict[str, Any] = {}
     for one in rule.when:
         sample(one, arguments)
