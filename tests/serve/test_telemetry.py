@@ -121,7 +121,7 @@ def test_no_text_of_prompt_or_answer_is_in_a_span(seen: Seen) -> None:
 def test_content_is_there_when_the_operator_asks() -> None:
     seen = Seen(content=True)
     answer = {"role": "assistant", "content": "a private answer"}
-    (span,) = seen.after((request(), exchange(text={"answer": answer})))
+    (span,) = seen.after((request(), exchange(text={"prompt": [], "answer": [answer]})))
     told = dict(span.attributes)
     asked = json.loads(told["gen_ai.input.messages"])
     assert asked == [{"role": "user", "parts": [{"type": "text", "content": "a private question"}]}]

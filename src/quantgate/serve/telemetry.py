@@ -139,9 +139,10 @@ class Telemetry:
             span_name(exchange, request),
             context=self._extract(carrier),
             kind=SpanKind.CLIENT,
-            attributes=span_attributes(exchange, request, content=self._content),
             start_time=start,
         )
+        if span.is_recording():
+            span.set_attributes(span_attributes(exchange, request, content=self._content))
         if exchange.error:
             span.set_status(Status(StatusCode.ERROR, exchange.error))
         span.end(start + int(exchange.total_s * 1e9))
@@ -175,18 +176,23 @@ def by_environment(
     if off or not any(environment.get(name) for name in ENDPOINTS):
         return None
     try:
-        return _exporting(service, content=environment.get(CONTENT, "").lower() == "true")
+        return _exporting(
+            service,
+            content=environment.get(CONTENT, "").lower() == "true",
+            spans=environment.get("OTEL_TRACES_EXPORTER", "").lower() != "none",
+            metrics=environment.get("OTEL_METRICS_EXPORTER", "").lower() != "none",
+        )
     except MissingExtra as missing:
         tell(str(missing))
         return None
 
 
-def _exporting(service: str, *, content: bool) -> Telemetry:
+def _exporting(service: str, *, content: bool, spans: bool, metrics: bool) -> Telemetry:
     """The exporters read their addresses, headers, limits and samplers out of the environment by themselves."""
     try:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
         from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -197,6 +203,8 @@ def _exporting(service: str, *, content: bool) -> Telemetry:
     if str(resource.attributes["service.name"]).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": service}))
     tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
-    tracing.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    reader = PeriodicExportingMetricReader(OTLPMetricExporter())
-    return Telemetry(tracing, MeterProvider([reader], resource, shutdown_on_exit=False), content=content)
+    if spans:
+        tracing.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    readers = [PeriodicExportingMetricReader(OTLPMetricExporter())] if metrics else []
+    metering = MeterProvider(readers, resource, AlwaysOffExemplarFilter(), shutdown_on_exit=False)
+    return Telemetry(tracing, metering, content=content)

@@ -103,11 +103,14 @@ def _content(exchange: Exchange, request: Request) -> Attributes:
     messages = request.body.get("messages")
     if isinstance(messages, list):
         told["gen_ai.input.messages"] = _json([_message(one) for one in messages if isinstance(one, dict)])
-    answer = (exchange.text or {}).get("answer")
-    if isinstance(answer, str):
-        answer = {"role": "assistant", "content": answer}
-    if isinstance(answer, Mapping):
-        told["gen_ai.output.messages"] = _json([{**_message(answer), "finish_reason": exchange.finish}])
+    answers = (exchange.text or {}).get("answer") or []
+    if isinstance(answers, str | Mapping):
+        answers = [answers]
+    said = [{"role": "assistant", "content": one} if isinstance(one, str) else one for one in answers]
+    if said:
+        told["gen_ai.output.messages"] = _json(
+            [{**_message(one), "finish_reason": exchange.finish} for one in said if isinstance(one, Mapping)]
+        )
     return told
 
 
