@@ -19,6 +19,7 @@ from quantgate.serve.settings import Limits, RoutePolicy, Settings
 from quantgate.serve.upstreams.http import HttpUpstream
 
 BASELINE = Arm("BF16", "sha256:" + "b" * 64, "baseline")
+PLAIN = RoutePolicy()
 CANARY = Arm("W4A16", "sha256:" + "c" * 64, "canary")
 
 
@@ -59,7 +60,7 @@ class Kept:
 def settings_of(
     variant: ScriptedUpstream,
     baseline: ScriptedUpstream | None = None,
-    policy: RoutePolicy = RoutePolicy(),
+    policy: RoutePolicy = PLAIN,
     **more: Any,
 ) -> Settings:
     """The variant is the canary, ``baseline`` its fallback."""
@@ -67,11 +68,11 @@ def settings_of(
     if baseline is not None:
         upstreams[BASELINE.name] = HttpUpstream(baseline.url, "scripted")
     choice = Choice(CANARY, "canary", 0.5, 3, fallback=BASELINE if baseline is not None else None)
-    given: dict[str, Any] = {"sink": Kept(), "limits": Limits(grace_s=5.0), "target": "demo"} | more
-    return Settings(upstreams, Fixed(choice), admit, Sessions(), policy=lambda _request: policy, **given)
+    given: dict[str, Any] = {"sink": Kept(), "limits": Limits(grace_s=5.0), "target": "demo", "router": Fixed(choice)}
+    return Settings(upstreams, admit=admit, sessions=Sessions(), policy=lambda _request: policy, **given | more)
 
 
-def gateway_of(*upstreams: ScriptedUpstream, policy: RoutePolicy = RoutePolicy(), **more: Any) -> Gateway:
+def gateway_of(*upstreams: ScriptedUpstream, policy: RoutePolicy = PLAIN, **more: Any) -> Gateway:
     return Gateway(settings_of(*upstreams, policy=policy, **more))
 
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 
 import pytest
+from tests.serve.gateways import asked, call, chat, gateway_of, kept, until
 
 from quantgate.serve.scripted import Abort, Script, ScriptedUpstream
 from quantgate.serve.server import Running
-from tests.serve.gateways import asked, call, chat, gateway_of, kept, until
 
 GENEROUS_S = 5.0  # of a machine under load; benchmarks/gateway.py measures the time itself
 WHEN = {

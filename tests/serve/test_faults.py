@@ -6,11 +6,11 @@ import json
 import time
 
 import pytest
+from tests.serve.gateways import asked, call, chat, gateway_of, kept, line_with, streaming, until
 
 from quantgate.serve.scripted import Script, ScriptedUpstream
 from quantgate.serve.server import Running
 from quantgate.serve.settings import RoutePolicy
-from tests.serve.gateways import asked, call, chat, gateway_of, kept, line_with, streaming, until
 
 # what breaks before anything of an answer has come, and the code that a caller reads where nobody stands in
 BEFORE = {

@@ -20,7 +20,7 @@ from typing import Any
 from quantgate.serve import Body, Caller, Request, Route, wire
 from quantgate.serve.asked import check_chat
 from quantgate.serve.asking import Lanes
-from quantgate.serve.forms import original_of, stream_form, whole_form
+from quantgate.serve.forms import original_of, renamed, stream_form, whole_form
 from quantgate.serve.lanes import Lane
 from quantgate.serve.metrics import Metrics
 from quantgate.serve.passage import Passage, prompt_bound
@@ -170,7 +170,7 @@ class Gateway:
             except wire.Gone:
                 return
             except Exception as error:
-                await self._refuse(send, id, error)
+                await self._refuse(send, id, renamed(route, error))
                 return
             await self._watched(passage, receive, send)
         finally:
@@ -200,6 +200,7 @@ class Gateway:
         passage = Passage(
             request, choice, policy, contract, Clock(policy.budgets_ms, request.deadline_s, started=started),
             validators=policy.canary_validators or () if canary else policy.validators, asked=choice.arm,
+            keep_text=settings.keep_text,
         )  # fmt: skip
         await self._reserve(passage)
         passage.clock.enter("context")
@@ -258,8 +259,6 @@ class Gateway:
             await self._refuse(send, request.id, error, passage)
             return
         passage.status = 200
-        if settings.keep_text:
-            passage.text = {"prompt": request.body["messages"], "answer": body["choices"]}
         now = passage.clock.enter("stream")
         timing = (b"server-timing", passage.clock.header(now).encode())
         await wire.respond(send, 200, data, [wire.JSON, *passage.headers(), timing])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,8 @@ class Passage:
     answer_tokens: int | None = None
     pieces: int = 0  # chunks that an upstream has sent: what a stream is charged by that was broken off
     ttft_s: float | None = None
-    text: Any = None  # the answer's messages, only where the operator asked for texts
+    keep_text: bool = False  # whether the operator asked for prompts and answers
+    text: dict[str, Any] | None = None
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -63,6 +64,11 @@ class Passage:
             self.prompt_tokens = (self.prompt_tokens or 0) + prompt
         if isinstance(answer, int) and answer >= 0:
             self.answer_tokens = (self.answer_tokens or 0) + answer
+
+    def said(self, messages: Iterable[Mapping[str, Any]]) -> None:
+        """Keep prompt and answer, where that was asked for."""
+        if self.keep_text:
+            self.text = {"prompt": self.request.body["messages"], "answer": list(messages)}
 
     def charge(self) -> tuple[int, int]:
         """Tokens to settle the budget with. Where the upstream did not tell: of an answer that began, what was

@@ -1,8 +1,8 @@
 """What a caller is told when there is no answer: one typed error, and what every other error becomes.
 
 A ``Refused`` is OpenAI's error object with its HTTP status. ``retry`` says whether the same request may do better
-later: official clients ask again by themselves unless ``x-should-retry: false`` forbids it, which doubles the load for nothing
-where an answer was invalid or a budget is spent.
+later: official clients ask again by themselves unless ``x-should-retry: false`` forbids it, which doubles the load for
+nothing where an answer was invalid or a budget is spent.
 """
 
 from __future__ import annotations

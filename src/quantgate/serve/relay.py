@@ -241,6 +241,7 @@ def _concluded(passage: Passage, guard: StreamGuard) -> None:
     drafts = guard.assembly.drafts.values()
     passage.finish = next((draft.finish for draft in drafts if draft.finish), "")
     passage.refusal = any("refusal" in draft.texts for draft in drafts)
+    passage.said(draft.message() for draft in drafts)
 
 
 def _bytes(form: Form, leaving: Sequence[Body], chunk: Chunk) -> bytes:

@@ -120,7 +120,7 @@ class ScriptedUpstream:
         self.connections = self.port = self.at_once = self.most_at_once = 0
         self._scripts: deque[Script] = deque()
         self._changed = threading.Condition()
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._ready, self._over = threading.Event(), asyncio.Event()
         self.going = asyncio.Event()
@@ -158,14 +158,13 @@ class ScriptedUpstream:
             self._thread.join()
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._serve())
+            asyncio.run(self._serve())
         finally:
             self._ready.set()
-            self._loop.close()
 
     async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
         server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=2**24)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()

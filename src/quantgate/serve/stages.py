@@ -87,10 +87,10 @@ class Clock:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         timeout, self._timeout = self._timeout, None
         assert timeout is not None  # __aenter__ made it
-        return await timeout.__aexit__(kind, error, at)
+        await timeout.__aexit__(kind, error, at)
 
     def late(self) -> Refused:
         """What its TimeoutError was: the stage's budget, or the end of the whole request."""

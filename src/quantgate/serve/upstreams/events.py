@@ -28,7 +28,7 @@ class Events:
         self.fault: UpstreamFault | None = None
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """The chunks that are whole now. Behind the last good one ``fault`` says what is no JSON object, or never ends."""
+        """The chunks that are whole now. ``fault`` tells what stands behind the last good one and is no chunk."""
         lines = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) + (sum(map(len, self._lines)) if self._lines else 0) > LONGEST:
