@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from quantgate.guard import Fault
 from quantgate.guard.limits import DEFAULT, Limits
 from quantgate.guard.reading import DECODER, NotJson
-from quantgate.guard.shapes import ARRAY, FALSE, NULL, NUMBER, OBJECT, TEXT, TRUE, Shape
+from quantgate.guard.shapes import ANYTHING, ARRAY, FALSE, NULL, NUMBER, OBJECT, TEXT, TRUE, Shape
 
 BLANKS = re.compile(r"[ \t\r\n]*")
 PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
@@ -35,6 +35,7 @@ STEPS = {  # of a number: what may follow, by where it stands
     "power": dict.fromkeys("0123456789", "power"),
 }
 ENDINGS = frozenset(("zero", "whole", "part", "power"))  # where a number may end
+MOST = 256  # shapes of one value, out of all that the shapes around it demand
 QUOTED = 40  # characters of an answer in a sentence
 
 State = Callable[["Reader", str, int], int]  # reads on from a place in the piece, gives the place behind
@@ -74,6 +75,8 @@ class Open:
         for place, shapes in enumerate(found):
             for shape in shapes:
                 merged.setdefault(shape, set()).add(place)
+        if len(merged) > MOST:  # left to the whole check
+            return [ANYTHING], [set().union(*merged.values())]
         return list(merged), list(merged.values())
 
 

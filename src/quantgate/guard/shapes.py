@@ -233,10 +233,22 @@ class Shapes:
         )  # what stands beside a $ref counts for nothing there
         self._plains: dict[int, Plain] = {}
         self._shapes: dict[frozenset[int], Shape] = {}
+        self._found: dict[tuple[int, ...], tuple[Shape, ...]] = {}
         self._steps = 0
         self.start = self.of([root])
 
     def of(self, schemas: Iterable[Any]) -> tuple[Shape, ...]:
+        """What a value may be that all of ``schemas`` hold for."""
+        asked = tuple(schemas)
+        key = tuple(map(id, asked))  # they are parts of the root, which lives as long
+        found = self._found.get(key)
+        if found is None:
+            found = self._made(asked)
+            if len(self._found) < REMEMBERED:
+                self._found[key] = found
+        return found
+
+    def _made(self, schemas: tuple[Any, ...]) -> tuple[Shape, ...]:
         ways: Ways = [frozenset()]
         self._steps = STEPS
         for schema in schemas:
@@ -327,3 +339,6 @@ def resolve(root: Any, reference: str) -> tuple[bool, Any]:
 def based(schema: dict[str, Any]) -> bool:
     """Whether a schema object is a document of its own."""
     return isinstance(schema.get("$id"), str) or isinstance(schema.get("id"), str)
+
+
+ANYTHING = Shapes(True, jsonschema_rs.Draft202012Validator).start[0]
