@@ -181,6 +181,8 @@ def test_a_window_holds_back_as_much_as_a_validator_looks_back() -> None:
         ([head({"function_call": {"name": "f", "arguments": ""}})], "malformed"),
         ([{"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}], "malformed"),
         ([{"choices": {"0": {}}}], "malformed"),
+        ([{"error": {"message": "out of memory"}}], "malformed"),
+        ([head({"content": "Hi"}), head({"content": "Hi"}) | {"error": {"message": "out of memory"}}], "malformed"),
         ([{"choices": [None]}], "malformed"),
         ([head({"content": "Hi"}, index=-1)], "malformed"),
         ([head({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]})], "malformed"),
@@ -288,3 +290,53 @@ def test_held_tool_calls_are_told_in_their_place() -> None:
     assert ends(last) == ["stop"]
     assert arguments_of([*before, *last]) == {}
     assert [one["choices"][0]["delta"].get("quantgate") for one in last] == [{"id": 1}, None]
+
+
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.floats()
+    | st.sampled_from(["", "stop", "f", "{}", "Hi", "\ud800"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                ["content", "tool_calls", "index", "id", "function", "name", "arguments", "delta", "refusal"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+def with_junk(chunk: Any, draw: Any) -> Any:
+    """The chunk with one of its values replaced by anything."""
+    if isinstance(chunk, dict) and chunk and draw(st.integers(0, 4)):
+        key = "choices" if "choices" in chunk else draw(st.sampled_from(sorted(chunk)))
+        return chunk | {key: with_junk(chunk[key], draw)}
+    if isinstance(chunk, list) and chunk and draw(st.integers(0, 4)):
+        return [with_junk(chunk[0], draw), *chunk[1:]]
+    return draw(JUNK)
+
+
+@every_policy
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_junk_is_a_fault_or_kept_and_nothing_else(policy: Policy, data: st.DataObject) -> None:
+    said = data.draw(good())
+    chunks = list(in_chunks(data.draw, said))
+    at = data.draw(st.integers(0, len(chunks) - 1))
+    chunks[at] = with_junk(chunks[at], data.draw)
+    guard = StreamGuard(said.contract, policy)
+    try:
+        before, last = guarded(guard, chunks)
+    except Broken:
+        return
+    whole = Assembly()
+    for chunk in [*before, *last]:
+        whole.add(chunk)
+    for draft in whole.drafts.values():
+        assert said.contract.check(draft.message(), draft.finish) is None

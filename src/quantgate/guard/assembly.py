@@ -140,6 +140,8 @@ class Assembly:
 
     def add(self, chunk: Body) -> list[Piece]:
         """The pieces of a chunk, one per choice; one without a draft where it has none. Raises Broken."""
+        if not isinstance(chunk, dict) or chunk.get("error"):
+            raise malformed("choices", "a chunk is no piece of an answer, or reports an error")
         if not self.head:
             self.head = {key: chunk[key] for key in HEAD if chunk.get(key) is not None}
         if isinstance(chunk.get("usage"), dict):

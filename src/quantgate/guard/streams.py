@@ -249,6 +249,7 @@ def _only_content(chunk: Body) -> str | None:
             and choice["index"] == 0
             and not choice.get("finish_reason")
             and not choice.get("logprobs")
+            and "error" not in chunk
             and (len(delta) == 1 or not any(map(delta.get, BESIDES)))
         ):
             return text
