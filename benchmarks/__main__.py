@@ -18,7 +18,8 @@ from benchmarks import gateway, peers
 from benchmarks.result import Result
 from benchmarks.tables import Table, of_results, section
 
-NAMES = ("engine", "sweep", "forecast", "sandbox", "overlap", "loadgen", "guard", "demo")  # unless something is named
+NAMES = ("engine", "sweep", "forecast", "sandbox", "overlap", "loadgen", "guard", "constrained",
+         "demo")  # unless something is named  # fmt: skip
 NAMED = ("kquants",)  # need another program
 TABLED = ("gguf", "llamacpp", "harness", "planner")  # likewise, with tables of their own
 PEERS, GATEWAY = "peers", "gateway"
