@@ -16,7 +16,7 @@ variants:
 rules:
   - {name: long prompts, when: {prompt_over: 8000}, variant: baseline}
 routes:
-  - {name: tools, when: {tools: true}, stream: buffer, confirm: [pay], budgets: {queue: 200ms}}
+  - {name: tools, when: {tools: true}, stream: buffer, confirm: {rules: [{tool: pay}]}, budgets: {queue: 200ms}}
 """
 
 

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer, field_v
 
 from quantgate.endpoint_config import EndpointConfig, Seconds
 from quantgate.errors import UsageError, hint
+from quantgate.guard.confirm import Rules
 from quantgate.hardware.quantities import Bytes, PerMillion
 from quantgate.records import Record, parse
 from quantgate.store import is_address
@@ -171,11 +172,11 @@ class RouteConfig(Record):
     corrections: int = Field(default=1, ge=0, le=3, description="turns in which the variant may mend its answer")
     escalate: bool = Field(default=True, description="whether the baseline is asked when the variant's answer fails")
     validators: dict[str, dict[str, JsonValue]] = Field(
-        default={}, description="what else answers must pass: name and settings, such as secrets: {}"
+        default={},
+        description="what else answers must pass: name and settings, such as {secrets: {}}; under 'canary' what is "
+        "stricter while a canary answers",
     )
-    confirm: tuple[str, ...] = Field(default=(), description="tools whose calls a person must approve")
-    confirm_canary: tuple[str, ...] = Field(default=(), description="more of them, while a canary answers")
-    approval: Seconds = Field(default=600.0, gt=0, description="how long an approval is waited for; then it is denied")
+    confirm: Rules | None = Field(default=None, description="tool calls that a person must approve")
     budgets: dict[str, Seconds] = Field(
         default={}, description=f"how long a stage may take, such as {{queue: 200ms}}; stages: {', '.join(STAGES)}"
     )
@@ -254,7 +255,7 @@ class ServeConfig(Record):
     shadow: ShadowConfig | None = Field(default=None, description="copies to a variant nobody hears")
     exchanges: ExchangesConfig = Field(default=ExchangesConfig(), description="the record of every request")
     telemetry: bool = Field(
-        default=False, description="OpenTelemetry over OTLP, by its own environment; needs quantgate[otel]"
+        default=True, description="OpenTelemetry to where its own variables name a collector; needs quantgate[otel]"
     )
     admin: bool = Field(default=True, description="routes of operators under /admin; they demand a key of scope admin")
 

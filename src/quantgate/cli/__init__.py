@@ -20,6 +20,7 @@ from quantgate.cli import (
     export,
     init,
     inspect,
+    keys,
     loadtest,
     overlap,
     plan,
@@ -31,7 +32,9 @@ from quantgate.cli import (
     report,
     rollback,
     run,
+    serve,
     sign,
+    track,
     train,
     verify,
 )
@@ -71,6 +74,9 @@ app.add_typer(releases.registry_app, name="registry")
 app.command("card")(card.card)
 app.command("sign")(sign.sign)
 app.command("verify")(verify.verify)
+app.command("track")(track.track)
+app.command("serve")(serve.serve)
+app.add_typer(keys.app, name="keys")
 app.add_typer(train.app, name="train")
 
 

@@ -1,0 +1,434 @@
+"""A gateway out of its configuration: data folder, database, releases, variants, guards; and its orderly end.
+
+Cheap checks run before slow ones, and everything that could make a guard, a budget or a byte other than what was asked
+for is refused here, before the first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import Gauge
+
+from quantgate.errors import UsageError, hint
+from quantgate.guard.admission import admit
+from quantgate.guard.confirm import Gate
+from quantgate.guard.proposals import Journal as Proposals
+from quantgate.guard.selftest import Guarded, Proof, prove
+from quantgate.guard.validators import build
+from quantgate.release import Live, Variant
+from quantgate.serve import Arm, Request
+from quantgate.serve._ledger_sql import connect, create
+from quantgate.serve.admin import Admin
+from quantgate.serve.app import Gateway
+from quantgate.serve.exchanges import Journal
+from quantgate.serve.fleet import Fleet, Tell, needed, told
+from quantgate.serve.folder import DataFolder
+from quantgate.serve.keys import KeyBook, KeyRing
+from quantgate.serve.ledger import LeaseLedger
+from quantgate.serve.live import LiveFeed
+from quantgate.serve.metrics import Metrics
+from quantgate.serve.openapi import document
+from quantgate.serve.refusals import Refused
+from quantgate.serve.routing import CohortRouter
+from quantgate.serve.rules import FirstFit
+from quantgate.serve.sessions import SessionNames
+from quantgate.serve.settings import Limits, RoutePolicy, Settings, Watch
+from quantgate.serve.shadow import ACCOUNT, Copies
+from quantgate.serve_config import Budget, LimitsConfig, LiveConfig, RouteConfig, ServeConfig, ServedConfig
+
+if TYPE_CHECKING:
+    from quantgate.release.store import Registry
+
+log = logging.getLogger("quantgate.serve")
+DEFAULT = RouteConfig(name="default")
+UNDECLARED = "unverified:"  # of a server whose bytes nobody vouches for
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a gateway is told of its surroundings by the command line."""
+
+    environment: Mapping[str, str]
+    secret: str | None = None
+    actor: str = "gateway"
+    tell: Tell = lambda _sentence: None
+
+
+class ServedGateway(Gateway):
+    """A gateway with all that belongs to it. ``start`` opens the variants; ``stop`` ends everything, once."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts.settings, parts.metrics)
+        self.parts = parts
+        if isinstance(parts.settings.admin, Admin):
+            parts.settings.admin.drain = self.drain
+
+    def drain(self, on: bool) -> None:
+        """``/ready`` says so, so that whoever spreads requests turns away; those that come are answered."""
+        self.draining = on
+
+    async def start(self) -> None:
+        self.parts.loop = asyncio.get_running_loop()
+        await self._open_first()
+        await super().start()
+        if self.parts.feed is not None:
+            self.parts.feed.start(self.parts.heard)
+
+    async def _open_first(self) -> None:
+        parts = self.parts
+        for variant in parts.first:
+            upstream = await asyncio.to_thread(parts.fleet.open, variant)
+            await upstream.start()
+            parts.fleet.take(variant, upstream)
+        parts.router.swap(parts.live, parts.fleet.up(parts.live))
+
+    async def stop(self) -> None:
+        await super().stop()
+        parts = self.parts
+        if parts.shadow is not None:
+            await parts.shadow.close()
+        await asyncio.to_thread(parts.close)
+
+
+class Parts:
+    """What a gateway consists of beside its settings, and how a new release reaches it."""
+
+    def __init__(self, config: ServeConfig, around: Around) -> None:
+        self.config, self.around = config, around
+        _known_names(config)
+        self.folder = DataFolder(Path(config.data), around.secret, config.database, config.exchanges.url)
+        self.folder.make()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.metrics = Metrics()
+        self._ends = contextlib.ExitStack()
+        self._changing = threading.Lock()
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self) -> None:
+        config, folder = self.config, self.folder
+        self.policies, self.gates, self.proofs = routes_of(config, folder)
+        engine = connect(folder.database)
+        self._ends.callback(engine.dispose)
+        create(engine)
+        self.book = KeyBook(engine, folder.pepper)
+        self.ring = self._closing(KeyRing(self.book))
+        self.ring.start()
+        self.open_to_all = not len(self.ring)
+        if self.open_to_all and not is_loopback(config.host):
+            raise UsageError(
+                f"host {config.host}: others can reach it, and there is no key yet; make one with: quantgate keys new "
+                f"--name NAME --data {config.data}, or serve on 127.0.0.1"
+            )
+        self.fleet = self._closing(Fleet(config, folder.path / "logs", self.around.environment, self.around.tell))
+        self.registry, self.feed, self.live = self._releases()
+        self.first = needed(self.live)
+        self.router = CohortRouter(
+            config.target,
+            self.live,
+            [one.name for one in self.first],
+            rules=config.rules,
+            pinners=config.pinners,
+            names=(*config.names, config.model),
+        )
+        prices = {name: one.price for name, one in config.variants.items() if one.price is not None}
+        own = {ACCOUNT: config.shadow.budget} if config.shadow is not None else {}
+        self.ledger = self._closing(LeaseLedger(connect(folder.database), folder.leases, self._budget(own), prices))
+        self.ledger.start()
+        text = config.exchanges.keep_text
+        self.journal = self._closing(
+            Journal(
+                connect(folder.exchanges),
+                days=config.exchanges.days,
+                queue=config.exchanges.queue,
+                keep_text=text,
+            )
+        )
+        self.journal.start()
+        self.shadow = self._shadow()
+        self.watch = self._telemetry()
+        self.settings = self._settings()
+        self._count()
+
+    def _closing(self, part: Any) -> Any:
+        self._ends.callback(part.close)
+        return part
+
+    def close(self) -> None:
+        """Everything that was opened, the newest first; may be called twice."""
+        self._ends.pop_all().close()
+
+    def _budget(self, own: Mapping[str, Budget]) -> Callable[[str], Budget | None]:
+        return lambda account: own.get(account) or self.ring.budget(account)
+
+    def _releases(self) -> tuple[Registry | None, LiveFeed | None, Live]:
+        config = self.config
+        if config.registry is None:
+            return None, None, configured(config)
+        from quantgate.release.store import Registry
+
+        registry: Registry = self._closing(Registry.open(config.registry, self.around.actor))
+        changed = registry.changed
+        feed = self._closing(LiveFeed(config.target, lambda since: changed(config.target, since), self.folder.path))
+        return registry, feed, feed.first()
+
+    def _shadow(self) -> Copies | None:
+        wanted = self.config.shadow
+        if wanted is None:
+            return None
+        known = {one.name: one for one in self.first}
+        if wanted.variant not in known:
+            served = self.config.variants.get(wanted.variant)
+            if served is None:
+                names = sorted({*known, *self.config.variants})
+                raise UsageError(f"shadow: no variant '{wanted.variant}'; {hint(wanted.variant, names)}")
+            known[wanted.variant] = variant_of(wanted.variant, served, self.config)
+            self.first.append(known[wanted.variant])
+        arm = Arm(wanted.variant, known[wanted.variant].artifact, "canary")
+        return Copies(
+            wanted,
+            arm,
+            lambda: self.fleet.upstreams.get(arm.name),
+            self.journal,
+            admit,
+            target=self.config.target,
+            ledger=self.ledger,
+            keep_text=self.config.exchanges.keep_text,
+        )
+
+    def _telemetry(self) -> Watch | None:
+        if not self.config.telemetry:
+            return None
+        from quantgate.serve.telemetry import by_environment
+
+        found = by_environment(self.around.environment, self.around.tell)
+        return None if found is None else self._closing(found)
+
+    def _settings(self) -> Settings:
+        config = self.config
+        first = FirstFit(config.routes)
+        policies, default = self.policies, self.policies[DEFAULT.name]
+
+        def policy(request: Request) -> RoutePolicy:
+            route = first.of(request)
+            return default if route is None else policies[route.name]
+
+        described = document([config.target, *config.names])
+        return Settings(
+            upstreams=self.fleet.upstreams,
+            router=self.router,
+            admit=admit,
+            sessions=SessionNames(self.folder.secret()),
+            keys=None if self.open_to_all else self.ring,
+            ledger=self.ledger,
+            sink=self.journal,
+            watch=self.watch,
+            shadow=self.shadow,
+            policy=policy,
+            limits=limits_of(config.limits),
+            target=config.target,
+            keep_text=config.exchanges.keep_text,
+            openapi=lambda: described,
+            admin=Admin(self) if config.admin else None,
+            proven=lambda: True,
+            dead=self.dead,
+        )
+
+    def dead(self) -> str | None:
+        """Why no request should come, beyond the upstreams."""
+        lost = self.ledger.trouble
+        return lost if lost is not None and "cannot be reached" in lost else None
+
+    def warnings(self) -> list[str]:
+        """What is not as it should be, while requests are answered all the same."""
+        found = [*self.router.warnings(), *self.fleet.failed.values()]
+        troubles = (self.feed and self.feed.trouble, self.ledger.trouble, self.ring.trouble, self.journal.trouble)
+        return list(dict.fromkeys([*found, *(one for one in troubles if one)]))
+
+    def heard(self, live: Live) -> None:
+        """A new release, in the feed's thread: what is up serves it now, what is not is opened meanwhile."""
+        with self._changing:
+            self.live = live
+            self._swap()
+        missing = self.fleet.missing(live)
+        if missing:
+            threading.Thread(target=self._bring, args=(missing,), name="variants", daemon=True).start()
+        stale = [one.name for one in needed(live) if one.name not in self.fleet.up(live) and one not in missing]
+        for name in stale:
+            self.fleet.failed[name] = f"{name}: was released anew with other bytes; start the gateway again to serve it"
+
+    def _swap(self) -> None:
+        try:
+            self.router.swap(self.live, self.fleet.up(self.live))
+            log.info("%s: revision %d is live", self.live.target, self.live.revision)
+        except Refused as problem:
+            self.router.tell(str(problem))
+            log.error("%s: revision %d is not served: %s", self.live.target, self.live.revision, problem)
+
+    def _bring(self, missing: list[Variant]) -> None:
+        """Open what a release needs, and serve it once it is up."""
+        assert self.loop is not None
+        for variant in missing:
+            try:
+                upstream = self.fleet.open(variant)
+                asyncio.run_coroutine_threadsafe(upstream.start(), self.loop).result()
+            except Exception as problem:
+                self.fleet.failed[variant.name] = told(variant.name, problem)
+                log.error("%s", self.fleet.failed[variant.name])
+                continue
+            with self._changing:
+                self.fleet.take(variant, upstream)
+                self.router.tell(None)
+                self._swap()
+
+    def _count(self) -> None:
+        """Figures that live outside of the request's path."""
+        named: dict[str, tuple[str, Callable[[], float]]] = {
+            "exchanges_dropped": ("Exchanges that were not written", lambda: self.journal.dropped),
+            "exchanges_written": ("Exchanges that were written", lambda: self.journal.written),
+            "revision": ("Of the release that is served", lambda: self.router.now.revision),
+            "canary_share": ("Of sessions", lambda: self.router.now.share),
+            "warnings": ("Things that are not as they should be", lambda: len(self.warnings())),
+        }
+        if self.shadow is not None:
+            shadow = self.shadow
+            named["shadow_asked"] = ("Copies that were asked", lambda: shadow.asked)
+            named["shadow_dropped"] = ("Copies that were dropped", lambda: shadow.dropped)
+        for name, (about, value) in named.items():
+            Gauge(f"quantgate_{name}", about, registry=self.metrics.registry).set_function(value)
+
+
+def open_gateway(config: ServeConfig, around: Around) -> ServedGateway:
+    """Raises QuantgateError in one sentence; nothing is left open then."""
+    return ServedGateway(Parts(config, around))
+
+
+def routes_of(config: ServeConfig, folder: DataFolder) -> tuple[dict[str, RoutePolicy], list[Gate], tuple[Proof, ...]]:
+    """The policy of each route, and the proof that its guards fire. Raises UsageError, GuardDead."""
+    proposals = Proposals(folder.approvals) if any(route.confirm for route in config.routes) else None
+    policies: dict[str, RoutePolicy] = {}
+    guarded, gates = [], list[Gate]()
+    for route in (*config.routes, DEFAULT):
+        where = f"routes.{route.name}"
+        plain = build(route.validators, canary=False, where=where)
+        strict = build(route.validators, canary=True, where=where)
+        gate = Gate(route.confirm, proposals) if route.confirm is not None and proposals is not None else None
+        gates += [gate] if gate is not None else []
+        guarded.append(
+            Guarded(
+                where,
+                route.stream,
+                window=route.window,
+                validators=plain,
+                canary_validators=strict,
+                confirm=route.confirm,
+            )
+        )
+        policies[route.name] = RoutePolicy(
+            stream=route.stream,
+            window=route.window,
+            corrections=route.corrections,
+            escalate=route.escalate,
+            validators=plain,
+            canary_validators=strict,
+            gate=gate,
+            budgets_ms={stage: 1000 * limit for stage, limit in route.budgets.items()},
+            keep_alive_s=route.keep_alive,
+        )
+    return policies, gates, prove(admit, guarded)
+
+
+def limits_of(config: LimitsConfig) -> Limits:
+    return Limits(
+        body_bytes=config.size,
+        depth=config.depth,
+        in_flight=config.in_flight,
+        per_arm=config.per_variant,
+        waiting=config.waiting,
+        answer_tokens=config.answer_tokens,
+        timeout_s=config.timeout,
+        grace_s=config.grace,
+    )
+
+
+def configured(config: ServeConfig) -> Live:
+    """What is live where no registry says so. Raises UsageError, ArtifactError."""
+    live = config.live or LiveConfig(baseline="BF16")
+    variants = config.variants or {live.baseline: ServedConfig()}
+
+    def one(name: str | None, baseline: bool = False) -> Variant | None:
+        return None if name is None else variant_of(name, variants[name], config, baseline=baseline)
+
+    base = one(live.baseline, baseline=True)
+    return Live.model_validate(
+        {
+            "target": config.target,
+            "revision": 1,
+            "baseline": base,
+            "stable": one(live.stable) if live.stable not in (None, live.baseline) else base,
+            "canary": one(live.canary),
+            "share": live.share,
+            "holdback": live.holdback,
+            "salt": config.target,
+        }
+    )
+
+
+def variant_of(name: str, served: ServedConfig, config: ServeConfig, *, baseline: bool = False) -> Variant:
+    """A variant that the configuration names, with the digest of what lies there or what is said of a server."""
+    place = served.artifact or (config.model if served.endpoint is None else "")
+    if served.endpoint is not None:
+        digest = served.weights or UNDECLARED + name
+    elif served.artifact is not None and not baseline:
+        digest = _digest_at(Path(served.artifact), name, config)
+    else:
+        from quantgate.models import open_model
+
+        digest = open_model(place).weights_digest
+    return Variant(name=name, artifact=digest, engine="none", location=place, is_baseline=baseline)
+
+
+def _digest_at(place: Path, name: str, config: ServeConfig) -> str:
+    from quantgate.quantize.artifact import open_artifact
+
+    if place.suffix.lower() == ".gguf":
+        from quantgate.models import open_model
+        from quantgate.quantize.foreign.gguf import open_gguf_artifact
+
+        return open_gguf_artifact(str(place), open_model(config.model), name).manifest.digest
+    return open_artifact(place, verify=False).manifest.digest
+
+
+def is_loopback(host: str) -> bool:
+    """
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("gpu1")
+    (True, True, False, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _known_names(config: ServeConfig) -> None:
+    """Rules that name nobody, where the configuration itself says who there is. Raises UsageError."""
+    if config.registry is not None:
+        return
+    known = ["baseline", "stable", "canary", *config.variants]
+    for rule in config.rules:
+        if rule.variant not in known:
+            raise UsageError(f"rules.{rule.name}: no variant '{rule.variant}'; {hint(rule.variant, known)}")
