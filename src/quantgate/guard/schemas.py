@@ -47,7 +47,7 @@ class Schema:
     def fault(self, text: str, where: str) -> Fault | None:
         """Of a whole text."""
         if not text or text.isspace():
-            return Fault("empty", where, "it is empty where JSON was asked for")
+            return Fault("empty", where, "the answer is empty")
         try:
             value = read(text, depth=self._limits.depth)
         except NotJson as broken:

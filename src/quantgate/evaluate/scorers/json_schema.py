@@ -1,18 +1,21 @@
-"""json_schema: the answer is one JSON value that a schema allows.
+"""json_schema: the answer is one JSON value that a schema allows, by the check that the gateway guards with.
 
 The reference is ``{"schema": {...}}`` with any JSON schema (draft 2020-12 where ``$schema`` names none), and optionally
-``equals``: the value itself, compared as ``tool_call`` compares arguments. A schema that points elsewhere is a bad
-reference: nothing is fetched.
+``equals``: the value itself, compared as ``tool_call`` compares arguments. A schema that points elsewhere, or that the
+gateway would refuse, is a bad reference: nothing is fetched.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import jsonschema_rs
-
+from quantgate.errors import SchemaRefused
 from quantgate.evaluate.scorers import Score, Unscored
-from quantgate.evaluate.scorers._json import NotJson, difference, read, unfenced
+from quantgate.evaluate.scorers._json import difference, read, unfenced
+from quantgate.guard.limits import Limits
+from quantgate.guard.schemas import Schema
+
+PATIENT = Limits(compile_s=60.0)  # a busy machine may not make a case unscored
 
 
 def score(answer: str, reference: Any) -> Score | Unscored:
@@ -27,29 +30,15 @@ def score(answer: str, reference: Any) -> Score | Unscored:
     if not isinstance(reference, dict) or "schema" not in reference or set(reference) - {"schema", "equals"}:
         return Unscored(reason='json_schema: the reference is not {"schema": {...}} with an optional equals')
     try:
-        validator = jsonschema_rs.validator_for(reference["schema"], retriever=_refuse)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as bad:
-        return Unscored(reason=f"json_schema: the schema cannot be used: {str(bad).splitlines()[0]}")
-    because = _because(answer, validator, reference)
+        schema = Schema(reference["schema"], "schema", PATIENT)
+    except SchemaRefused as bad:
+        return Unscored(reason=f"json_schema: the schema cannot be used: {bad}")
+    text = unfenced(answer)
+    fault = schema.fault(text, "answer")
+    because = fault.sentence if fault else ""
+    if not because and "equals" in reference:
+        because = difference(read(text), reference["equals"])
     return Score(value=0.0 if because else 1.0, answer=answer.strip() or None, because=because)
-
-
-def _refuse(address: str) -> Any:
-    raise ValueError(f"it points to {address}, and nothing is fetched")
-
-
-def _because(answer: str, validator: Any, reference: dict[str, Any]) -> str:
-    try:
-        value = read(unfenced(answer))
-        problem = next(iter(validator.iter_errors(value)), None)
-    except NotJson as broken:
-        return str(broken)
-    except ValueError as unfit:  # a number or a depth that the validator does not take
-        return f"the JSON cannot be checked: {unfit}"
-    if problem is not None:
-        path = ".".join(str(part) for part in problem.instance_path)
-        return f"'{path}': {problem.message}" if path else str(problem.message)
-    return difference(value, reference["equals"]) if "equals" in reference else ""
 
 
 SCORER = score
