@@ -45,11 +45,11 @@ def encoded() -> bytes:
     return orjson.dumps(document(), option=orjson.OPT_INDENT_2)
 
 
-def document(models: Sequence[str] = ()) -> Json:
-    """The whole description; ``models`` are all that a request may name, where they never change."""
+def document(models: Sequence[str] = (), *, closed: bool = False) -> Json:
+    """The whole description; ``models`` that a request may name, and ``closed``: no others, now or later."""
     made = shapes.schemas()
     if models:
-        made["ModelName"]["enum"] = list(models)
+        made["ModelName"]["enum" if closed else "examples"] = list(models)
     return {
         "openapi": "3.1.0",
         "info": {

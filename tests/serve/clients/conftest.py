@@ -93,7 +93,7 @@ def settings_of(upstream: ScriptedUpstream, *, policy: RoutePolicy | None = None
         sessions=SessionNames(b"a secret of the tests"),
         keys=keys,
         policy=lambda _request: kept,
-        openapi=lambda: openapi.document([TARGET]),
+        openapi=lambda: openapi.document([TARGET], closed=True),
     )
 
 
