@@ -35,11 +35,11 @@ def register(
     to = opened(registry, by, create=True)
     done = register_run(to, found, new_baseline=new_baseline)
     for note in found.notes:
-        errors.print(f"quantgate: {note}", soft_wrap=True)
+        errors.print(f"quantgate: {note}", soft_wrap=True, markup=False)
     for name, decision in found.decisions.items():
         passed = [one.variant for one in decision.verdicts if one.verdict == "pass" and one.eligible]
         told = f"may be promoted: {', '.join(passed)}" if passed else "nothing may be promoted"
         best = f" (chosen: {decision.chosen})" if decision.chosen and len(passed) > 1 else ""
         new = ", new, serves the baseline" if name in done.opened else ""
-        console.print(f"[bold]{name}[/]{new}: {told}{best}", soft_wrap=True)
-    console.print(f"{done.added} records added to {to.name}", soft_wrap=True)
+        console.print(f"{name}{new}: {told}{best}", soft_wrap=True, markup=False)
+    console.print(f"{done.added} records added to {to.name}", soft_wrap=True, markup=False)

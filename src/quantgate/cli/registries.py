@@ -74,4 +74,4 @@ def say(live: Live, *, moved: bool = True) -> None:
     """What a target serves, in one line."""
     from quantgate.release.showing import live_sentence
 
-    console.print(live_sentence(live) + ("" if moved else "; nothing had to be moved"), soft_wrap=True)
+    console.print(live_sentence(live) + ("" if moved else "; nothing had to be moved"), soft_wrap=True, markup=False)

@@ -61,7 +61,7 @@ def upgrade(
     before = schema.installed(url)
     copy = schema.upgrade(url)
     if copy is not None:
-        errors.print(f"copied to {copy}", soft_wrap=True)
+        errors.print(f"copied to {copy}", soft_wrap=True, markup=False)
     done = f"tables upgraded from {before} to {HEAD}" if before != HEAD else "nothing to upgrade"
     console.print(done)
 
@@ -77,6 +77,6 @@ def check(registry: RegistryUrl = URL) -> None:
     where = opened(registry)
     found = problems(where)
     for one in found.problems:
-        errors.print(f"[bold red]quantgate:[/] {one}", soft_wrap=True)
+        errors.print(f"quantgate: {one}", soft_wrap=True, markup=False)
     console.print(f"{found.rows} rows read, {len(found.problems)} not as they were written")
     raise typer.Exit(4 if found.problems else 0)

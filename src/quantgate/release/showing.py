@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from quantgate.release import Live, Variant
 from quantgate.release.history import WORDS, Move, same
@@ -34,7 +35,8 @@ def live_sentence(live: Live) -> str:
 def live_table(live: Sequence[Live]) -> Table:
     table = _table("Live", ("target", "stable", "canary", "held back", "baseline", "revision"))
     for one in live:
-        table.add_row(
+        _row(
+            table,
             one.target + (" (held)" if one.frozen else ""),
             _named(one.stable),
             f"{_named(one.canary)} {percent(one.share)}" if one.canary else "",
@@ -55,8 +57,13 @@ def may_table(registry: Registry, live: Live) -> Table:
             continue
         seen.append(one)
         verdict = found.verdict if found.passed or found.verdict != "pass" else "not eligible"
-        table.add_row(
-            _named(one), verdict + (" (chosen)" if found.chosen else ""), found.sentence, found.at[:16], found.who
+        _row(
+            table,
+            _named(one),
+            verdict + (" (chosen)" if found.chosen else ""),
+            found.sentence,
+            found.at[:16],
+            found.who,
         )
     return table
 
@@ -68,7 +75,7 @@ def history_table(moves: Sequence[Move]) -> Table:
         after = _traffic(one.live)
         told = "; ".join(part for part in (one.why, _capacity(one.capacity)) if part)
         when = one.at[:19].replace("T", " ")
-        table.add_row(str(one.revision), when, one.who, WORDS[one.what], before, after, told)
+        _row(table, str(one.revision), when, one.who, WORDS[one.what], before, after, told)
     return table
 
 
@@ -77,6 +84,10 @@ def _table(title: str, headings: Sequence[str]) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold", justify="right" if heading == "revision" else "left")
     return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(cell) for cell in cells))  # what people wrote is no markup
 
 
 def _capacity(told: str) -> str:
