@@ -25,6 +25,15 @@ from quantgate.quantize import baseline
 NOTHING = Keep(conversations=0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks wait longer for a second thread than it saves, on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def plain(tiny: Any) -> TorchEngine:
     return open_engine(tiny, baseline(tiny), dtype="float32")
