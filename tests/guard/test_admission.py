@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -222,6 +223,28 @@ def test_equal_demands_share_a_contract_and_the_oldest_is_forgotten():
     for number in range(3):
         admission.admit(demand({"maximum": number}))
     assert admission.admit(demand({"type": "object"})) is not first
+
+
+def test_large_demands_are_forgotten_before_they_fill_the_memory():
+    admission = Admission(Limits(remembered_bytes=5_000))
+    bodies = [demand({"type": "object", "description": f"{number}" * 2_000}) for number in range(3)]
+    first = admission.admit(bodies[0])
+    assert admission.admit(bodies[1]) and admission.admit(bodies[0]) is first
+    admission.admit(bodies[2])
+    admission.admit(bodies[1])
+    assert admission.admit(bodies[0]) is not first
+
+
+def test_threads_share_the_contracts():
+    admission = Admission(Limits(remembered=3))
+    bodies = [demand({"maximum": number}) for number in range(6)]
+
+    def ask(turn: int) -> bool:
+        schema = admission.admit(bodies[turn % 6])
+        return schema.check({"content": str(turn % 6)}, "stop") is None
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(ask, range(600)))
 
 
 def test_each_demand_of_a_request_makes_another_contract():

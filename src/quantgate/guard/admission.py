@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -28,32 +29,49 @@ Refusal = tuple[str, str]  # sentence, param
 
 
 class Admission:
-    """The contracts of one gateway, the newest ``limits.remembered`` of them."""
+    """The contracts of one gateway: the newest, as many as ``limits`` lets it remember. Threads may share it."""
 
     def __init__(self, limits: Limits = DEFAULT) -> None:
         self._limits = limits
-        self._known: OrderedDict[bytes, Demands | Refusal] = OrderedDict()
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, tuple[Demands | Refusal, int]] = OrderedDict()  # with the bytes of the demand
+        self._bytes = 0
 
     def admit(self, body: Mapping[str, Any]) -> Contract:
         """Raises SchemaRefused with the key at fault."""
         shape, tools = body.get(FORMAT), body.get("tools")
         choice, parallel = body.get("tool_choice"), body.get("parallel_tool_calls")
-        if body.get("functions") is not None or body.get("function_call") is not None:
-            param = "functions" if body.get("functions") is not None else "function_call"
-            raise SchemaRefused(f"'{param}' is not taken any more; use 'tools' and 'tool_choice'", param=param)
+        for param in ("functions", "function_call"):
+            if body.get(param) is not None:
+                raise SchemaRefused(f"'{param}' is not taken any more; use 'tools' and 'tool_choice'", param=param)
         if shape is None and tools is None and choice is None:
             return FREE
-        key = _digest(shape, tools, choice, parallel)
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = self._judged(shape, tools, choice, parallel)
-            if len(self._known) > self._limits.remembered:
-                self._known.popitem(last=False)
-        else:
+        demand = _written(shape, tools, choice, parallel)
+        key = hashlib.blake2b(demand, digest_size=20).digest()
+        found = self._find(key)
+        if found is None:
+            found = self._judged(shape, tools, choice, parallel)
+            self._keep(key, found, len(demand))
+        if isinstance(found, tuple):
+            raise SchemaRefused(found[0], param=found[1])
+        return found
+
+    def _find(self, key: bytes) -> Demands | Refusal | None:
+        with self._lock:
+            known = self._known.get(key)
+            if known is None:
+                return None
             self._known.move_to_end(key)
-        if isinstance(known, tuple):
-            raise SchemaRefused(known[0], param=known[1])
-        return known
+            return known[0]
+
+    def _keep(self, key: bytes, found: Demands | Refusal, size: int) -> None:
+        with self._lock:
+            if key in self._known:
+                return
+            self._known[key] = found, size
+            self._bytes += size
+            while len(self._known) > self._limits.remembered or self._bytes > self._limits.remembered_bytes:
+                self._bytes -= self._known.popitem(last=False)[1][1]
 
     def _judged(self, shape: Any, tools: Any, choice: Any, parallel: Any) -> Demands | Refusal:
         deadline_s = time.monotonic() + self._limits.compile_s
@@ -85,9 +103,9 @@ def admit(body: Mapping[str, Any], limits: Limits = DEFAULT) -> Contract:
     return _ADMISSIONS[limits].admit(body)
 
 
-def _digest(*demands: Any) -> bytes:
+def _written(*demands: Any) -> bytes:
     try:
-        return hashlib.blake2b(orjson.dumps(demands), digest_size=20).digest()
+        return orjson.dumps(demands)
     except (TypeError, ValueError) as unfit:
         raise SchemaRefused(f"the demand is not JSON, or nested too deeply: {unfit}", param=FORMAT) from None
 

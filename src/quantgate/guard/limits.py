@@ -18,6 +18,7 @@ class Limits:
     depth: int = 128  # of an answer's brackets
     whitespace: int = 256  # blanks in a run, between the tokens of an answer's JSON
     remembered: int = 512  # contracts kept compiled
+    remembered_bytes: int = 4_194_304  # of their demands as JSON; compiled they take some twenty times as much
 
 
 DEFAULT = Limits()

@@ -32,7 +32,7 @@ OF_TEXTS = ("maxLength", "minLength", "pattern", "format")
 OF_NUMBERS = ("multipleOf", "maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum")
 STEPS = 4_000  # schema objects looked at for one place; the same beyond
 DEEP = 80  # references and branches within each other, at one place; the same beyond
-REMEMBERED = 10_000  # shapes of one schema: which there are can depend on the keys of answers
+REMEMBERED = 2_000  # shapes of one schema: which there are can depend on the keys of answers
 MOST = 64  # shapes of one place; beyond, a demand is left to the whole check
 PATTERNS = jsonschema_rs.RegexOptions(size_limit=1 << 20, dfa_size_limit=1 << 20)
 """Patterns run in an engine whose time is linear in the text: look-around and back-references are refused."""
