@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,16 +104,9 @@ def test_mlflow_that_is_away_is_told_and_stops_nothing(registry: Registry, uri: 
 
 
 def test_mlflow_that_hangs_is_given_up(registry: Registry) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        held = list[socket.socket]()
-        thread = threading.Thread(target=lambda: held.append(deaf.accept()[0]), daemon=True)
-        thread.start()
-        uri = f"http://127.0.0.1:{deaf.getsockname()[1]}"
-        found = track(registry, "fleet", uri, timeout_s=8)
-        assert "did not answer within 8 s" in found.problem
-        thread.join(30)
-        for one in held:
-            one.close()
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # the kernel takes the connection, and nobody ever answers
+        found = track(registry, "fleet", f"http://127.0.0.1:{deaf.getsockname()[1]}", timeout_s=5)
+    assert "did not answer within 5 s" in found.problem and found.logged == 0
 
 
 def test_database_that_cannot_be_made_is_told(registry: Registry, tmp_path: Path) -> None:
