@@ -185,3 +185,10 @@ def test_openais_client_reads_a_replay_as_the_completion() -> None:
     ]
     assert (second.message.refusal, second.finish_reason) == ("No.", "stop")
     assert got.usage.total_tokens == 3
+
+
+def test_calls_without_end_are_a_fault() -> None:
+    whole = Assembly()
+    with pytest.raises(Broken, match="more than 128 tools"):
+        for at in range(200):
+            whole.add(head({"tool_calls": [call(at, f"i{at}", "f", "{}")]}))

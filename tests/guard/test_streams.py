@@ -187,12 +187,12 @@ def test_a_window_holds_back_as_much_as_a_validator_looks_back() -> None:
         ([head({"content": "Hi"}, index=-1)], "malformed"),
         ([head({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]})], "malformed"),
         ([head({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": ""}}]})], "unknown_tool"),
-        ([head({"content": "x" * 101})], "malformed"),
+        ([head({"content": "x" * 151})], "malformed"),
     ],
 )
 @every_policy
 def test_a_stream_that_is_none_is_a_fault(policy: Policy, chunks: list[Body], kind: str) -> None:
-    guard = StreamGuard(admit({}), policy, max_chars=100)
+    guard = StreamGuard(admit({}), policy, max_chars=150)
     with pytest.raises(Broken) as broken:
         guarded(guard, [*chunks, head({}, "tool_calls")] if kind == "unknown_tool" else chunks)
     assert broken.value.fault.kind == kind
@@ -203,6 +203,15 @@ def test_long_answers_stop_on_the_short_way_too() -> None:
     with pytest.raises(Broken, match="longer than any answer"):
         for _ in range(30):
             guard.feed(head({"content": "abcd"}))
+
+
+@every_policy
+@pytest.mark.parametrize("chunk", [head({}), head({"content": ""}), {"choices": []}, head({"content": ""}, index=1)])
+def test_empty_chunks_without_end_stop_too(policy: Policy, chunk: Body) -> None:
+    guard = StreamGuard(admit({}), policy, max_chars=1000)
+    with pytest.raises(Broken, match="longer than any answer"):
+        for _ in range(1000):
+            guard.feed(chunk)
 
 
 @every_policy

@@ -20,6 +20,7 @@ from quantgate.guard.assembly import Broken
 from quantgate.guard.streams import StreamGuard
 from quantgate.guard.validators import NOTHING, Context, Validator
 from quantgate.guard.validators._samples import sample
+from quantgate.guard.validators.secrets import OVERLAP, slices
 
 NEEDED: dict[str, Any] = {"forbidden": {"words": ["sesame"]}, "length": {"characters": 100}}
 every = pytest.mark.parametrize("name", validators.names())
@@ -117,6 +118,24 @@ def test_secrets_are_found_in_all_that_an_answer_says() -> None:
     assert refuses("secrets", {}, "", reasoning_content=text)
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": f'{{"to": "{text}"}}'}}
     assert refuses("secrets", {}, "", tool_calls=[call])
+
+
+@pytest.mark.parametrize("before", [0, 6100, 6144, 8100, 8192, 20_000])
+def test_a_secret_is_found_wherever_it_stands_in_a_long_answer(before: int) -> None:
+    for kind in ("private key", "e-mail address", "web token"):
+        assert refuses("secrets", {"kinds": [kind]}, "x " * (before // 2) + sample(kind) + " x" * 5000)
+
+
+@given(st.integers(0, 60_000))
+def test_the_parts_of_a_long_text_cover_it(size: int) -> None:
+    text = "".join(chr(0x4E00 + at % 20_000) for at in range(size))
+    at = 0
+    for part in slices(text):
+        start = text.index(part[:1], max(0, at - OVERLAP)) if part else 0
+        assert text[start : start + len(part)] == part
+        assert start <= max(0, at - OVERLAP) or at == 0
+        at = start + len(part)
+    assert at == len(text)
 
 
 def test_an_unknown_kind_of_secret_is_told_with_the_nearest() -> None:

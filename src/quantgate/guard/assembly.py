@@ -20,6 +20,7 @@ from quantgate.guard import Fault
 
 Body = dict[str, Any]
 TEXTS = ("content", "refusal", "reasoning_content", "reasoning")  # keys of a delta that hold text
+CALLS = 128  # of one choice
 HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
 
 
@@ -106,6 +107,8 @@ class Draft:
 
     def _begin(self, told: int | None, given: str, name: str, arguments: str) -> Body:
         at = len(self.calls)
+        if at == CALLS:
+            raise malformed("tool_calls", f"more than {CALLS} tools are called at once")
         if not isinstance(name, str) or not name:
             raise malformed(f"tool_calls[{at}]", "a tool call begins without the name of its function")
         call = Call(given or f"call_{self.index}_{at}", name, [arguments])

@@ -21,6 +21,7 @@ from quantgate.guard.pieces import NEVER, Entry, Lane, Text
 from quantgate.guard.validators import NOTHING, Context, Validator
 from quantgate.guard.validators import check as judge
 
+CHUNK = 16  # characters that a chunk counts for, whatever it holds
 BESIDES = ("tool_calls", "refusal", "function_call", "reasoning_content", "reasoning")  # what a delta may hold as well
 PIECES: Sequence[Policy] = ("passthrough", "holdback", "window")
 
@@ -117,17 +118,22 @@ class StreamGuard:
         for call in piece.calls:
             entry.chars += len(call["function"]["arguments"])
             self._call(lane, entry, call)
-        self._room -= entry.chars
-        if self._room < 0:
-            raise Broken(Fault("malformed", "choices", "is longer than any answer may be"))
+        self._take_room(entry.chars)
         if piece.finish is not None:
             lane.final = min(lane.final, entry.order)
         lane.queue.append(entry)
         lane.chars += entry.chars
         return self._leaving(lane)
 
+    def _take_room(self, chars: int) -> None:
+        """A chunk takes room by itself, too: a server that sends empty ones without end is stopped as well."""
+        self._room -= chars + CHUNK
+        if self._room < 0:
+            raise Broken(Fault("malformed", "choices", "is longer than any answer may be"))
+
     def _stray(self, chunk: Body) -> list[Entry]:
         """A chunk of no choice: usage behind the end, or what a server puts in front."""
+        self._take_room(0)
         if any(lane.draft.finish is not None for lane in self._lanes.values()):
             self._tail.append(chunk)
         elif self.released or self.policy == "passthrough":

@@ -5,6 +5,8 @@ What the user wrote is no secret to the user: with ``asked`` what stands in the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import Field, field_validator
 
 from quantgate.calibrate.kinds import KINDS
@@ -16,6 +18,7 @@ from quantgate.guard.validators._samples import sample
 from quantgate.guard.validators._tail import STEP, Tail
 from quantgate.records import Record
 
+PART, OVERLAP = 8192, 2048  # characters
 NAMES = tuple(dict.fromkeys(kind.name for kind in KINDS))
 
 
@@ -52,12 +55,18 @@ class Secrets:
         return Proof({"content": f"Here it is: {text} and no more."}, {"content": "12 cups were shipped on Tuesday."})
 
     def _find(self, text: str, where: str, context: Context) -> Fault | None:
-        for one in find(text):
-            secret = text[one.start : one.end]
-            told = self.asked and any(secret in plain(turn.get("content")) for turn in context.messages)
-            if one.kind.name in self.kinds and not told:
-                return refused(self.name, where, f"holds a secret or personal data: {one.kind.name}")
+        asked = [plain(turn.get("content")) for turn in context.messages] if self.asked else []
+        for part in slices(text):
+            for one in find(part):
+                if one.kind.name in self.kinds and not any(part[one.start : one.end] in turn for turn in asked):
+                    return refused(self.name, where, f"holds a secret or personal data: {one.kind.name}")
         return None
+
+
+def slices(text: str) -> Iterator[str]:
+    """A long text in parts that overlap by more than a secret is long: looking for all of them at once is quadratic."""
+    for at in range(0, max(1, len(text) - OVERLAP), PART - OVERLAP):
+        yield text[at : at + PART]
 
 
 VALIDATOR = Plugin(Settings, Secrets)
