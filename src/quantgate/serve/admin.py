@@ -194,7 +194,7 @@ class Admin:
             raise Refused(
                 409, "no_registry", "what is live stands in serve.yaml here; serve from a registry to move it"
             )
-        return replace(registry, actor=f"key {caller.key}")
+        return replace(registry.get(), actor=f"key {caller.key}")
 
     async def _keys(self, _caller: Caller, _body: Json) -> Json:
         rows = await asyncio.to_thread(self._parts.book.rows)

@@ -14,9 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantgate.errors import QuantgateError, ReleaseError
 from quantgate.release import Live
+
+if TYPE_CHECKING:
+    from quantgate.release.store import Registry
 
 log = logging.getLogger("quantgate.serve")
 POLL_S = 0.15
@@ -28,6 +32,30 @@ def file_of(folder: Path, target: str) -> Path:
     """Where a target's last known release is kept; two targets never share a file."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", target)[:40]
     return folder / f"live-{plain}-{hashlib.sha256(target.encode()).hexdigest()[:8]}.json"
+
+
+class RegistryLink:
+    """A registry that is opened when it is first asked, so that a gateway can start while it is away."""
+
+    def __init__(self, url: str, actor: str) -> None:
+        self._url, self._actor = url, actor
+        self._open: Registry | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> Registry:
+        """Raises ReleaseError, UsageError, MissingExtra."""
+        from quantgate.release.store import Registry
+
+        with self._lock:
+            if self._open is None:
+                self._open = Registry.open(self._url, self._actor)
+            return self._open
+
+    def close(self) -> None:
+        with self._lock:
+            if self._open is not None:
+                self._open.close()
+                self._open = None
 
 
 class LiveFeed:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Protocol, TypeVar
 
 from prometheus_client import Gauge
 
@@ -34,7 +34,7 @@ from quantgate.serve.fleet import Fleet, Tell, needed, told
 from quantgate.serve.folder import DataFolder
 from quantgate.serve.keys import KeyBook, KeyRing
 from quantgate.serve.ledger import LeaseLedger
-from quantgate.serve.live import LiveFeed
+from quantgate.serve.live import LiveFeed, RegistryLink
 from quantgate.serve.metrics import Metrics
 from quantgate.serve.openapi import document
 from quantgate.serve.refusals import Refused
@@ -45,12 +45,14 @@ from quantgate.serve.settings import Limits, RoutePolicy, Settings, Watch
 from quantgate.serve.shadow import ACCOUNT, Copies
 from quantgate.serve_config import Budget, LimitsConfig, LiveConfig, RouteConfig, ServeConfig, ServedConfig
 
-if TYPE_CHECKING:
-    from quantgate.release.store import Registry
-
 log = logging.getLogger("quantgate.serve")
+C = TypeVar("C", bound="Closed")
 DEFAULT = RouteConfig(name="default")
 UNDECLARED = "unverified:"  # of a server whose bytes nobody vouches for
+
+
+class Closed(Protocol):
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class Parts:
         self.settings = self._settings()
         self._count()
 
-    def _closing(self, part: Any) -> Any:
+    def _closing(self, part: C) -> C:
         self._ends.callback(part.close)
         return part
 
@@ -173,15 +175,13 @@ class Parts:
     def _budget(self, own: Mapping[str, Budget]) -> Callable[[str], Budget | None]:
         return lambda account: own.get(account) or self.ring.budget(account)
 
-    def _releases(self) -> tuple[Registry | None, LiveFeed | None, Live]:
+    def _releases(self) -> tuple[RegistryLink | None, LiveFeed | None, Live]:
         config = self.config
         if config.registry is None:
             return None, None, configured(config)
-        from quantgate.release.store import Registry
-
-        registry: Registry = self._closing(Registry.open(config.registry, self.around.actor))
-        changed = registry.changed
-        feed = self._closing(LiveFeed(config.target, lambda since: changed(config.target, since), self.folder.path))
+        registry = self._closing(RegistryLink(config.registry, self.around.actor))
+        target = config.target
+        feed = self._closing(LiveFeed(target, lambda since: registry.get().changed(target, since), self.folder.path))
         return registry, feed, feed.first()
 
     def _shadow(self) -> Copies | None:
