@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TypeVar
 
 from quantgate.engines._token_stream import Answer, Piece
@@ -74,7 +75,8 @@ class Job:
 
     def close(self) -> None:
         if self.answer is not None:
-            self.answer.close()
+            with suppress(Exception):  # what cannot be kept for the next conversation is not kept
+                self.answer.close()
 
     def _start(self) -> None:
         began = time.perf_counter()
