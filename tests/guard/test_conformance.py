@@ -19,8 +19,8 @@ from tests.guard.made_schemas import MADE, Made, pieces, written
 
 from quantgate.errors import SchemaRefused
 from quantgate.guard.limits import Limits
+from quantgate.guard.plain import kind_of
 from quantgate.guard.schemas import Schema
-from quantgate.guard.shapes import kind_of
 
 SUITE = Path(__file__).parents[2] / "build" / "schema-suite" / "tests"
 DRAFTS = {

@@ -3,8 +3,8 @@
     admission.py   what a request asks of its answer -> a Contract, or a refusal with the key at fault
     schemas.py     one schema, admitted or refused; limits.py: what that may cost; reading.py: strict JSON
     contract.py    the Contract: its checks of a whole message, its repairs, its prefixes
-    prefix.py      a text that is still being written: can it become what the schema allows? shapes.py: what may stand
-                   where
+    prefix.py      a text that is still being written: can it become what the schema allows? lexemes.py: its words by
+                   pieces; shapes.py, plain.py: what may stand where
     repair.py      repairs that cost no token: fences, commas, brackets
     masks.py       which tokens may come next, for an engine of this process
     ladder.py      a whole answer: check, repair, one corrective turn, the baseline, a typed error

@@ -13,37 +13,21 @@ import re
 from collections.abc import Callable, Sequence
 
 from quantgate.guard import Fault
+from quantgate.guard.lexemes import Dead, Lexeme
 from quantgate.guard.limits import DEFAULT, Limits
+from quantgate.guard.plain import ARRAY, FALSE, NULL, NUMBER, OBJECT, TEXT, TRUE
 from quantgate.guard.reading import DECODER, NotJson
-from quantgate.guard.shapes import ANYTHING, ARRAY, FALSE, NULL, NUMBER, OBJECT, TEXT, TRUE, Shape
+from quantgate.guard.shapes import ANYTHING, Shape
 
 BLANKS = re.compile(r"[ \t\r\n]*")
-PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 WORDS = {"t": "true", "f": "false", "n": "null"}
 STARTS = {"{": OBJECT, "[": ARRAY, '"': TEXT, "t": TRUE, "f": FALSE, "n": NULL} | dict.fromkeys("-0123456789", NUMBER)
 SAID = {OBJECT: "an object", ARRAY: "an array", TEXT: "a text", NUMBER: "a number"}
-ESCAPES = frozenset('"\\/bfnrt')
-HEXES = frozenset("0123456789abcdefABCDEF")
-STEPS = {  # of a number: what may follow, by where it stands
-    "-": {"0": "zero"} | dict.fromkeys("123456789", "whole"),
-    "zero": {".": "point", "e": "e", "E": "e"},
-    "whole": {".": "point", "e": "e", "E": "e"} | dict.fromkeys("0123456789", "whole"),
-    "point": dict.fromkeys("0123456789", "part"),
-    "part": {"e": "e", "E": "e"} | dict.fromkeys("0123456789", "part"),
-    "e": {"+": "sign", "-": "sign"} | dict.fromkeys("0123456789", "power"),
-    "sign": dict.fromkeys("0123456789", "power"),
-    "power": dict.fromkeys("0123456789", "power"),
-}
-ENDINGS = frozenset(("zero", "whole", "part", "power"))  # where a number may end
 MOST = 256  # shapes of one value, out of all that the shapes around it demand
 QUOTED = 40  # characters of an answer in a sentence
 
 State = Callable[["Reader", str, int], int]  # reads on from a place in the piece, gives the place behind
 Ups = list[set[int]]  # of each shape of a value: which shapes of the bracket around it need it
-
-
-class Dead(Exception):
-    """No continuation keeps the schema."""
 
 
 class Endless(Exception):
@@ -83,8 +67,7 @@ class Open:
 class Reader:
     """Implements ``guard.Prefix``."""
 
-    __slots__ = ("blanks", "escaped", "fault", "length", "limits", "opened", "parts", "shapes", "state", "ups",
-                 "watched", "where", "within")  # fmt: skip
+    __slots__ = ("blanks", "fault", "lexeme", "limits", "opened", "shapes", "state", "ups", "watched", "where")
 
     def __init__(self, start: Sequence[Shape], where: str = "content", limits: Limits = DEFAULT) -> None:
         self.shapes: Sequence[Shape] = start  # of the value that is open or comes next
@@ -94,11 +77,8 @@ class Reader:
         self.state: State = _value
         self.opened: list[Open] = []
         self.blanks = 0  # in a row
-        self.parts: list[str] = []  # of a text, a number or a word that is not whole yet
-        self.length = 0  # of a text
-        self.escaped = False
+        self.lexeme = Lexeme()
         self.watched = False  # whether a text is judged while it is written
-        self.within = ""  # the place in a number or an escape
 
     def feed(self, text: str) -> Fault | None:
         if self.fault is not None:
@@ -151,17 +131,16 @@ def _value(self: Reader, text: str, place: int) -> int:
     self.blanks = 0
     _narrow(self, [shape.types & bit for shape in self.shapes], f"{SAID.get(bit) or WORDS[char]} is not allowed here")
     if bit == TEXT:
-        self.length, self.escaped = 0, False
+        self.lexeme.begin()
         self.watched = any(shape.words is not None or shape.max_length is not None for shape in self.shapes)
         self.state = _text
     elif bit == NUMBER:
-        self.within = "-" if char == "-" else "zero" if char == "0" else "whole"
-        self.parts.append(char)
+        self.lexeme.begin("-" if char == "-" else "zero" if char == "0" else "whole", char)
         self.state = _number
     elif bit in (OBJECT, ARRAY):
         _begin(self, bit == OBJECT)
     else:
-        self.within = WORDS[char][1:]
+        self.lexeme.begin(WORDS[char][1:])
         self.state = _word
     return place + 1
 
@@ -189,7 +168,6 @@ def _narrow(self: Reader, left: list[bool] | list[int], sentence: str) -> None:
 def _done(self: Reader) -> None:
     """The open value is whole."""
     self.watched = False
-    self.parts.clear()
     if not self.opened:
         self.state = _end
         return
@@ -208,57 +186,10 @@ def _end(self: Reader, text: str, place: int) -> int:
 # texts and keys
 
 
-def _string(self: Reader, text: str, place: int) -> tuple[int, bool]:
-    """Reads on in a text; whether it is whole."""
-    if self.within:
-        return _escape(self, text, place), False
-    match = PLAIN.match(text, place)
-    end = match.end() if match else place
-    self.parts.append(text[place:end])
-    self.length += end - place
-    if end == len(text):
-        return end, False
-    if text[end] == '"':
-        return end + 1, True
-    if text[end] != "\\":
-        raise Dead("a control character that is not escaped, in a text")
-    self.within, self.escaped = "\\", True
-    self.parts.append("\\")
-    return end + 1, False
-
-
-def _escape(self: Reader, text: str, place: int) -> int:
-    """One character behind a backslash; ``within`` counts what has come."""
-    char = text[place]
-    if self.within == "\\":
-        if char != "u" and char not in ESCAPES:
-            raise Dead("a backslash that escapes nothing, in a text")
-        self.within = "u" if char == "u" else ""
-    elif char in HEXES:
-        self.within = self.within + "x" if len(self.within) < 4 else ""
-    else:
-        raise Dead("\\u without four hexadecimal digits, in a text")
-    self.parts.append(char)
-    return place + 1
-
-
-def _whole_text(self: Reader) -> str:
-    raw = "".join(self.parts)
-    self.parts.clear()
-    if self.escaped:
-        raw = DECODER.decode(f'"{raw}"')
-    if self.escaped or not raw.isascii():
-        try:
-            raw.encode()
-        except UnicodeEncodeError:
-            raise Dead("half a surrogate pair, in a text") from None
-    return raw
-
-
 def _text(self: Reader, text: str, place: int) -> int:
-    place, whole = _string(self, text, place)
+    place, whole = self.lexeme.text(text, place)
     if whole:
-        value = _whole_text(self)
+        value = self.lexeme.whole_text()
         if any(shape.texts for shape in self.shapes):
             kept = [all(check.is_valid(value) for check in shape.texts) for shape in self.shapes]
             _narrow(self, kept, f"the text '{_quoted(value)}' is not allowed here")
@@ -268,27 +199,24 @@ def _text(self: Reader, text: str, place: int) -> int:
 
 def _half(self: Reader) -> None:
     """Drops what a text is already too long for, or is no beginning of."""
-    if self.escaped:
+    lexeme = self.lexeme
+    if lexeme.escaped:
         return
     if self.state is _key:
-        top = self.opened[-1]
-        begun = "".join(self.parts)
-        left = [place for place, shape in enumerate(top.shapes) if _begins(begun, shape.closed)]
-        if not left:
+        begun = lexeme.begun()
+        if not any(_begins(begun, shape.closed) for shape in self.opened[-1].shapes):
             raise Dead(f"no key that begins with '{_quoted(begun)}' is allowed here")
         return
-    begun = ""
-    if any(shape.words is not None for shape in self.shapes) and self.length <= max(
-        shape.longest for shape in self.shapes
-    ):
-        begun = "".join(self.parts)
-    kept = [
-        (shape.max_length is None or self.length <= shape.max_length)
-        and (self.length <= shape.longest if shape.words is not None else True)
-        and _begins(begun, shape.words)
-        for shape in self.shapes
-    ]
+    counted = any(shape.words is not None and lexeme.length <= shape.longest for shape in self.shapes)
+    begun = lexeme.begun() if counted else ""
+    kept = [_fits(shape, lexeme.length, begun) for shape in self.shapes]
     _narrow(self, kept, "the text is not the beginning of one that is allowed here")
+
+
+def _fits(shape: Shape, length: int, begun: str) -> bool:
+    if shape.max_length is not None and length > shape.max_length:
+        return False
+    return shape.words is None or (length <= shape.longest and _begins(begun, shape.words))
 
 
 def _begins(begun: str, words: frozenset[str] | None) -> bool:
@@ -303,7 +231,7 @@ def _first_key(self: Reader, text: str, place: int) -> int:
 
 def _next_key(self: Reader, text: str, place: int) -> int:
     if text[place] == '"':
-        self.length, self.escaped = 0, False
+        self.lexeme.begin()
         self.blanks = 0
         self.state = _key
         self.watched = all(shape.closed is not None for shape in self.opened[-1].shapes)
@@ -315,10 +243,10 @@ def _next_key(self: Reader, text: str, place: int) -> int:
 
 
 def _key(self: Reader, text: str, place: int) -> int:
-    place, whole = _string(self, text, place)
+    place, whole = self.lexeme.text(text, place)
     if whole:
         self.watched = False
-        _keyed(self, _whole_text(self))
+        _keyed(self, self.lexeme.whole_text())
         self.state = _colon
     return place
 
@@ -418,20 +346,9 @@ def _close(self: Reader, place: int) -> int:
 
 
 def _number(self: Reader, text: str, place: int) -> int:
-    start, end, within = place, len(text), self.within
-    while place < end:
-        following = STEPS[within].get(text[place])
-        if following is None:
-            break
-        within = following
-        place += 1
-    self.within = within
-    self.parts.append(text[start:place])
-    if place < end:
-        if within not in ENDINGS:
-            raise Dead(f"{text[place]!r} in a number")
-        self.within = ""
-        _judge_number(self, "".join(self.parts))
+    place, whole = self.lexeme.number(text, place)
+    if whole:
+        _judge_number(self, self.lexeme.begun())
         _done(self)
     return place
 
@@ -447,11 +364,7 @@ def _judge_number(self: Reader, digits: str) -> None:
 
 
 def _word(self: Reader, text: str, place: int) -> int:
-    rest = self.within
-    piece = text[place : place + len(rest)]
-    if not rest.startswith(piece):
-        raise Dead(f"{text[place]!r} in a word")
-    self.within = rest[len(piece) :]
-    if not self.within:
+    place, whole = self.lexeme.literal(text, place)
+    if whole:
         _done(self)
-    return place + len(piece)
+    return place

@@ -24,6 +24,8 @@ WORD = re.compile(r"[A-Za-z_]+")
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
 ESCAPES = frozenset('"\\/bfnrt')
+BETWEEN = {"colon": ":", "after": ","}
+CLOSING = ("after", "key", "item", "first_key", "first_item")
 START = re.compile(r"[\[{]")
 LONGEST = 1_000_000  # characters; nothing longer is mended
 
@@ -83,37 +85,27 @@ class _Lenient:
         self.closed = False  # whether brackets were added, so that nothing may stand behind
 
     def value(self) -> str:
+        """The value as JSON. Raises Lost."""
         written: list[str] = []
         opened: list[str] = []
-        due = "value"  # or: key, colon, after, first_key, first_item
+        due = "value"  # or: key, item, colon, after; first_key, first_item behind a bracket that opens
         while True:
             blanks = BLANKS.match(self.text, self.place)
             self.place = blanks.end() if blanks else self.place
             char = self.text[self.place : self.place + 1]
             if not char:
                 return self._ended(written, opened, due)
-            if due == "after":
-                if char == ",":
-                    self.place += 1
-                    written.append(", ")
-                    due = "key" if opened[-1] == "}" else "item"
-                elif char == opened[-1]:
-                    due = self._close(written, opened)
-                else:
+            if opened and char == opened[-1] and due in CLOSING:
+                due = self._close(written, opened, due)
+            elif due in BETWEEN:
+                if char != BETWEEN[due]:
                     raise Lost
-            elif due in ("key", "item", "first_key", "first_item") and char == opened[-1]:
-                if not due.startswith("first"):
-                    self._drop_comma(written)
-                due = self._close(written, opened)
+                self.place += 1
+                written.append(f"{char} ")
+                due = "value" if char == ":" else "key" if opened[-1] == "}" else "item"
             elif due in ("key", "first_key"):
                 written.append(self._text(char))
                 due = "colon"
-            elif due == "colon":
-                if char != ":":
-                    raise Lost
-                self.place += 1
-                written.append(": ")
-                due = "value"
             elif char in "{[":
                 self.place += 1
                 written.append(char)
@@ -125,14 +117,13 @@ class _Lenient:
             if due == "after" and not opened:
                 return "".join(written)
 
-    def _close(self, written: list[str], opened: list[str]) -> str:
+    def _close(self, written: list[str], opened: list[str], due: str) -> str:
+        if due in ("key", "item"):
+            written.pop()
+            self.names["trailing_comma"] = None
         self.place += 1
         written.append(opened.pop())
         return "after"
-
-    def _drop_comma(self, written: list[str]) -> None:
-        written.pop()
-        self.names["trailing_comma"] = None
 
     def _ended(self, written: list[str], opened: list[str], due: str) -> str:
         """The text ends within brackets: they are closed where a value has just ended, and nowhere else."""

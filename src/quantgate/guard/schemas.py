@@ -17,9 +17,10 @@ import orjson
 from quantgate.errors import SchemaRefused
 from quantgate.guard import Fault
 from quantgate.guard.limits import DEFAULT, Limits
+from quantgate.guard.plain import validator_of
 from quantgate.guard.prefix import Reader
 from quantgate.guard.reading import NotJson, read
-from quantgate.guard.shapes import Shapes, resolve, validator_of
+from quantgate.guard.shapes import Shapes, resolve
 
 NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
 LISTED = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
