@@ -72,8 +72,10 @@ def settings_of(
     return Settings(upstreams, admit=admit, sessions=Sessions(), policy=lambda _request: policy, **given | more)
 
 
-def gateway_of(*upstreams: ScriptedUpstream, policy: RoutePolicy = PLAIN, **more: Any) -> Gateway:
-    return Gateway(settings_of(*upstreams, policy=policy, **more))
+def gateway_of(
+    variant: ScriptedUpstream, baseline: ScriptedUpstream | None = None, policy: RoutePolicy = PLAIN, **more: Any
+) -> Gateway:
+    return Gateway(settings_of(variant, baseline, policy, **more))
 
 
 def kept(gateway: Gateway) -> list[Exchange]:
@@ -99,7 +101,7 @@ class Answer:
 
     @property
     def error(self) -> dict[str, Any]:
-        return self.body["error"]
+        return dict(self.body["error"])
 
     @property
     def data(self) -> list[str]:
@@ -120,7 +122,7 @@ class Answer:
         if self.headers["content-type"].startswith("text/event-stream"):
             deltas = [choice["delta"] for chunk in self.chunks for choice in chunk.get("choices", ())]
             return "".join(delta.get("content") or "" for delta in deltas)
-        return self.body["choices"][0]["message"]["content"]
+        return str(self.body["choices"][0]["message"]["content"])
 
     @property
     def finishes(self) -> list[str]:

@@ -7,7 +7,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.serve.gateways import asked, call, chat, gateway_of, kept, until
 
-from quantgate.serve._histograms import Histograms
+from quantgate.serve._figures import Histograms
 from quantgate.serve.scripted import Script, ScriptedUpstream
 from quantgate.serve.server import Running
 

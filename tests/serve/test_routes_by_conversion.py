@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from typing import Any
 
@@ -59,9 +60,6 @@ def test_a_response_that_breaks_off_says_so_in_its_own_events() -> None:
     with ScriptedUpstream(always=lambda _body: script) as variant, Running(gateway_of(variant)) as running:
         variant.next(Script("status"))
         assert call(running, "/v1/responses", {"model": "demo", "input": "a"}).error["code"] == "upstream_error"
-        running.gateway.metrics.in_flight.set(0)
-        import http.client
-
         connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
         data = json.dumps({"model": "demo", "input": "a", "stream": True}).encode()
         connection.request("POST", "/v1/responses", data, {"content-type": "application/json"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,9 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 @given(BODIES, st.lists(st.integers(0, 400), max_size=12), st.sampled_from(["\n", "\r\n"]), st.booleans())
-def test_a_stream_reads_alike_however_it_was_cut(bodies: list[dict], places: list[int], end: str, ping: bool) -> None:
+def test_a_stream_reads_alike_however_it_was_cut(
+    bodies: list[dict[str, str]], places: list[int], end: str, ping: bool
+) -> None:
     lines = [f"data: {json.dumps(body)}{end}{end}" for body in bodies]
     text = (f": ping{end}{end}" if ping else "").join([*lines, f"data: [DONE]{end}{end}"])
     events, found = Events(), []
@@ -129,5 +132,7 @@ def test_a_second_upstream_has_its_budget_whole() -> None:
         ({"timings": None, "metrics": []}, {}),
     ],
 )
-def test_what_servers_tell_of_their_stages_is_read_and_what_is_none_is_not(body: dict, stages: dict) -> None:
+def test_what_servers_tell_of_their_stages_is_read_and_what_is_none_is_not(
+    body: dict[str, Any], stages: dict[str, float]
+) -> None:
     assert stages_of(body) == stages

@@ -21,7 +21,6 @@ from quantgate.serve import Body, Caller, Request, Route, wire
 from quantgate.serve.asked import check_chat
 from quantgate.serve.asking import Lanes
 from quantgate.serve.forms import original_of, renamed, stream_form, whole_form
-from quantgate.serve.lanes import Lane
 from quantgate.serve.metrics import Metrics
 from quantgate.serve.passage import Passage, prompt_bound
 from quantgate.serve.refusals import Refused, bad, of
@@ -29,6 +28,7 @@ from quantgate.serve.relay import Out, relay
 from quantgate.serve.settings import Settings
 from quantgate.serve.stages import Clock
 from quantgate.serve.surface import Surface
+from quantgate.serve.upstreams import TRACE
 from quantgate.serve.whole import answer
 
 log = logging.getLogger("quantgate.serve")
@@ -45,7 +45,7 @@ class Gateway:
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self.settings, self.metrics = settings, metrics or Metrics()
-        self.lanes = Lanes(self._lane)
+        self.lanes = Lanes(settings.upstreams, settings.limits, self.metrics)
         self.surface = Surface(settings, self.metrics)
         self.in_flight = 0
         self.draining = False  # told by /ready; requests that come all the same are answered
@@ -54,10 +54,6 @@ class Gateway:
         self._idle.set()
         self._boot, self._count = os.urandom(6).hex(), 0
         self._pulse: asyncio.Task[None] | None = None
-
-    def _lane(self, name: str) -> Lane | None:
-        upstream = self.settings.upstreams.get(name)
-        return None if upstream is None else Lane(name, upstream, self.settings.limits, self.metrics)
 
     async def __call__(self, scope: wire.Scope, receive: wire.Receive, send: wire.Send) -> None:
         if scope["type"] == "http":
@@ -207,7 +203,7 @@ class Gateway:
         self._approval(passage)
         passage.body = upstream_body(passage, settings.limits.answer_tokens)
         if settings.watch is not None:
-            settings.watch.begin(request)
+            TRACE.set(getattr(settings.watch.begin(request), "traceparent", ""))
         return passage
 
     async def _reserve(self, passage: Passage) -> None:
@@ -296,7 +292,7 @@ class Gateway:
             if settings.watch is not None:
                 settings.watch.end(exchange)
         except Exception:
-            self.metrics.sink_errors.inc()
+            self.metrics.sink_errors.labels().inc()
             log.exception("request %s: its exchange could not be handed on", passage.request.id)
 
     async def _beat(self) -> None:

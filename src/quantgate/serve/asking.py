@@ -3,14 +3,15 @@ rules for both kinds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quantgate.serve import Arm, Body, Reply, UpstreamFault
+from quantgate.serve import Arm, Body, Reply, Upstream, UpstreamFault
 from quantgate.serve.lanes import Lane
 from quantgate.serve.metrics import Metrics
 from quantgate.serve.passage import Passage
 from quantgate.serve.refusals import Refused, StageTimeout, of
+from quantgate.serve.settings import Limits
 
 OWN_DOING = (400, 413, 422)  # statuses of an upstream that another upstream would give as well
 Fault = UpstreamFault | StageTimeout
@@ -19,18 +20,19 @@ Fault = UpstreamFault | StageTimeout
 class Lanes:
     """The lane of each arm, made when it is first asked for; an upstream that is new after a swap is found as well."""
 
-    def __init__(self, make: Callable[[str], Lane | None]) -> None:
-        self._make, self._made = make, dict[str, Lane]()
+    def __init__(self, upstreams: Mapping[str, Upstream], limits: Limits, metrics: Metrics) -> None:
+        self._upstreams, self._limits, self._metrics = upstreams, limits, metrics
+        self._made: dict[str, Lane] = {}
 
     def of(self, arm: Arm) -> Lane:
         """Raises UpstreamFault where the arm has no upstream."""
-        found = self._made.get(arm.name)
-        if found is None:
-            found = self._make(arm.name)
-            if found is None:
-                raise UpstreamFault("refused", f"{arm.name}: no upstream is configured for it", status=503)
-            self._made[arm.name] = found
-        return found
+        name = arm.name
+        upstream, lane = self._upstreams.get(name), self._made.get(name)
+        if upstream is None:
+            raise UpstreamFault("refused", f"{name}: no upstream is configured for it", status=503)
+        if lane is None or lane.upstream is not upstream:
+            lane = self._made[name] = Lane(name, upstream, self._limits, self._metrics)
+        return lane
 
 
 def elsewhere(fault: Exception) -> bool:

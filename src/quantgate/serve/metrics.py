@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from quantgate.serve import STAGES, Exchange
-from quantgate.serve._histograms import Histograms
+from quantgate.serve._figures import Count, Counters, Histograms
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 TYPE = CONTENT_TYPE_LATEST.encode()
@@ -27,34 +27,35 @@ class Metrics:
 
     def __init__(self, worker: str = "0") -> None:
         self.registry = CollectorRegistry()
-        counter = partial(Counter, registry=self.registry, namespace="quantgate")
+        counter = partial(Counters, registry=self.registry)
         histogram = partial(Histograms, registry=self.registry, bounds=SECONDS)
         gauge = partial(Gauge, registry=self.registry, namespace="quantgate")
         of = ("variant", "cohort")
-        self.requests = counter("requests", "Requests that were routed", [*of, "route", "status"])
-        self.errors = counter("errors", "Error objects that left, mid-stream ones too", ["code"])
-        self.steps = counter("guard_steps", "How answers got through the guard", [*of, "step"])
-        self.faults = counter("guard_faults", "What the guard found", [*of, "kind"])
-        self.repairs = counter("guard_repairs", "Repairs that cost no token", [*of, "repair"])
-        self.broke = counter("stage_budget_broken", "Stages that broke their budget", [*of, "stage"])
-        self.fallbacks = counter("fallbacks", "Requests asked again of the baseline", [*of, "cause"])
-        self.tokens = counter("tokens", "Tokens", [*of, "kind"])
-        self.disconnects = counter("disconnects", "Clients that left before the end", [*of])
+        self.requests = counter("quantgate_requests", "Requests that were routed", [*of, "route", "status"])
+        self.errors = counter("quantgate_errors", "Error objects that left, mid-stream ones too", ["code"])
+        self.steps = counter("quantgate_guard_steps", "How answers got through the guard", [*of, "step"])
+        self.faults = counter("quantgate_guard_faults", "What the guard found", [*of, "kind"])
+        self.repairs = counter("quantgate_guard_repairs", "Repairs that cost no token", [*of, "repair"])
+        self.broke = counter("quantgate_stage_budget_broken", "Stages that broke their budget", [*of, "stage"])
+        self.fallbacks = counter("quantgate_fallbacks", "Requests asked again of the baseline", [*of, "cause"])
+        self.tokens = counter("quantgate_tokens", "Tokens", [*of, "kind"])
+        self.disconnects = counter("quantgate_disconnects", "Clients that left before the end", [*of])
         self.stages = histogram("quantgate_stage_seconds", "Time by stage", ["variant", "stage"])
         self.total = histogram("quantgate_request_seconds", "Time of whole requests", ["variant"])
         self.ttft = histogram(
             "quantgate_time_to_first_token_seconds", "Time to what the client sees first", ["variant"]
         )
         self.overhead = histogram("quantgate_overhead_seconds", "The gateway's own share of a request", ["variant"])
-        self.shed = counter("shed", "Requests that were turned away for want of room", ["where"])
-        self.budget_refusals = counter("budget_refusals", "Requests of keys that have spent what they may", ["code"])
-        self.sink_errors = counter("sink_errors", "Exchanges that a sink raised at, which it must not")
+        self.shed = counter("quantgate_shed", "Requests that were turned away for want of room", ["where"])
+        self.budget_refusals = counter(
+            "quantgate_budget_refusals", "Requests of keys that have spent what they may", ["code"]
+        )
+        self.sink_errors = counter("quantgate_sink_errors", "Exchanges that a sink raised at, which it must not")
         self.in_flight = gauge("in_flight", "Requests in flight")
         self.waiting = gauge("waiting", "Requests that wait for an upstream", ["variant"])
         self.worker = gauge("worker", "1, with this process's number", ["worker"])
         self.worker.labels(worker).set(1)
         self._bound: dict[tuple[str, str], OfVariant] = {}
-        self._errors: dict[str, Counter] = {}
 
     def of(self, name: str, cohort: str) -> OfVariant:
         """The bound children of a variant."""
@@ -75,13 +76,13 @@ class OfVariant:
 
     def __init__(self, metrics: Metrics, name: str, cohort: str) -> None:
         self.metrics, self.name, self.cohort = metrics, name, cohort
-        self._counts: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
+        self._counts: dict[tuple[Counters, tuple[str, ...]], Count] = {}
         self.stages = {stage: metrics.stages.labels(name, stage) for stage in (*STAGES, "upstream")}
         self.total = metrics.total.labels(name)
         self.ttft = metrics.ttft.labels(name)
         self.overhead = metrics.overhead.labels(name)
 
-    def count(self, counter: Counter, *labels: str, by: float = 1) -> None:
+    def count(self, counter: Counters, *labels: str, by: float = 1) -> None:
         key = (counter, labels)
         child = self._counts.get(key)
         if child is None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from quantgate.serve import Body, Chunk, Reply, UpstreamFault
+from quantgate.serve.upstreams import TRACE
 from quantgate.serve.upstreams.dialects import PATCHES, Name
 from quantgate.serve.upstreams.events import Events
 
@@ -172,10 +173,11 @@ class HttpUpstream:
         more. Raises UpstreamFault."""
         import aiohttp
 
-        session, begun, again = self._open(), monotonic(), False
+        session, begun, again, trace = self._open(), monotonic(), False, TRACE.get()
+        headers = {"traceparent": trace} if trace else None
         while True:
             try:
-                return await session._request("POST", self._chat, data=data, allow_redirects=False)
+                return await session._request("POST", self._chat, data=data, headers=headers, allow_redirects=False)
             except aiohttp.ClientConnectorError as error:
                 raise UpstreamFault("refused", f"the upstream cannot be reached: {_why(error)}", status=503) from None
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
