@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,10 @@ from quantgate.engines._sampling import Sampling, Taker
 from quantgate.engines._token_stream import Answer, TokenStream
 from quantgate.engines.torch import TorchEngine, open_engine
 from quantgate.errors import EngineError
-from quantgate.quantize import baseline
+from quantgate.models import open_model
+from quantgate.models.random import save_random
+from quantgate.quantize import Recipe, baseline
+from quantgate.quantize.sweep import sweep
 
 NOTHING = Keep(conversations=0)
 
@@ -133,14 +137,33 @@ def test_an_answer_that_was_left_serves_the_next(plain: TorchEngine, prompts: li
     assert again.reused == len(ids) - 1
 
 
-def test_rounded_caches_are_reused_as_they_are(tiny: Any, prompts: list[Prompt]) -> None:
-    engine = open_engine(tiny, baseline(tiny), dtype="float32")
-    stream, ids = TokenStream(engine), ids_of(engine, prompts[22])
-    want = [written(TokenStream(engine, NOTHING).texts([*ids, 97], 8)) for _ in range(2)]
-    written(stream.texts(ids, 8))
-    again = stream.texts([*ids, 97], 8)
-    assert [written(again), want[1]] == want
-    assert again.reused == len(ids)
+def reused_alike(engine: TorchEngine, prompts: list[Prompt]) -> None:
+    """A second turn says the same with what the first one read and without it; both as ``generate`` does."""
+    warm, cold = TokenStream(engine), TokenStream(engine, NOTHING)
+    for prompt in prompts:
+        ids = ids_of(engine, prompt)
+        answer = warm.texts(ids, 12)
+        want = engine.generate([Prompt(turns=prompt.turns, max_tokens=12)])[0]
+        assert written(answer) == (want.text, want.finish)
+        longer = [*ids, *answer.made, *ids]
+        again = warm.texts(longer, 12)
+        assert written(again) == written(cold.texts(longer, 12))
+        assert again.reused >= len(ids)
+
+
+@pytest.mark.parametrize("kv_cache", ["fp8", "int8"])
+def test_rounded_caches_are_reused_as_they_are(kv_cache: str, tiny: Any, prompts: list[Prompt], tmp_path: Path) -> None:
+    [made] = sweep(tiny, [[3] * 32], [Recipe(scheme="W8A16", method="rtn", kv_cache=kv_cache)], tmp_path)
+    reused_alike(open_engine(tiny, made, dtype="float32"), prompts[9:15:2])
+
+
+@pytest.mark.parametrize("kind", ["mistral", "qwen3"])
+def test_windows_of_attention_are_reused_as_they_are(kind: str, prompts: list[Prompt], tmp_path: Path) -> None:
+    window: dict[str, Any] = {"sliding_window": 8}
+    if kind != "mistral":
+        window |= {"use_sliding_window": True, "max_window_layers": 1, "head_dim": 32}
+    model = open_model(save_random(tmp_path / kind, kind=kind, tied=False, **window))
+    reused_alike(open_engine(model, baseline(model), dtype="float32"), prompts[9:15:2])
 
 
 def test_the_oldest_conversation_is_given_up_first() -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -29,9 +30,10 @@ from quantgate.quantize import Recipe, baseline
 from quantgate.quantize.sweep import sweep
 from quantgate.serve import Reply, UpstreamFault
 from quantgate.serve.upstreams._forms import call_schema
-from quantgate.serve.upstreams._local_ask import asked, turns_of
+from quantgate.serve.upstreams._local_ask import DONE, IGNORED, asked, turns_of
 from quantgate.serve.upstreams._local_said import Said
 from quantgate.serve.upstreams.local import LocalUpstream
+from quantgate.serve.upstreams.opening import open_engine as open_here
 
 GENEROUS = 120.0  # seconds that a busy machine may take for anything here
 LOOK = {
@@ -371,6 +373,13 @@ def test_what_it_cannot_do_is_refused_by_name(tiny: Any, more: dict[str, Any], c
     assert (fault.body["error"]["code"], fault.body["error"]["param"]) == (code, param)
 
 
+def test_the_page_names_every_key_that_is_taken() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "embedded.md").read_text(encoding="utf-8")
+    table = page.split("## What a request may ask")[1].split("## A schema")[0]
+    untold = {"model", "stream", "stream_options", "modalities"}  # every client sends them
+    assert {key for key in (DONE | IGNORED) - untold if f"`{key}`" not in table} == set()
+
+
 def test_what_changes_no_answer_is_ignored(tiny: Any) -> None:
     async def run() -> None:
         async with opened(lambda: Gated(tiny)) as upstream:
@@ -423,6 +432,30 @@ def test_a_call_that_must_come_comes(tiny: Any, choice: Any) -> None:
     pieces = [one for chunk in chunks for choice in chunk["choices"] for one in choice["delta"].get("tool_calls", ())]
     assert [(one["index"], one["function"]) for one in pieces] == [(0, call["function"])]
     assert chunks[-2]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_a_gguf_file_answers_through_llama_cpp_and_keeps_a_schema(tmp_path: Any) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (quantgate[gguf])")
+    pytest.importorskip("gguf", reason="the package 'gguf' is not installed (quantgate[gguf])")
+    from quantgate.quantize.gguf import make_gguf
+
+    model = open_model(REFERENCE)
+    file = str(make_gguf(model, tmp_path / "r-Q8_0.gguf", "Q8_0").path)
+    form = {"type": "json_schema", "json_schema": {"name": "trip", "schema": SCHEMA}}
+    question = {"messages": [{"role": "user", "content": "What is 17 + 25?"}], "max_tokens": 12}
+
+    async def run() -> None:
+        engine = open_here(model, file, threads=1)
+        want = engine.generate([Prompt(turns=(("user", "What is 17 + 25?"),), max_tokens=12)])[0].text
+        async with opened(lambda: engine, at_once=2) as upstream:
+            held = {**question, "response_format": form, "max_tokens": 300}
+            bodies = [question, held, question]
+            texts = await asyncio.gather(*(text_of(upstream, body) for body in bodies))
+            assert [texts[0], texts[2]] == [want, want]
+            assert jsonschema_rs.is_valid(SCHEMA, json.loads(texts[1]))
+            assert await upstream.ready() == engine.identity.weights
+
+    asyncio.run(run())
 
 
 def test_without_constraint_a_schema_is_left_to_the_checks(tiny: Any) -> None:
