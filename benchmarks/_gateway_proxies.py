@@ -64,12 +64,49 @@ def litellm_version() -> str:
     return next(line.partition("==")[2] for line in requirements("litellm").splitlines() if line.startswith("litellm="))
 
 
+SERVE = ("-m", "quantgate", "serve", "--config")
+
+
 @contextlib.contextmanager
 def ours(upstream: int, folder: Path) -> Iterator[Standing]:
-    """The whole gateway as a person starts it, with a configuration that switches everything on."""
-    port = free_port()
-    config = {"port": port, "arms": {"baseline": {"url": f"http://127.0.0.1:{upstream}/v1", "model": "mock"}}}
+    """The whole gateway as a person starts it, with everything on: keys, a budget, routes with validators, a stable
+    variant beside a baseline's holdback, exchanges on disk, metrics."""
+    port, data = free_port(), folder / "data"
+    server = {"endpoint": {"url": f"http://127.0.0.1:{upstream}/v1", "model": "mock"}}
+    config = {
+        "target": "mock",
+        "port": port,
+        "data": str(data),
+        "variants": {
+            name: {**server, "weights": f"sha256:{digit * 64}", "price": {"prompt": "0.50/M", "answer": "1.50/M"}}
+            for name, digit in (("full", "f"), ("small", "5"))
+        },
+        "live": {"baseline": "full", "stable": "small", "holdback": 0.05},
+        "routes": [
+            {"name": "structured", "when": {"structured": True}, "validators": {"length": {"characters": 100_000}}},
+            {"name": "rest", "stream": "window"},
+        ],
+        "limits": {"in_flight": 4096, "per_variant": 4096, "waiting": 4096},
+    }
     (folder / "serve.yaml").write_text(yaml.safe_dump(config), "utf-8")
-    command = [sys.executable, "-m", "quantgate", "serve", "--config", str(folder / "serve.yaml")]
-    with proxy(command, port, folder / "quantgate.log", PATHS) as running:
-        yield Standing(Door("quantgate", port), running)
+    key = _key(data)
+    with proxy([sys.executable, *SERVE, str(folder / "serve.yaml")], port, folder / "quantgate.log", PATHS) as running:
+        yield Standing(Door("quantgate", port, key=key), running)
+
+
+def _key(data: Path) -> str:
+    """A caller's secret, with a budget that does not run out here."""
+    from quantgate.serve._ledger_sql import connect, create
+    from quantgate.serve.folder import DataFolder
+    from quantgate.serve.keys import KeyBook
+    from quantgate.serve_config import Budget
+
+    folder = DataFolder(data, None, None, None)
+    folder.make()
+    engine = connect(folder.database)
+    try:
+        create(engine)
+        budget = Budget.model_validate({"tokens": "1000B/day", "requests": "1B/day", "money": "1000000/day"})
+        return KeyBook(engine, folder.pepper).new("benchmark", frozenset({"use"}), budget)[1]
+    finally:
+        engine.dispose()

@@ -92,7 +92,7 @@ def _middle(turns: Sequence[Pace]) -> Pace:
     return Pace(
         per_s=round(median(one.per_s for one in turns), 1),
         cpu_us=round(median(one.cpu_us for one in turns), 1),
-        p50_ms=round(median(one.p50_ms for one in turns), 2),
-        p99_ms=round(median(one.p99_ms for one in turns), 2),
+        p50_ms=round(float(median(one.p50_ms for one in turns)), 2),
+        p99_ms=round(float(median(one.p99_ms for one in turns)), 2),
         bad=sum(one.bad for one in turns),
     )
