@@ -192,3 +192,16 @@ def test_calls_without_end_are_a_fault() -> None:
     with pytest.raises(Broken, match="more than 128 tools"):
         for at in range(200):
             whole.add(head({"tool_calls": [call(at, f"i{at}", "f", "{}")]}))
+
+
+def test_openais_client_reads_a_held_call_and_its_extension() -> None:
+    streaming = pytest.importorskip("openai.lib.streaming.chat")
+    types = pytest.importorskip("openai.types.chat")
+    pending = {"pending_approval": {"id": "ap_1", "tools": ["pay"], "hash": "sha256:1", "expires": 1.5}}
+    message = {"role": "assistant", "content": "Not called yet.", "quantgate": pending}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    state = streaming.ChatCompletionStreamState()
+    for chunk in replay({"id": "c1", "created": 1, "model": "m", "choices": [choice]}):
+        state.handle_chunk(types.ChatCompletionChunk.model_validate(chunk))
+    got = state.get_final_completion().choices[0].message
+    assert (got.content, got.model_extra["quantgate"]) == ("Not called yet.", pending)
