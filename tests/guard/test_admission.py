@@ -7,11 +7,53 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from quantgate.errors import SchemaRefused
+from quantgate.guard import Fault
 from quantgate.guard.admission import Admission, admit
 from quantgate.guard.limits import DEFAULT, Limits
 
+KEYWORDS = [
+    "$ref",
+    "$defs",
+    "$id",
+    "$schema",
+    "$anchor",
+    "type",
+    "enum",
+    "const",
+    "properties",
+    "patternProperties",
+    "required",
+    "additionalProperties",
+    "items",
+    "prefixItems",
+    "additionalItems",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "minItems",
+    "maxItems",
+    "minLength",
+    "maxLength",
+    "maxProperties",
+    "minimum",
+    "multipleOf",
+    "pattern",
+    "format",
+    "dependencies",
+    "dependentSchemas",
+    "propertyNames",
+    "contains",
+    "unevaluatedProperties",
+    "junk",
+]
 SCHEMA = "response_format.json_schema.schema"
 
 
@@ -256,3 +298,28 @@ def test_each_demand_of_a_request_makes_another_contract():
         {"parallel_tool_calls": False},
     ]
     assert len({id(admit({**offered, **one})) for one in demands}) == 4
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-3, 9) | st.sampled_from([0.5, "", "a", "#", "#/junk", "object"])
+KEYS = st.sampled_from([*KEYWORDS, "a"])
+JUNK = st.recursive(
+    SCALARS,
+    lambda within: st.lists(within, max_size=3) | st.dictionaries(KEYS, within, max_size=3),
+    max_leaves=6,
+)
+TEXTS = st.sampled_from(['{"a": [1, "x"]}', "[{}]", "3"])
+
+
+@given(st.dictionaries(KEYS, JUNK, max_size=4), JUNK, TEXTS, st.sampled_from([{}, {"$ref": "#/junk"}]))
+@settings(max_examples=200)
+def test_whatever_stands_where_a_schema_is_due_it_is_taken_or_refused_and_nothing_else(schema, junk, text, reference):
+    """Also where a reference leads to what no draft looks at: ``#/junk``."""
+    try:
+        contract = admit(demand({**schema, **reference, "junk": junk}), Limits(remembered=1, compile_s=10.0))
+    except SchemaRefused as refused:
+        assert refused.param == SCHEMA and "\n" not in str(refused)
+        return
+    prefix = contract.prefix()
+    assert prefix is not None and not isinstance(prefix, Fault)
+    told = prefix.feed(text)
+    assert told is None or contract.check({"content": text}, "stop") is not None
