@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +53,12 @@ def a_folder_for(file: Path) -> None:
     file.mkdir()
 
 
+def a_folder_elsewhere(folder: Path) -> None:
+    """Templates that transformers would list through a link."""
+    write_whole(folder.parent / "elsewhere" / "x.jinja", b"")
+    (folder / "additional_chat_templates").symlink_to(folder.parent / "elsewhere")
+
+
 def name_outside(folder: Path) -> None:
     shutil.copy(folder / "tokenizer.json", folder.parent / "tokenizer.json")
     told = Manifest.load(folder / "manifest.json")
@@ -81,6 +89,10 @@ HARMS: dict[str, tuple[Harm, str]] = {
     "a pickle": (lambda at: (at / "pytorch_model.bin").write_bytes(b"x"), r"model\.bin: is not in the manifest"),
     "an adapter": (lambda at: (at / "adapter_config.json").write_text("{}"), r"config\.json: is not in the man"),
     "code": (lambda at: (at / "modeling_x.py").write_text(""), r"modeling_x\.py: is not in the manifest"),
+    "a folder out": (a_folder_elsewhere, r"additional_chat_templates: is a link that leads out of the folder"),
+    "a link to nothing": (
+        lambda at: (at / "chat_template.jinja").symlink_to("/nowhere/x"), r"template\.jinja: is not in the manifest",
+    ),
     "a template below": (
         lambda at: write_whole(at / "additional_chat_templates" / "x.jinja", b""), r"x\.jinja: is not in the manifest",
     ),
@@ -247,6 +259,36 @@ def test_baseline_is_known_by_its_weights_however_they_are_sharded(baseline: tup
     flip(folder / "b.safetensors")
     with pytest.raises(WrongBytes, match=r"its weights are sha256:.*, and the baseline of the release is"):
         verify_baseline(folder, digest, kept=None)
+
+
+def test_weights_beside_the_index_that_other_programs_would_load_are_refused(baseline: tuple[Path, str]) -> None:
+    folder, digest = baseline
+    shards = {name: entry.file.name for name, entry in open_tensors(folder).entries.items()}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    assert verify_baseline(folder, digest, kept=None).digest == digest
+    safetensors(folder / "model.safetensors", {"x": b"other weights"})
+    with pytest.raises(WrongBytes, match=r"model\.safetensors: .* does not name it"):
+        verify_baseline(folder, digest, kept=None)
+
+
+def test_file_that_cannot_be_read_is_no_verdict_on_its_bytes(made: tuple[Path, str]) -> None:
+    """In a process that may open no more files."""
+    code = (
+        "import resource, sys; from pathlib import Path; from quantgate.errors import *\n"
+        "from quantgate.release.verify import verify\n"
+        "from quantgate.release.artifacts import read_manifest\n"
+        "told = read_manifest(Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "try: verify(Path(sys.argv[1]), sys.argv[2], manifest=told, kept=None, threads=1)\n"
+        "except WrongBytes as bad: print('wrong', bad)\n"
+        "except ArtifactError as bad: print('unknown', bad)\n"
+    )
+    source = Path(__file__).resolve().parents[2] / "src"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(made[0]), made[1]], env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.startswith("unknown") and "cannot be read (Too many open files)" in done.stdout, done.stderr
 
 
 def test_baseline_is_read_once(baseline: tuple[Path, str], tmp_path: Path) -> None:

@@ -68,31 +68,32 @@ def verify(
     and what was expected; ArtifactError where there is nothing to hold it against, or it cannot be read.
     """
     folder = place if place.is_dir() else place.parent
-    if not place.exists():
-        raise ArtifactError(f"{place}: is not there; fetch the artifact again, or register where it lies now")
-    told = manifest or _manifest(place)
-    if told.digest != digest:
-        raise WrongBytes(
-            f"{place}: its manifest is that of {told.name} {told.digest[:19]}, and {digest[:19]} was asked for; it is "
-            "another artifact, or its manifest was edited: fetch the one that was released"
-        )
-    if not told.files:  # a model as it is
-        same = verify_baseline(place, told.model.weights, like=told.model, kept=kept, full=full, threads=threads)
-        return replace(same, digest=digest, manifest=told)
-    for name, stored in sorted(told.files.items()):
-        _in_place(folder, name, stored)
-    if place.is_dir():
-        _nothing_else(folder, told)
-    seen = Seen.of(place, kept)
-    found, read = _digests(folder, told.files, seen, full, threads)
-    for name, stored in sorted(told.files.items()):
-        if found[name] != stored.sha256:
+    with _readable(place):
+        if not place.exists():
+            raise ArtifactError(f"{place}: is not there; fetch the artifact again, or register where it lies now")
+        told = manifest or _manifest(place)
+        if told.digest != digest:
             raise WrongBytes(
-                f"{folder / name}: holds other bytes than its manifest says ({found[name][:19]}, expected "
-                f"{stored.sha256[:19]}); it was changed or damaged, fetch the artifact again"
+                f"{place}: its manifest is that of {told.name} {told.digest[:19]}, and {digest[:19]} was asked for; it "
+                "is another artifact, or its manifest was edited: fetch the one that was released"
             )
-    seen.save()
-    return Verified(place, digest, len(told.files), sum(one.bytes for one in told.files.values()), read, told)
+        if not told.files:  # a model as it is
+            same = verify_baseline(place, told.model.weights, like=told.model, kept=kept, full=full, threads=threads)
+            return replace(same, digest=digest, manifest=told)
+        for name, stored in sorted(told.files.items()):
+            _in_place(folder, name, stored)
+        if place.is_dir():
+            _nothing_else(folder, told)
+        seen = Seen.of(place, kept)
+        found, read = _digests(folder, told.files, seen, full, threads)
+        for name, stored in sorted(told.files.items()):
+            if found[name] != stored.sha256:
+                raise WrongBytes(
+                    f"{folder / name}: holds other bytes than its manifest says ({found[name][:19]}, expected "
+                    f"{stored.sha256[:19]}); it was changed or damaged, fetch the artifact again"
+                )
+        seen.save()
+        return Verified(place, digest, len(told.files), sum(one.bytes for one in told.files.values()), read, told)
 
 
 def verify_baseline(
@@ -111,30 +112,23 @@ def verify_baseline(
     """
     with _told(folder):
         entries = open_tensors(folder).entries
-    files = {file.name: file for file in sorted({entry.file for entry in entries.values()})}
-    seen, read = Seen.of(folder, kept), 0
-    stamps = {name: stamp(file.stat()) for name, file in files.items()}
-    sums: dict[str, str] = {}
-    for name, file in files.items():
-        own = {key: entry for key, entry in entries.items() if entry.file == file}
-        rows = {} if full else _remembered(seen, name, stamps[name], own)
-        if not rows:
-            rows = _tensors(own, threads)
-            read += file.stat().st_size
-            _unchanged(file, stamps[name], stamp(file.stat()))
-            for key, one in rows.items():
-                seen.learn(f"{name}/{key}", stamps[name], one)
-        sums |= rows
-    content = digest_of([[name, one.dtype, list(one.shape), sums[name]] for name, one in sorted(entries.items())])
-    if content != digest:
-        raise WrongBytes(
-            f"{folder}: its weights are {content[:19]}, and the baseline of the release is {digest[:19]}; it was "
-            "changed or damaged, fetch the model again"
-        )
-    if like is not None:
-        _alike(folder, like)
-    seen.save()
-    return Verified(folder, digest, len(files), sum(one[2] for one in stamps.values()), read)
+    with _readable(folder):
+        files = {file.name: file for file in sorted({entry.file for entry in entries.values()})}
+        whole = folder / "model.safetensors"
+        if whole.is_file() and whole.name not in files:
+            raise WrongBytes(f"{whole}: {INDEX} does not name it, and other programs would load it instead; remove it")
+        seen = Seen.of(folder, kept)
+        sums, size, read = _sums(files, entries, seen, full, threads)
+        content = digest_of([[name, one.dtype, list(one.shape), sums[name]] for name, one in sorted(entries.items())])
+        if content != digest:
+            raise WrongBytes(
+                f"{folder}: its weights are {content[:19]}, and the baseline of the release is {digest[:19]}; it was "
+                "changed or damaged, fetch the model again"
+            )
+        if like is not None:
+            _alike(folder, like)
+        seen.save()
+        return Verified(folder, digest, len(files), size, read)
 
 
 def _manifest(place: Path) -> Manifest:
@@ -178,7 +172,9 @@ def _nothing_else(folder: Path, told: Manifest) -> None:
     foreign = not (folder / MANIFEST).is_file()
     for file in sorted(folder.rglob("*")):
         name = str(file.relative_to(folder))
-        if name in told.files or name in (MANIFEST, INDEX_OF_STORE) or not file.is_file():
+        if file.is_dir():
+            _inside(folder, file)
+        if file.is_dir() or name in told.files or name in (MANIFEST, INDEX_OF_STORE):
             continue
         if foreign and name == INDEX:
             _index_within(file, told)
@@ -248,6 +244,26 @@ def _unchanged(file: Path, before: Stamp, after: Stamp) -> None:
         raise WrongBytes(f"{file}: was changed while it was read; let it be finished, then try again")
 
 
+def _sums(
+    files: Mapping[str, Path], entries: Mapping[str, Entry], seen: Seen, full: bool, threads: int
+) -> tuple[dict[str, str], int, int]:
+    """Digest of every tensor's bytes by name, bytes of the files, and how many of them were read."""
+    sums, size, read = dict[str, str](), 0, 0
+    for name, file in files.items():
+        now = stamp(file.stat())
+        own = {key: entry for key, entry in entries.items() if entry.file == file}
+        rows = {} if full else _remembered(seen, name, now, own)
+        if not rows:
+            rows = _tensors(own, threads)
+            read += now[2]
+            _unchanged(file, now, stamp(file.stat()))
+            for key, one in rows.items():
+                seen.learn(f"{name}/{key}", now, one)
+        sums |= rows
+        size += now[2]
+    return sums, size, read
+
+
 def _remembered(seen: Seen, name: str, now: Stamp, own: Mapping[str, Entry]) -> dict[str, str]:
     """Digests of a file's tensors; nothing unless all are known."""
     rows = {key: seen.digest(f"{name}/{key}", now) for key in own}
@@ -290,3 +306,13 @@ def _told(folder: Path) -> Iterator[None]:
     except (ModelError, OSError, ValueError) as problem:
         told = str(problem) if isinstance(problem, QuantgateError) else f"{folder}: cannot be read ({problem})"
         raise WrongBytes(told) from None
+
+
+@contextmanager
+def _readable(place: Path) -> Iterator[None]:
+    """No rights, a broken disk: nothing is known of the bytes then."""
+    try:
+        yield
+    except OSError as problem:
+        where = problem.filename or place
+        raise ArtifactError(f"{where}: cannot be read ({problem.strerror}); check its rights and its disk") from None
