@@ -87,7 +87,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as problem:
-        said = getattr(problem, "strerror", None) or problem
+        number = getattr(problem, "errno", None)
+        said = os.strerror(number) if number else problem
         raise UsageError(f"{host}:{port}: cannot be listened on ({said}); name another with --port") from None
 
 
@@ -149,11 +150,16 @@ def _welcome(gateway: ServedGateway, listening: socket.socket) -> None:
 
 
 def _log() -> None:
-    """One line for what somebody should know, on stderr, without colours; requests leave none."""
+    """One line for what somebody should know, on stderr, without colours; requests leave none.
+
+    A second Ctrl-C cuts uvicorn's own end short, and its complaint about that tells nobody anything; what fails at
+    start is told by ``_run``.
+    """
     import logging
 
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "'lifespan' protocol" not in record.getMessage())
     mine = logging.getLogger("quantgate.serve")
     mine.addHandler(handler)
     mine.setLevel(logging.INFO)
