@@ -46,4 +46,5 @@ if __name__ == "__main__":
     uvicorn.run(
         Bare(int(sys.argv[2])), host="127.0.0.1", port=int(sys.argv[1]), loop="uvloop", http="httptools",
         lifespan="off", access_log=False, log_level="error", backlog=4096,
+        timeout_graceful_shutdown=1,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -99,11 +99,14 @@ class Line(asyncio.Protocol):
         return Answer(began, self.first or ended, ended, bytes(self.data))
 
     async def until_content(self, request: bytes, seconds: float = 30.0) -> None:
-        """Returns when the first content is here, and leaves the answer to go on. Raises TimeoutError."""
+        """Returns when the first content is here, and leaves the answer to go on. Raises TimeoutError,
+        ConnectionError."""
         asked = asyncio.ensure_future(self.ask(request))
         asked.add_done_callback(lambda done: done.exception())  # whoever hangs up knows that it broke off
         async with asyncio.timeout(seconds):
             while not self.first:
+                if asked.done():
+                    raise ConnectionError(f"ended before any content: {bytes(self.data[:600])!r}")
                 await asyncio.sleep(0.001)
 
     def close(self) -> None:
@@ -133,6 +136,13 @@ class Line(asyncio.Protocol):
         if length:
             return len(self.data) >= end + 4 + int(length[1])
         return self.data.endswith(b"\r\n0\r\n\r\n")
+
+
+async def hang_up(lines: Iterable[Line]) -> None:
+    """Close connections, and wait until they are."""
+    for line in lines:
+        line.close()
+    await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -168,6 +178,5 @@ async def closed_loop(door: Door, requests: Sequence[bytes], in_flight: int, sec
 
     await asyncio.gather(*(keep_on(number, line) for number, line in enumerate(lines)))
     load.seconds = time.monotonic() - began
-    for line in lines:
-        line.close()
+    await hang_up(lines)
     return load

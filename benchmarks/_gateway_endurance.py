@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
-from benchmarks._gateway_client import Door, Line, closed_loop
+from benchmarks._gateway_client import Door, Line, closed_loop, hang_up
 from benchmarks._gateway_processes import Running, Unfit
 
 IN_FLIGHT = 32
@@ -58,7 +58,7 @@ async def _mixed(door: Door, requests: int) -> tuple[int, int]:
             streamed = number % STREAMED == 0
             answer = await line.ask(whole if streamed else plain[number % len(plain)])
             counts[1] += not answer.good
-        line.close()
+        await hang_up([line])
 
     await asyncio.gather(*(keep_on() for _ in range(IN_FLIGHT)))
     return counts[0], counts[1]
@@ -86,7 +86,7 @@ async def disconnects(door: Door, upstream: int, tries: int) -> dict[str, list[f
             line.close()
             told = await _until(watch, "/left", lambda told, order=order: any(one[0] == order for one in told))  # type: ignore[misc]
             found[moment].append(next(at for name, at in told if name == order) - left)
-    watch.close()
+    await hang_up([watch])
     return found
 
 
@@ -127,6 +127,7 @@ async def idle(door: Door, running: Running, connections: int, seconds: float) -
     alive = sum(not writer.transport.is_closing() for writer in held)
     for writer in held:
         writer.transport.abort()
+    await asyncio.sleep(0.1)
     return Idle(connections, each, before, beside, alive)
 
 

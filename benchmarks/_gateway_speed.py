@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks._gateway_client import Door, Line, closed_loop
+from benchmarks._gateway_client import Door, Line, closed_loop, hang_up
 from benchmarks._gateway_processes import Running, Unfit
 
 SESSIONS = 64  # that a load comes from
@@ -49,11 +49,11 @@ async def latency(
             answers = [await line.ask(request) for _ in range(block + 1)][1:]
             for answer in answers:
                 if not answer.good:
+                    await hang_up(lines.values())
                     raise Unfit(f"{door.name} gave another answer than the mock's: {answer.raw[:300]!r}")
                 found[door.name].append((answer.first if stream else answer.ended) - answer.began)
             await asyncio.sleep(SETTLE_S)
-    for line in lines.values():
-        line.close()
+    await hang_up(lines.values())
     return found
 
 
