@@ -77,7 +77,7 @@ class Yes:
     """A form: the text "yes", token by token."""
 
     def __init__(self, engine: Any) -> None:
-        self.left = engine.tokens("yes", False)
+        self.left: list[int] = engine.tokens("yes", False)
 
     @property
     def ended(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantgate.engines import Prompt
+from quantgate.engines import Completion, Prompt
 from quantgate.engines._kept import Keep, Kept, common
 from quantgate.engines._pieces import Spelling, Stops
 from quantgate.engines._sampling import Sampling, Taker
@@ -47,6 +47,13 @@ def ids_of(engine: TorchEngine, prompt: Prompt) -> list[int]:
     return engine.encode(prompt.turns)
 
 
+def judged(engine: TorchEngine, prompt: Prompt) -> Completion:
+    """The answer that evaluation sees."""
+    [found] = engine.generate([prompt])
+    assert isinstance(found, Completion)
+    return found
+
+
 def written(answer: Answer) -> tuple[str, str | None]:
     pieces = list(answer)
     assert all(piece.finish is None for piece in pieces[:-1])
@@ -59,6 +66,7 @@ def written(answer: Answer) -> tuple[str, str | None]:
 def test_answers_are_those_of_generate(plain: TorchEngine, prompts: list[Prompt]) -> None:
     stream = TokenStream(plain, NOTHING)
     for prompt, want in zip(prompts, plain.generate(prompts), strict=True):
+        assert isinstance(want, Completion)
         answer = stream.texts(ids_of(plain, prompt), prompt.max_tokens)
         assert written(answer) == (want.text, want.finish)
         assert (len(answer.made), len(answer.prompt)) == (want.tokens, want.prompt_tokens)
@@ -68,7 +76,7 @@ def test_a_variant_answers_as_its_generate_does(tiny: Any, swept: Any, prompts: 
     engine = open_engine(tiny, next(iter(swept.values())))
     stream = TokenStream(engine, NOTHING)
     for prompt in prompts[:6]:
-        want = engine.generate([prompt])[0]
+        want = judged(engine, prompt)
         assert written(stream.texts(ids_of(engine, prompt), prompt.max_tokens)) == (want.text, want.finish)
 
 
@@ -143,7 +151,7 @@ def reused_alike(engine: TorchEngine, prompts: list[Prompt]) -> None:
     for prompt in prompts:
         ids = ids_of(engine, prompt)
         answer = warm.texts(ids, 12)
-        want = engine.generate([Prompt(turns=prompt.turns, max_tokens=12)])[0]
+        want = judged(engine, Prompt(turns=prompt.turns, max_tokens=12))
         assert written(answer) == (want.text, want.finish)
         longer = [*ids, *answer.made, *ids]
         again = warm.texts(longer, 12)
@@ -197,7 +205,7 @@ def test_the_common_begin_is_counted(one: list[int], other: list[int]) -> None:
 # --- text ---
 
 
-def byte_text(ids: list[int]) -> str:
+def byte_text(ids: Sequence[int]) -> str:
     return bytes(ids).decode(errors="replace")
 
 
@@ -261,9 +269,9 @@ def test_stops_are_found_however_the_text_is_cut(text: str, stops: list[str], cu
 def test_a_stop_text_ends_an_answer_as_in_generate(plain: TorchEngine, prompts: list[Prompt]) -> None:
     stream = TokenStream(plain, NOTHING)
     for prompt in prompts[8:14]:
-        text = plain.generate([Prompt(turns=prompt.turns, max_tokens=24)])[0].text
+        text = judged(plain, Prompt(turns=prompt.turns, max_tokens=24)).text
         stop = next(one for one in text[2:] if one != "\ufffd")
-        want = plain.generate([Prompt(turns=prompt.turns, max_tokens=24, stop=(stop,))])[0]
+        want = judged(plain, Prompt(turns=prompt.turns, max_tokens=24, stop=(stop,)))
         answer = stream.texts(ids_of(plain, prompt), 24, stop=[stop])
         assert written(answer) == (want.text, "stop")
         assert len(answer.made) == want.tokens

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema_rs
 import pytest
@@ -88,7 +88,7 @@ class GatedSeats:
             return feed(token)
 
         seat.feed = gated
-        return seat
+        return cast(Seat, seat)
 
 
 def chat(text: str, max_tokens: int = 8, **more: Any) -> dict[str, Any]:
