@@ -64,6 +64,7 @@ class Postgres:
 
     def start(self) -> None:
         settings = [f"port={self.port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}"]
+        settings.append("fsync=off")  # programs are killed here, not machines: what was written is there
         words = [word for one in settings for word in ("-c", one)]
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(

@@ -118,7 +118,7 @@ def test_the_history_is_shown_and_told_as_json(run: Path, command: Command, caps
     command("rollback", "laptop", "--reason", "json [broke]")
     code, out, _ = command("releases", "laptop")
     assert code == 0
-    for told in ("BF16 + Q8_0 5 %", "try it", "json [broke]", "ada", "eve", "rolled back", "tries a canary", "fail"):
+    for told in ("BF16 + Q8_0 5 %", "try it", "json [broke]", "ada", "eve", "rolled back", "canary", "fail"):
         assert told in out
     assert "pass (chosen)" in out and "phone" not in out
     assert "phone" in command("releases")[1]

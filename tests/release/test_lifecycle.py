@@ -265,6 +265,25 @@ def test_another_baseline_is_an_operators_word_and_there_is_no_way_behind_it(reg
         promote(registry, "fleet", "A")
 
 
+def test_bytes_that_lie_elsewhere_now_are_the_same_release(registry: Registry) -> None:
+    register(registry, A="pass")
+    first = promote(registry, "fleet", "A", canary=0.05)
+    moved = variant_of("A", location="/elsewhere/A")
+    registry.register([moved])
+    canary = promote(registry, "fleet", "A", canary=0.05)
+    assert (canary.canary, canary.salt, canary.revision) == (moved, first.salt, 3)
+    assert promote(registry, "fleet", "A").stable == moved
+    base = BASE.model_copy(update={"location": "/elsewhere/model"})
+    live = rebase(registry, "fleet", base, why="another disk")
+    assert (live.baseline, live.stable) == (base, moved)
+    move = rollback(registry, "fleet", why="test")
+    assert move and move.live.stable == base
+    again = variant_of("A", location="/third/A")
+    registry.register([again])
+    move = rollback(registry, "fleet", to="A", why="test")
+    assert move and move.live.stable == again
+
+
 def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(registry: Registry) -> None:
     register(registry, A="pass", B="pass")
     together = threading.Barrier(2)

@@ -75,7 +75,7 @@ def register_run(registry: Registry, run: FinishedRun, *, new_baseline: bool = F
         for target in run.decisions:
             _refuse_stranger(registry, target, run.baseline)
     found = registry.register(run.variants, run.evidence, run.decisions, baseline=run.baseline)
-    for target in found.other_baseline:
+    for target in run.decisions if new_baseline else ():
         rebase(registry, target, run.baseline, why="registered with --new-baseline")
     return found
 

@@ -21,7 +21,13 @@ from quantgate.errors import DiskFull, MissingExtra, ReleaseError, UsageError
 
 DEFAULT_URL = "sqlite:///runs/quantgate.db"  # beside the runs
 BUSY_S = 10.0  # how long a writer waits for another one
-CONNECT_S = 5
+WAITS = {  # of PostgreSQL: a network that is cut is noticed in seconds
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 
 def address(url: str) -> URL:
@@ -92,7 +98,7 @@ def _sqlite(url: URL) -> Engine:
 
 def _postgresql(url: URL) -> Engine:
     try:
-        return sa.create_engine(url, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": CONNECT_S})
+        return sa.create_engine(url, pool_pre_ping=True, pool_size=2, connect_args=dict(WAITS))
     except ImportError:
         raise MissingExtra(
             "registry: PostgreSQL needs psycopg, which is not installed; run: pip install 'quantgate[postgres]'"
@@ -123,11 +129,13 @@ def reading(engine: Engine, url: URL) -> Iterator[Connection]:
 def writing(engine: Engine, url: URL) -> Iterator[Connection]:
     """One transaction: when the block has ended, all of it is on the disk. Raises ReleaseError, DiskFull."""
     with spoken(url), engine.connect() as connection:
-        if connection.dialect.name == "sqlite":
-            connection = connection.execution_options(writes=True)
+        sqlite = connection.dialect.name == "sqlite"
+        options = {"writes": True} if sqlite else {"isolation_level": "READ COMMITTED"}
+        connection = connection.execution_options(**options)
         with connection.begin():
-            if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")  # whatever the server's default is
+            if not sqlite:  # whatever the server's defaults are
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_S:.0f}s'")
             yield connection
 
 

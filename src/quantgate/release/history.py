@@ -11,15 +11,15 @@ from quantgate.release import Live, Variant
 
 What = Literal["open", "canary", "ramp", "promote", "holdback", "hold", "lift", "rollback", "rebase"]
 WORDS: dict[What, str] = {
-    "open": "opened with its baseline",
-    "canary": "tries a canary",
-    "ramp": "gives the canary more",
+    "open": "opened",
+    "canary": "canary",
+    "ramp": "ramp",
     "promote": "promoted",
-    "holdback": "sets the holdback",
+    "holdback": "holdback set",
     "hold": "held",
     "lift": "hold lifted",
     "rollback": "rolled back",
-    "rebase": "takes another baseline",
+    "rebase": "new baseline",
 }
 
 
@@ -78,3 +78,11 @@ def same(one: Variant | None, other: Variant | None) -> bool:
     if one.is_baseline or other.is_baseline:
         return one.is_baseline == other.is_baseline and one.artifact == other.artifact
     return (one.artifact, one.engine) == (other.artifact, other.engine)
+
+
+def percent(share: float) -> str:
+    """
+    >>> percent(0.05), percent(0.125)
+    ('5 %', '12.5 %')
+    """
+    return f"{100 * share:g} %"

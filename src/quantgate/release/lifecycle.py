@@ -13,14 +13,14 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from quantgate.errors import Moved, NoCapacity, NotPromoted, UnknownName, UsageError
+from quantgate.errors import Moved, NoCapacity, NotPromoted, UsageError
 from quantgate.release import Live, Variant
 from quantgate.release.capacity import Capacity
-from quantgate.release.history import Decided, Move, What, same, was_stable
+from quantgate.release.finding import find, proven, starts
+from quantgate.release.history import Move, What, percent, same, was_stable
 from quantgate.release.store import Moves, Plan, Registry
 
 MOST_HELD_BACK = 0.5
-LEAST_DIGITS = 6  # of a digest that names a variant
 TRIES = 20  # of a rollback, while others move the same target
 
 
@@ -52,24 +52,21 @@ def promote(
             f"{target}: a holdback is at most {percent(MOST_HELD_BACK)} of sessions, found {percent(holdback)}"
         )
     told: dict[str, Any] = {"why": why, "decision": decided.decision, "details": details}
+    after = _next(live, holdback=holdback, salt=live.salt or _salt())
     if canary is None:
-        if same(live.stable, chosen) and live.canary is None and live.holdback == holdback:
-            return live
-        what: What = "holdback" if same(live.stable, chosen) else "promote"
-        after = _next(live, stable=chosen, canary=None, share=0.0, holdback=holdback, salt=live.salt or _salt())
-        return registry.move(live, after, what, **told).live
+        after = after.model_copy(update={"stable": chosen, "canary": None, "share": 0.0})
+        return _move(registry, live, after, "holdback" if live.stable == chosen else "promote", told)
+    _shares(target, canary, holdback)
     if same(live.stable, chosen):
         raise NotPromoted(f"{target}: {chosen.name} has the traffic already, so it cannot be a canary")
-    if same(live.canary, chosen):
-        if (canary, holdback) == (live.share, live.holdback):
-            return live
+    if same(live.canary, chosen) and canary != live.share:
         raise NotPromoted(
             f"{target}: {chosen.name} is its canary at {percent(live.share)} already; give it more with: "
             f"quantgate ramp {target} SHARE"
         )
-    _shares(target, canary, holdback)
-    after = _next(live, canary=chosen, share=canary, holdback=holdback, salt=_salt())
-    return registry.move(live, after, "canary", **told).live
+    salt = live.salt if live.canary else _salt()
+    after = after.model_copy(update={"canary": chosen, "share": canary, "salt": salt})
+    return _move(registry, live, after, "canary", told)
 
 
 def ramp(
@@ -126,7 +123,7 @@ def rollback(
     told: dict[str, Any] = {"why": why, "details": dict(details)}
     for _ in range(TRIES):
         live = registry.live(target)
-        back = _back(live, registry.history(target), to, automatic)
+        back = _where_it_is(registry, live, _back(live, registry.history(target), to, automatic))
         said = _ask(target, back, capacity, force) if _would_move(live, back) else ""
         try:
             return registry.move_from(target, _rollback_plan(back, to, automatic, told | {"capacity": said}))
@@ -146,7 +143,7 @@ def _rollback_plan(back: Variant, to: str | None, automatic: bool, told: dict[st
             return None
         if not same(goal, back) or not told["capacity"]:
             raise _Elsewhere
-        return _next(now, stable=goal, canary=None, share=0.0), "rollback", told
+        return _next(now, stable=back, canary=None, share=0.0), "rollback", told
 
     return plan
 
@@ -155,6 +152,13 @@ def _back(live: Live, moves: tuple[Move, ...], to: str | None, automatic: bool) 
     if automatic and live.frozen:
         raise NotPromoted(f"{live.target}: it is held{_by(moves)}, so only a person moves it")
     return _before(live, moves) if to is None else _was_live(live, moves, to)
+
+
+def _where_it_is(registry: Registry, live: Live, back: Variant) -> Variant:
+    """The same bytes where they were registered last: what was live long ago may lie elsewhere now."""
+    if same(back, live.baseline):
+        return live.baseline
+    return next((one for one in registry.variants(live.target) if same(one, back)), back)
 
 
 def _would_move(live: Live, back: Variant) -> bool:
@@ -174,61 +178,27 @@ def _ask(target: str, back: Variant, capacity: Capacity | None, force: bool) -> 
 
 
 def rebase(registry: Registry, target: str, baseline: Variant, *, why: str) -> Live:
-    """Serve another full-precision model: an operator's word, for nothing was compared with what was live before."""
+    """Serve another full-precision model: an operator's word, for nothing was compared with what was live before.
+
+    The same weights in another place change the place alone.
+    """
     live = registry.live(target)
     if not baseline.is_baseline:
         raise UsageError(f"{target}: '{baseline.name}' is no baseline")
-    if same(live.baseline, baseline):
-        return live
     _not_held(registry, live)
-    after = _next(live, baseline=baseline, stable=baseline, canary=None, share=0.0)
-    return registry.move(live, after, "rebase", why=why).live
+    after = _next(live, baseline=baseline)
+    if not same(live.baseline, baseline):
+        after = after.model_copy(update={"stable": baseline, "canary": None, "share": 0.0})
+    elif same(live.stable, baseline):
+        after = after.model_copy(update={"stable": baseline})
+    return _move(registry, live, after, "rebase", {"why": why})
 
 
-def find(registry: Registry, live: Live, ref: str) -> Variant:
-    """A variant that a decision about the target names: the latest of a name, or the one of a digest's start.
-
-    Raises UnknownName, UsageError where a digest is that of several.
-    """
-    known = [one for one in registry.variants(live.target) if not one.is_baseline]
-    if by_name := registry.latest(live.target, ref):
-        found = [one for one in known if (one.artifact, one.engine) == by_name]
-    else:
-        found = [one for one in known if _starts(one, ref)]
-    if not found and ref == live.baseline.name:
-        return live.baseline
-    if not found:
-        names = [live.baseline.name, *(one.name for one in known)]
-        raise UnknownName("variant", ref, dict.fromkeys(names), where=live.target)
-    if len({(one.artifact, one.engine) for one in found}) > 1:
-        told = ", ".join(sorted({one.name for one in found}))
-        raise UsageError(f"{live.target}: {ref} is the digest of several variants ({told}); say which by its name")
-    return found[0]
-
-
-def _starts(variant: Variant, ref: str) -> bool:
-    start = ref.removeprefix("sha256:")
-    return len(start) >= LEAST_DIGITS and variant.artifact.removeprefix("sha256:").startswith(start)
-
-
-def proven(registry: Registry, live: Live, variant: Variant) -> Decided:
-    """The latest decision about exactly these bytes, in this engine, on this target. Raises NotPromoted, saying why."""
-    told = f"{live.target}: {variant.name} ({variant.artifact[:19]})"
-    decided = registry.decided(live.target, variant.artifact, variant.engine)
-    if decided is None:
-        raise NotPromoted(f"{told}: nobody decided on these bytes in this engine; run it and: quantgate register RUN")
-    if decided.verdict == "fail":
-        raise NotPromoted(f"{told} failed: {decided.sentence}")
-    if decided.verdict == "inconclusive":
-        raise NotPromoted(f"{told} is not proven: {decided.sentence}")
-    if not decided.eligible:
-        raise NotPromoted(f"{told} passed and may not be chosen: {decided.sentence}")
-    if decided.baseline != live.baseline.artifact:
-        raise NotPromoted(
-            f"{told} was compared with another baseline ({decided.baseline[:19]}) than {live.target} serves "
-            f"({live.baseline.artifact[:19]}); serve that one first: quantgate register RUN --new-baseline"
-        )
-    return decided
+def _move(registry: Registry, live: Live, after: Live, what: What, told: dict[str, Any]) -> Live:
+    """Nothing where all of it is so already."""
+    if after.model_copy(update={"revision": live.revision, "salt": live.salt}) == live:
+        return live
+    return registry.move(live, after, what, **told).live
 
 
 def _before(live: Live, moves: tuple[Move, ...]) -> Variant:
@@ -243,9 +213,10 @@ def _before(live: Live, moves: tuple[Move, ...]) -> Variant:
 
 def _was_live(live: Live, moves: tuple[Move, ...], ref: str) -> Variant:
     """The baseline, or what had the traffic since the target took this baseline."""
-    since = next((one.revision for one in moves if one.what in ("rebase", "open")), 1)
+    changed = (one for one in moves if one.before is None or not same(one.before.baseline, one.live.baseline))
+    since = next((one.revision for one in changed), 1)
     known = [live.baseline, *was_stable([one for one in moves if one.revision >= since])]
-    found = [one for one in known if one.name == ref] or [one for one in known if _starts(one, ref)]
+    found = [one for one in known if one.name == ref] or [one for one in known if starts(one, ref)]
     if found:
         return found[0]
     if ref == "baseline":
@@ -291,11 +262,3 @@ def _next(live: Live, **changes: Any) -> Live:
 
 def _salt() -> str:
     return secrets.token_hex(8)
-
-
-def percent(share: float) -> str:
-    """
-    >>> percent(0.05), percent(0.125)
-    ('5 %', '12.5 %')
-    """
-    return f"{100 * share:g} %"

@@ -9,8 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantgate.release import Live, Variant
-from quantgate.release.history import WORDS, Move, same
-from quantgate.release.lifecycle import percent
+from quantgate.release.history import WORDS, Move, percent, same
 from quantgate.release.store import Registry
 
 SHORT = 19  # "sha256:" and twelve digits
@@ -74,7 +73,7 @@ def history_table(moves: Sequence[Move]) -> Table:
         before = _traffic(one.before) if one.before else ""
         after = _traffic(one.live)
         told = "; ".join(part for part in (one.why, _capacity(one.capacity)) if part)
-        when = one.at[:19].replace("T", " ")
+        when = one.at[:16].replace("T", " ")
         _row(table, str(one.revision), when, one.who, WORDS[one.what], before, after, told)
     return table
 
