@@ -1,9 +1,9 @@
-"""Write the reference pages from the code, so that they cannot drift from it: docs/cli.md and docs/release-yaml.md.
+"""Write the reference pages from the code, so that they cannot drift from it: cli.md, release-yaml.md, serve-yaml.md.
 
     python docs/generate.py            # write them
     python docs/generate.py --check    # say which differ, exit 1
 
-The commands come from the typer application, the keys from the pydantic model that reads release.yaml.
+The commands come from the typer application, the keys from the pydantic models that read release.yaml and serve.yaml.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def cli_page(app: Any) -> str:
     return "".join(parts)
 
 
-def release_page(model: type[BaseModel]) -> str:
-    """The keys of release.yaml, the outermost first, then one section for each nested part."""
-    parts = [MARK, "# release.yaml\n\n", _prose(inspect.getdoc(model))]
+def release_page(model: type[BaseModel], title: str = "release.yaml") -> str:
+    """The keys of a configuration file, the outermost first, then one section for each nested part."""
+    parts = [MARK, f"# {title}\n\n", _prose(inspect.getdoc(model))]
     headings, waiting = {model: ""}, [model]  # a nested part bears the name of the first key that holds it
     for part in waiting:
         if headings[part]:
@@ -64,8 +64,13 @@ def pages() -> dict[str, str]:
     """File name -> text of every generated page."""
     from quantgate.cli import app
     from quantgate.release_config import ReleaseConfig
+    from quantgate.serve_config import ServeConfig
 
-    return {"cli.md": cli_page(app), "release-yaml.md": release_page(ReleaseConfig)}
+    return {
+        "cli.md": cli_page(app),
+        "release-yaml.md": release_page(ReleaseConfig),
+        "serve-yaml.md": release_page(ServeConfig, "serve.yaml"),
+    }
 
 
 def _commands(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -119,12 +124,13 @@ def _words(annotation: Any, headings: dict[type[BaseModel], str]) -> str:
         return "name: " + _words(inside[1], headings)
     if annotation in headings:
         return f"[settings](#{headings[annotation]})"
-    return PLAIN.get(annotation, "any value")
+    return getattr(annotation, "written_as", None) or PLAIN.get(annotation, "any value")
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and not get_args(annotation):
-        return [annotation] if issubclass(annotation, BaseModel) else []
+        keys = issubclass(annotation, BaseModel) and not hasattr(annotation, "written_as")
+        return [annotation] if keys else []
     return [model for part in get_args(annotation) for model in _models(part)]
 
 

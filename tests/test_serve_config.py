@@ -50,7 +50,10 @@ def test_a_whole_file_is_read(tmp_path):
         ("live: {baseline: B}", "'live.baseline' is 'B', which is none of 'variants'"),
         ("variants: {A: {}}", "names 'variants' and not which is live"),
         ("registry: sqlite:///x.db\nlive: {baseline: A}\nvariants: {A: {}}", "both 'registry' and 'live'"),
-        ("live: {baseline: A}\nvariants: {A: {}}\nworkers: 2", "'workers' over 1 would open the model several times"),
+        (
+            "live: {baseline: A}\nvariants: {A: {}}\nworkers: 2",
+            "'workers' over 1 would open or launch models several times",
+        ),
         ("routes: [{name: a, budgets: {que: 1s}}]", "'que' is no stage; did you mean 'queue'?"),
         ("routes: [{name: a}, {name: a}]", "two of 'routes' bear one name"),
         ("routes: [{name: a, stream: fast}]", "'routes.0.stream': input should be"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer, field_validator, model_validator
@@ -25,6 +25,7 @@ MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
 class Allowance(Record):
     """So much in each window of time."""
 
+    written_as: ClassVar[str] = "text"  # in a file: see allowance()
     amount: int = Field(gt=0, lt=2**62)  # tokens, requests, or billionths of money
     window: Literal["min", "hour", "day", "month", "ever"]
 
@@ -91,8 +92,8 @@ class ServedConfig(Record):
     dialect: Literal["openai", "vllm", "llamacpp", "sglang"] = Field(
         default="openai", description="how the server is told what answers are held to"
     )
-    weights: str = Field(
-        default="", description="digest of what it serves, where no registry says so: it stands in every answer"
+    weights: str | None = Field(
+        default=None, description="digest of what it serves, where no registry says so: it stands in every answer"
     )
     price: PriceConfig | None = Field(default=None, description="for budgets in money")
 
@@ -271,8 +272,9 @@ class ServeConfig(Record):
                 raise ValueError(f"'live.{role}' is '{name}', which is none of 'variants'; {hint(name, self.variants)}")
         if len({one.name for one in self.routes}) < len(self.routes):
             raise ValueError("two of 'routes' bear one name; give each its own")
-        if self.workers > 1 and any(one.endpoint is None for one in self.variants.values()):
-            raise ValueError("'workers' over 1 would open the model several times; put a server behind, or one worker")
+        alone = all(one.endpoint is not None and one.endpoint.url for one in self.variants.values())
+        if self.workers > 1 and not (self.variants and alone):
+            raise ValueError("'workers' over 1 would open or launch models several times; write 'endpoint: {url: ...}'")
         return self
 
 
