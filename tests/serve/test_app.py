@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
@@ -10,7 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.serve.gateways import BASELINE, CANARY, Fixed, asked, call, chat, gateway_of, kept, until
+from tests.serve.gateways import (
+    BASELINE,
+    CANARY,
+    Fixed,
+    asked,
+    call,
+    chat,
+    gateway_of,
+    kept,
+    line_with,
+    streaming,
+    until,
+)
 
 from quantgate.serve import Caller, Choice, LedgerClosed, OverBudget, Request, Reservation
 from quantgate.serve.refusals import Refused
@@ -309,6 +322,18 @@ def test_at_the_end_readiness_goes_first_and_answers_in_flight_are_finished() ->
         assert answers[0].done and answers[0].text == "one two three"
         with pytest.raises(OSError):
             chat(running, asked())
+
+
+def test_what_is_not_done_within_the_time_of_grace_is_cut() -> None:
+    with ScriptedUpstream(always=lambda _body: Script("stall_midway", after=3, text="and then")) as variant:
+        running = Running(gateway_of(variant, limits=Limits(grace_s=1.0))).__enter__()
+        with streaming(running, asked()) as response:
+            line_with(response, b'"content":"and')
+            running.stop()
+            with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+                response.read()
+        assert variant.wait(lambda upstream: len(upstream.aborts) == 1)
+        assert until(lambda: kept(running.gateway))[0].answered_by == ""
 
 
 class Broken:

@@ -164,6 +164,15 @@ def test_a_connection_that_the_server_closed_meanwhile_costs_nothing() -> None:
         assert len(variant.asked) == 3
 
 
+@pytest.mark.parametrize("kind", ["no_done", "early_end"])
+def test_an_end_without_its_mark_is_no_end(kind: str) -> None:
+    script = Script(kind, after=99, text="all of it, and yet")  # type: ignore[arg-type]
+    with ScriptedUpstream(always=lambda _body: script) as variant, Running(gateway_of(variant)) as running:
+        answer = chat(running, asked(stream=True))
+        assert answer.chunks[-1]["error"]["code"] == "upstream_cut"
+        assert not answer.done and not answer.finishes
+
+
 def test_an_answer_without_choices_is_no_answer() -> None:
     with (
         ScriptedUpstream(always=lambda _body: Script("no_choices")) as variant,

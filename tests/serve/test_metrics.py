@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http.client import HTTPConnection
+
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -58,6 +60,17 @@ def test_every_request_is_counted_with_its_stages_tokens_and_steps() -> None:
         assert told("request_seconds_count", of=variants) == 3
         assert told("time_to_first_token_seconds_count", of=variants) == 1
         assert told("in_flight", of=[]) == 0
+
+
+def test_a_process_of_several_shows_its_own_figures_on_its_own_port() -> None:
+    with ScriptedUpstream() as variant, Running(gateway_of(variant), metrics_port=0) as running:
+        chat(running, asked())
+        until(lambda: kept(running.gateway))
+        own = HTTPConnection("127.0.0.1", until(lambda: running.server.metrics_port), timeout=20)
+        own.request("GET", "/metrics")
+        page = own.getresponse().read().decode()
+        own.close()
+        assert "quantgate_requests_total" in page and 'quantgate_worker{worker="0"} 1.0' in page
 
 
 def test_nothing_without_bound_is_a_label() -> None:
