@@ -102,7 +102,9 @@ class Line(asyncio.Protocol):
         """Returns when the first content is here, and leaves the answer to go on. Raises TimeoutError,
         ConnectionError."""
         asked = asyncio.ensure_future(self.ask(request))
-        asked.add_done_callback(lambda done: done.exception())  # whoever hangs up knows that it broke off
+        asked.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # whoever hangs up knows that it broke off
         async with asyncio.timeout(seconds):
             while not self.first:
                 if asked.done():

@@ -80,7 +80,8 @@ async def disconnects(door: Door, upstream: int, tries: int) -> dict[str, list[f
             if kind == "drip":
                 await line.until_content(request)
             else:
-                asyncio.ensure_future(line.ask(request)).add_done_callback(lambda done: done.exception())
+                asked = asyncio.ensure_future(line.ask(request))
+                asked.add_done_callback(lambda done: done.cancelled() or done.exception())
                 await _until(watch, "/here", lambda told, order=order: order in told)  # type: ignore[misc]
             left = time.monotonic()
             line.close()

@@ -83,7 +83,7 @@ WHOLE = _whole()
 EVENTS = [_chunk(event) for event in _events()]
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 MODELS = _answer(orjson.dumps({"object": "list", "data": [{"id": "mock", "object": "model", "created": 1}]}))
-DRIP = _chunk(_piece(" "))  # blanks before JSON's end are JSON
+DRIPS = _chunk(_piece('{"note":"')), _chunk(_piece("a"))  # a text without end is a beginning of the schema
 
 
 class Upstream(asyncio.Protocol):
@@ -128,7 +128,7 @@ class Upstream(asyncio.Protocol):
             return
         self.transport.write(STREAM)
         if kind == "drip":
-            self.transport.write(EVENTS[0])
+            self.transport.write(DRIPS[0])
             later(0.02, self._drip)
         elif kind == "pause":
             later(amount / 1e3, self._pieces, 0, 0.0)
@@ -155,7 +155,7 @@ class Upstream(asyncio.Protocol):
 
     def _drip(self) -> None:
         if self.open:
-            self.transport.write(DRIP)
+            self.transport.write(DRIPS[1])
             asyncio.get_running_loop().call_later(0.02, self._drip)
 
     def _end(self, data: bytes) -> None:
