@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from quantgate import pipeline
+from quantgate.cli import app
 from quantgate.engines.torch import open_engine
 from quantgate.errors import ArtifactError, NotPromoted, RecordError, ReleaseError
 from quantgate.models import open_model
@@ -104,3 +106,15 @@ def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
 def test_the_target_of_a_run_without_any_is_named(finished: tuple[Path, RunReport]) -> None:
     folder, _ = finished
     assert list(read_run(folder, target="fleet").decisions) == ["fleet"]
+
+
+def test_a_run_registers_itself_when_asked_and_is_told_first_if_it_cannot(
+    once: tuple[Path, RunReport], tmp_path: Path
+) -> None:
+    config, database = once[0].parent / "release.yaml", tmp_path / "quantgate.db"
+    done = CliRunner().invoke(app, ["run", str(config), "--quiet", "--register", str(database)])
+    assert done.exit_code == 0 and "default, new, serves the baseline: may be promoted: W8A16" in done.output
+    assert Registry.open(str(database)).targets() == ("default",)
+    database.write_text("not a database" * 100)
+    refused = CliRunner().invoke(app, ["run", str(config), "--quiet", "--register", str(database)])
+    assert isinstance(refused.exception, ReleaseError) and "report:" not in refused.output

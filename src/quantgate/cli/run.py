@@ -9,6 +9,8 @@ import typer
 
 from quantgate.cli.doctor import saved_profile
 from quantgate.cli.options import Quiet
+from quantgate.cli.register import register
+from quantgate.cli.registries import opened
 from quantgate.cli.screen import bars, console, exit_code
 from quantgate.cli.secrets import secrets_for
 
@@ -21,6 +23,10 @@ def run(
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what the run needs and takes (cases, tokens, time, price), and exit.")
     ] = False,
+    to_registry: Annotated[
+        str | None,
+        typer.Option("--register", metavar="URL", help="Register what was decided, there; later: quantgate register."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Make every variant, prove or refute it, choose the smallest proven one, write the report.
@@ -39,6 +45,8 @@ def run(
     if plan:
         show_plan(planning.plan(settings, folder), console)
         return
+    if to_registry is not None:
+        opened(to_registry, create=True)  # told before anything slow, if it cannot be
     secrets = secrets_for(settings.endpoints)
     with bars(quiet=quiet) as progress:
         report = pipeline.run(
@@ -53,4 +61,6 @@ def run(
     if hint := repair_hint(report, config, out):
         console.print(hint)
     console.print(f"report: [bold]{folder / 'report.html'}[/]")
+    if to_registry is not None:
+        register(folder, registry=to_registry)
     raise typer.Exit(exit_code(report.decision, report.targets))
