@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from quantgate.serve.scripted import ScriptedUpstream
+
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
@@ -146,3 +148,26 @@ def test_a_port_in_use_is_told_before_anything_slow(tmp_path):
     assert done.returncode == 2
     assert "cannot be listened on (Address already in use)" in done.stderr
     assert "opening" not in done.stderr
+
+
+def test_several_workers_share_a_port_a_budget_and_an_end(tmp_path):
+    secret = quantgate(tmp_path, "keys", "new", "--name", "a", "--requests", "30/day").stdout.strip()
+    with ScriptedUpstream() as upstream:
+        config = {
+            "data": ".quantgate",
+            "live": {"baseline": "BF16"},
+            "variants": {"BF16": {"endpoint": {"url": upstream.url, "model": "scripted"}}},
+            "workers": 2,
+        }
+        (tmp_path / "serve.yaml").write_text(json.dumps(config))
+        with serving(tmp_path, "--config", "serve.yaml") as (process, url, _):
+            statuses = [chat(url, key=secret)[0] for _ in range(40)]
+            assert statuses.count(200) <= 30
+            assert set(statuses) <= {200, 429}
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+    log = (tmp_path / "log").read_text()
+    assert log.count("metrics on http://127.0.0.1:") == 2
+    assert log.count("quantgate: ended") == 2
+    (row,) = json.loads(quantgate(tmp_path, "keys", "list", "--json").stdout)
+    assert row["spent"][0]["charged"] == statuses.count(200)

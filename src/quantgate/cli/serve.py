@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quantgate.cli import completions
+from quantgate.cli import _workers, completions
 from quantgate.cli.options import Quiet
 from quantgate.cli.screen import console, errors
 from quantgate.errors import UsageError
@@ -38,6 +41,7 @@ def serve(
     data: Annotated[
         str | None, typer.Option(envvar="QUANTGATE_DATA", help="Folder of secrets, keys, ledger and exchanges.")
     ] = None,
+    worker: Annotated[str | None, typer.Option(hidden=True)] = None,
     quiet: Quiet = False,
 ) -> None:
     """Serve a release, or the built-in model, behind a guarded OpenAI-compatible API. Ctrl-C ends it in order.
@@ -49,11 +53,20 @@ def serve(
     wanted = _config(config, target, registry, model, host, port, data)
     tell = (lambda _sentence: None) if quiet else (lambda said: errors.print(f"[dim]{said} ...[/]", soft_wrap=True))
     _log()
-    listening = _listen(wanted.host, wanted.port)
-    around = Around(os.environ, os.environ.get("QUANTGATE_SECRET"), "gateway", tell)
-    with listening:
+    if worker is not None:
+        number, *sockets = _workers.taken(worker)
+    else:
+        number, sockets = "0", [_listen(wanted.host, wanted.port)]
+    if worker is None and wanted.workers > 1:
+        with sockets[0] as listening:
+            _workers.run(listening, wanted.workers, sys.argv[1:])
+        return
+    around = Around(os.environ, os.environ.get("QUANTGATE_SECRET"), "gateway", tell, number)
+    with contextlib.ExitStack() as held:
+        for one in sockets:
+            held.enter_context(one)
         gateway = open_gateway(wanted, around)
-        _run(gateway, listening)
+        _run(gateway, sockets)
     if not quiet:
         errors.print(f"quantgate: ended; {gateway.parts.journal.written} exchanges were written")
 
@@ -92,7 +105,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UsageError(f"{host}:{port}: cannot be listened on ({said}); name another with --port") from None
 
 
-def _run(gateway: ServedGateway, listening: socket.socket) -> None:
+def _run(gateway: ServedGateway, sockets: list[socket.socket]) -> None:
     from quantgate.serve.server import Server, config
 
     started = gateway.start
@@ -104,12 +117,13 @@ def _run(gateway: ServedGateway, listening: socket.socket) -> None:
         except BaseException as problem:
             failed.append(problem)
             raise
-        _welcome(gateway, listening)
+        _welcome(gateway, sockets)
 
     gateway.start = start  # type: ignore[method-assign]
     server = Server(gateway, config(gateway))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))  # uvicorn says it again once all has ended
     try:
-        server.run([listening])
+        server.run(sockets)
     except (KeyboardInterrupt, SystemExit):
         pass  # uvicorn has ended everything in order, and then says again what ended it
     finally:
@@ -118,10 +132,15 @@ def _run(gateway: ServedGateway, listening: socket.socket) -> None:
         raise failed[0]
 
 
-def _welcome(gateway: ServedGateway, listening: socket.socket) -> None:
+def _welcome(gateway: ServedGateway, sockets: list[socket.socket]) -> None:
     """Where it is, what answers, and a line to try it with."""
     parts = gateway.parts
-    host, port = listening.getsockname()[:2]
+    host, port = sockets[0].getsockname()[:2]
+    number = parts.around.worker
+    if len(sockets) > 1:
+        errors.print(f"worker {number}: metrics on http://127.0.0.1:{sockets[1].getsockname()[1]}/metrics")
+    if number != "0":
+        return
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}/v1"
     console.print(f"quantgate serves [bold]{parts.config.target}[/] on [bold]{url}[/]", soft_wrap=True)

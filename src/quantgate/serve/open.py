@@ -63,6 +63,7 @@ class Around:
     secret: str | None = None
     actor: str = "gateway"
     tell: Tell = lambda _sentence: None
+    worker: str = "0"  # of several processes on one port
 
 
 class ServedGateway(Gateway):
@@ -110,7 +111,7 @@ class Parts:
         self.folder = DataFolder(Path(config.data), around.secret, config.database, config.exchanges.url)
         self.folder.make()
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.metrics = Metrics()
+        self.metrics = Metrics(around.worker)
         self._ends = contextlib.ExitStack()
         self._changing = threading.Lock()
         try:
