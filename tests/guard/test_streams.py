@@ -111,7 +111,7 @@ def test_a_wrong_type_stops_the_stream_in_its_middle() -> None:
 
 
 def test_a_call_that_breaks_its_schema_does_not_leave_when_the_next_begins() -> None:
-    tools = {"name": "pick", "parameters": {"type": "object", "properties": {"n": {"multipleOf": 7}}}}
+    tools = {"name": "pick", "parameters": {"type": "object", "properties": {"n": {"not": {"const": 8}}}}}
     contract = admit({"tools": [{"type": "function", "function": tools}]})
     said = Said(contract, calling(("pick", '{"n": 8}'), ("pick", '{"n": 14}')), "tool_calls")
     assert contract.check(said.message, "tool_calls") is not None
