@@ -197,6 +197,14 @@ def test_a_sentence_never_quotes_an_answer_at_length():
         assert fault is not None and len(fault.sentence) < 200
 
 
+@pytest.mark.parametrize("odd", ["a\u2028\x07", "\ud800", 'it\'s "so"'])
+def test_a_sentence_is_one_line_that_can_be_sent(odd):
+    for text in (f'{{"{odd}', f'{{"name":"x","kind":"{odd}"', f'{{"a":1,"{odd}":2,"{odd}":3}}', odd, f"[{odd}"):
+        for schema in (PERSON, True):
+            for fault in (fed(schema, text)[1], Schema(schema, "p").fault(text, "content")):
+                assert fault is None or (fault.sentence.isprintable() and fault.sentence.encode())
+
+
 def test_numbers_that_no_double_holds_are_refused_alike_by_prefix_and_whole():
     for text in ("[1e400]", "[" + "1" * 5000 + "]"):
         assert fed({}, text)[1] is not None

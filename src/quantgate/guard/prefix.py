@@ -16,7 +16,7 @@ from quantgate.guard import Fault
 from quantgate.guard.lexemes import Dead, Lexeme
 from quantgate.guard.limits import DEFAULT, Limits
 from quantgate.guard.plain import ARRAY, FALSE, NULL, NUMBER, OBJECT, TEXT, TRUE
-from quantgate.guard.reading import DECODER, NotJson
+from quantgate.guard.reading import DECODER, NotJson, shown
 from quantgate.guard.shapes import ANYTHING, Shape
 
 BLANKS = re.compile(r"[ \t\r\n]*")
@@ -24,7 +24,6 @@ WORDS = {"t": "true", "f": "false", "n": "null"}
 STARTS = {"{": OBJECT, "[": ARRAY, '"': TEXT, "t": TRUE, "f": FALSE, "n": NULL} | dict.fromkeys("-0123456789", NUMBER)
 SAID = {OBJECT: "an object", ARRAY: "an array", TEXT: "a text", NUMBER: "a number"}
 MOST = 256  # shapes of one value, out of all that the shapes around it demand
-QUOTED = 40  # characters of an answer in a sentence
 
 State = Callable[["Reader", str, int], int]  # reads on from a place in the piece, gives the place behind
 Ups = list[set[int]]  # of each shape of a value: which shapes of the bracket around it need it
@@ -99,13 +98,9 @@ class Reader:
 
 def _path(opened: list[Open]) -> str:
     """Where the newest value is, out of the brackets around it."""
-    steps = [f".{_quoted(one.key)}" if one.is_object else f"[{max(one.count - 1, 0)}]" for one in opened[:16]]
+    steps = [f".{shown(one.key)}" if one.is_object else f"[{max(one.count - 1, 0)}]" for one in opened[:16]]
     path = "".join(steps).strip(".")
     return f"'{path}': " if path else ""
-
-
-def _quoted(text: str) -> str:
-    return text if len(text) <= QUOTED else text[: QUOTED - 3] + "..."
 
 
 def _skip(self: Reader, text: str, place: int) -> int:
@@ -192,7 +187,7 @@ def _text(self: Reader, text: str, place: int) -> int:
         value = self.lexeme.whole_text()
         if any(shape.texts for shape in self.shapes):
             kept = [all(check.is_valid(value) for check in shape.texts) for shape in self.shapes]
-            _narrow(self, kept, f"the text '{_quoted(value)}' is not allowed here")
+            _narrow(self, kept, f"the text '{shown(value)}' is not allowed here")
         _done(self)
     return place
 
@@ -205,7 +200,7 @@ def _half(self: Reader) -> None:
     if self.state is _key:
         begun = lexeme.begun()
         if not any(_begins(begun, shape.closed) for shape in self.opened[-1].shapes):
-            raise Dead(f"no key that begins with '{_quoted(begun)}' is allowed here")
+            raise Dead(f"no key that begins with '{shown(begun)}' is allowed here")
         return
     counted = any(shape.words is not None and lexeme.length <= shape.longest for shape in self.shapes)
     begun = lexeme.begun() if counted else ""
@@ -254,7 +249,7 @@ def _key(self: Reader, text: str, place: int) -> int:
 def _keyed(self: Reader, key: str) -> None:
     top = self.opened[-1]
     if key in top.keys:
-        raise Dead(f"the key '{_quoted(key)}' is given twice")
+        raise Dead(f"the key '{shown(key)}' is given twice")
     top.keys.add(key)
     top.key = key
     top.count += 1
@@ -325,9 +320,7 @@ def _close(self: Reader, place: int) -> int:
     self.blanks = 0
     if top.is_object:
         kept = [n for n, one in enumerate(top.shapes) if one.required <= top.keys and top.count >= one.min_properties]
-        missing = (
-            "" if kept else ", ".join(f"'{_quoted(key)}'" for key in sorted(top.shapes[0].required - top.keys)[:3])
-        )
+        missing = "" if kept else ", ".join(f"'{shown(key)}'" for key in sorted(top.shapes[0].required - top.keys)[:3])
         sentence = f"the object ends without {missing or 'as many keys as are demanded'}"
     else:
         kept = [n for n, one in enumerate(top.shapes) if top.count >= one.min_items]
@@ -360,7 +353,7 @@ def _judge_number(self: Reader, digits: str) -> None:
         raise Dead("a number that is too large") from None
     if any(shape.numbers for shape in self.shapes):
         kept = [all(check.is_valid(value) for check in shape.numbers) for shape in self.shapes]
-        _narrow(self, kept, f"the number {_quoted(digits)} is not allowed here")
+        _narrow(self, kept, f"the number {shown(digits)} is not allowed here")
 
 
 def _word(self: Reader, text: str, place: int) -> int:

@@ -12,11 +12,21 @@ import re
 from typing import Any
 
 FENCED = re.compile(r"```(?:[\w+-]*[ \t]*\n)?(.*?)```", re.DOTALL)
+QUOTED = 40  # characters of an answer in a sentence
 DEPTH = 128  # brackets within brackets
 
 
 class NotJson(ValueError):
     """The text is not one JSON value; the sentence says why."""
+
+
+def shown(text: str) -> str:
+    """A little of a text for a sentence, on one line, whatever it holds.
+
+    >>> shown("two\\nlines")
+    'two\\\\nlines'
+    """
+    return repr(text if len(text) <= QUOTED else text[: QUOTED - 3] + "...")[1:-1]
 
 
 def unfenced(answer: str) -> str:
@@ -76,7 +86,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise NotJson(f"the key '{twice[:80]}' is given twice")
+        raise NotJson(f"the key '{shown(twice)}' is given twice")
     return found
 
 

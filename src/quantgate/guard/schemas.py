@@ -19,7 +19,7 @@ from quantgate.guard import Fault
 from quantgate.guard.limits import DEFAULT, Limits
 from quantgate.guard.plain import validator_of
 from quantgate.guard.prefix import Reader
-from quantgate.guard.reading import NotJson, read
+from quantgate.guard.reading import NotJson, read, shown
 from quantgate.guard.shapes import Shapes, resolve
 
 NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
@@ -84,7 +84,7 @@ def _blank_run(text: str, length: int) -> bool:
 
 
 def _sentence(wrong: jsonschema_rs.ValidationError) -> str:
-    path = ".".join(str(part)[:40] for part in wrong.instance_path[:16])
+    path = ".".join(shown(str(part)) for part in wrong.instance_path[:16])
     message = wrong.message if len(wrong.message) <= LONGEST else wrong.message[: LONGEST - 3] + "..."
     return f"'{path}': {message}" if path else message
 
