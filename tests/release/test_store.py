@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from quantgate.errors import RecordError, ReleaseError, UnknownName, UsageError
 from quantgate.records import digest_of
 from quantgate.release import Live, Variant
 from quantgate.release.checking import problems
-from quantgate.release.database import address, shown
+from quantgate.release.database import address, settled, shown
 from quantgate.release.lifecycle import hold, promote, rollback
 from quantgate.release.store import Registry
 
@@ -73,6 +75,51 @@ def test_a_gateway_hears_of_a_move_and_of_nothing_else(registry: Registry) -> No
     assert registry.changed("fleet", 1) == live
     assert registry.changed("fleet", 2) is None
     assert (registry.revision("fleet"), registry.revision("nobody's")) == (2, 0)
+
+
+def test_no_move_is_missed_however_soon_it_is_asked_for(url: str) -> None:
+    """One who moves as fast as he can, another who asks after every move and in between."""
+    mover, asker = Registry.open(url, "ada", create=True), Registry.open(url)
+    register(mover, A="pass")
+    known = asker.live("fleet")
+    for at in range(60):
+        assert asker.changed("fleet", known.revision) is None
+        moved = hold(mover, "fleet", off=at % 2 == 1)
+        assert asker.changed("fleet", known.revision) == moved
+        known = moved
+
+
+def test_a_file_that_nobody_writes_to_is_not_opened_again(tmp_path: Path) -> None:
+    file = tmp_path / "quantgate.db"
+    register(Registry.open(str(file), "ada", create=True), A="pass")
+    os.utime(file, (1_000_000_000, 1_000_000_000))  # long ago
+    registry, opened = Registry.open(str(file)), list[object]()
+    sa.event.listen(registry.engine, "begin", opened.append)
+    for _ in range(5):
+        assert registry.changed("fleet", 1) is None
+    assert len(opened) == 1
+    live = promote(Registry.open(str(file), "ada"), "fleet", "A")
+    assert registry.changed("fleet", 1) == live
+    assert registry.changed("fleet", 0) == live and registry.changed("fleet", 2) is None
+    file.unlink()
+    with pytest.raises(ReleaseError, match="cannot be opened"):
+        registry.changed("fleet", 2)
+
+
+def test_a_move_is_heard_while_another_program_keeps_the_log_open(tmp_path: Path) -> None:
+    file = tmp_path / "quantgate.db"
+    mover = Registry.open(str(file), "ada", create=True)
+    register(mover, A="pass")
+    keeps = sqlite3.connect(file)
+    assert keeps.execute("SELECT count(*) FROM moves").fetchone() == (1,)
+    asker = Registry.open(str(file))
+    until = time.monotonic() + 30
+    while settled(mover.url) is None and time.monotonic() < until:  # until a look at the file is trusted
+        assert asker.changed("fleet", 1) is None
+    assert asker.changed("fleet", 1) is None
+    live = promote(mover, "fleet", "A")
+    assert asker.changed("fleet", 1) == live
+    keeps.close()
 
 
 def test_the_history_tells_who_when_why_from_where_to_where(url: str) -> None:

@@ -6,8 +6,10 @@ file that was deleted or replaced is noticed and nothing is acknowledged into a 
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from sqlalchemy.pool import NullPool
 from quantgate.errors import DiskFull, MissingExtra, ReleaseError, UsageError
 
 DEFAULT_URL = "sqlite:///runs/quantgate.db"  # beside the runs
+SETTLES_S = 0.1  # longer than a tick of any file system's clock that SQLite may be used on
 BUSY_S = 10.0  # how long a writer waits for another one
 WAITS = {  # of PostgreSQL: a network that is cut is noticed in seconds
     "connect_timeout": 5,
@@ -103,6 +106,27 @@ def _postgresql(url: URL) -> Engine:
         raise MissingExtra(
             "registry: PostgreSQL needs psycopg, which is not installed; run: pip install 'quantgate[postgres]'"
         ) from None
+
+
+Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+def settled(url: URL) -> Stamp | None:
+    """What a SQLite file and its log look like from outside; None where that proves nothing: of a server, or of a file
+    that is not there or was written to a moment ago, when a second write could leave the same time behind.
+    """
+    file = file_of(url)
+    found = list[tuple[int, int, int] | None]()
+    for name in (str(file), f"{file}-wal") if file is not None else ():
+        try:
+            told = os.stat(name)
+        except OSError:
+            found.append(None)
+            continue
+        if time.time() - told.st_mtime < SETTLES_S:  # or in the future
+            return None
+        found.append((told.st_ino, told.st_mtime_ns, told.st_size) if told.st_size else None)
+    return tuple(found) if found and found[0] else None
 
 
 @contextmanager

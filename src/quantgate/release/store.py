@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +22,17 @@ from sqlalchemy.engine import URL, Connection, Engine
 from quantgate.errors import Moved, RecordError, ReleaseError, UnknownName, UsageError
 from quantgate.records import Record, parse
 from quantgate.release import Live, Variant
-from quantgate.release.database import DEFAULT_URL, Unreachable, address, connect, reading, shown, writing
+from quantgate.release.database import (
+    DEFAULT_URL,
+    Stamp,
+    Unreachable,
+    address,
+    connect,
+    reading,
+    settled,
+    shown,
+    writing,
+)
 from quantgate.release.history import Decided, Move, What
 from quantgate.release.rows import add, read, read_decision, read_plain, written
 from quantgate.release.schema import ensure
@@ -57,6 +67,7 @@ class Registry:
     engine: Engine
     actor: str = ""
     now: Callable[[], datetime] = utc_now
+    _seen: dict[str, tuple[int, Stamp]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(
@@ -103,10 +114,18 @@ class Registry:
             return connection.scalar(sa.select(pointers.c.revision).where(pointers.c.target == target)) or 0
 
     def changed(self, target: str, since: int) -> Live | None:
-        """What a target serves, if its pointer moved beyond revision ``since``: what a gateway asks all the time."""
+        """What a target serves, if its pointer moved beyond revision ``since``: what a gateway asks all the time.
+
+        Of a SQLite file that nobody wrote to since it was asked the same, two looks at the file are enough.
+        """
+        stamp = settled(self.url)
+        if stamp is not None and self._seen.get(target) == (since, stamp):
+            return None
         asked = sa.select(pointers.c.record).where(pointers.c.target == target, pointers.c.revision > since)
         with reading(self.engine, self.url) as connection:
             text = connection.scalar(asked)
+        if text is None and stamp is not None:
+            self._seen[target] = (since, stamp)
         return None if text is None else read(Live, text, where=f"registry {self.name}, live {target}")
 
     def history(self, target: str, *, limit: int | None = None) -> tuple[Move, ...]:
