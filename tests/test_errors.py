@@ -32,7 +32,13 @@ def test_exit_codes_are_those_of_the_drawing() -> None:
         "UsageError": 2,
         "UnknownName": 2,
         "MissingExtra": 2,
+        "SchemaRefused": 2,
+        "WrongBytes": 1,
         "Unsupported": 1,
+        "NotPromoted": 1,
+        "NoCapacity": 1,
+        "Moved": 1,
+        "SignatureError": 1,
         "Stopped": 130,
     }
 
