@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantgate.serve.refusals import Refused
@@ -276,6 +276,7 @@ def test_calls_stream_behind_the_text_in_front_of_them() -> None:
     assert [one["output_index"] for one in done] == [1, 2]
 
 
+@settings(max_examples=40)
 @given(
     text=st.text(max_size=30),
     cuts=st.lists(st.integers(0, 30), max_size=5),

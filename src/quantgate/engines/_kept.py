@@ -42,9 +42,13 @@ class Kept(Generic[T]):
         self.entries.append(entry)
         return best, entry.held
 
+    def fits(self, size: int) -> bool:
+        """Whether a cache of ``size`` bytes would be kept at all."""
+        return bool(self.keep.conversations) and size <= self.keep.bytes
+
     def put(self, ids: list[int], held: T, size: int) -> None:
         """Keep a cache of ``size`` bytes; those that it goes on from are given up, then the oldest ones."""
-        if size > self.keep.bytes or not self.keep.conversations:
+        if not self.fits(size):
             return
         rest = [one for one in self.entries if common(one.ids, ids) < len(one.ids)]
         self.entries = [*rest, Entry(ids, held, size)][-self.keep.conversations :]

@@ -100,11 +100,9 @@ class TorchSeat:
 
     @torch.inference_mode()
     def leave(self) -> None:
-        held: States = [
-            (layer.keys[:, :, : self.done].clone(), layer.values[:, :, : self.done].clone())
-            for layer in self.layers
-            if layer.keys is not None and layer.values is not None
-        ]
-        if self.done and len(held) == len(self.layers):
-            size = sum(one.numel() * one.element_size() for pair in held for one in pair)
-            self.seats.kept.put(self.ids[: self.done], held, size)
+        kept, done = self.seats.kept, self.done
+        pairs = [(one.keys, one.values) for one in self.layers if one.keys is not None and one.values is not None]
+        size = sum(one[:, :, :done].numel() * one.element_size() for pair in pairs for one in pair)
+        if done and len(pairs) == len(self.layers) and kept.fits(size):
+            held = [(keys[:, :, :done].clone(), values[:, :, :done].clone()) for keys, values in pairs]
+            kept.put(self.ids[:done], held, size)
