@@ -21,7 +21,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 def config_of(data: Path, upstreams: dict[str, ScriptedUpstream], **keys: Any) -> ServeConfig:
     variants = {
-        name: {"endpoint": {"url": one.url, "model": name}, "weights": f"sha256:{name}"}
+        name: {"endpoint": {"url": one.url, "model": "scripted"}, "weights": f"sha256:{name}"}
         for name, one in upstreams.items()
     }
     given = {"target": "laptop", "data": str(data / "data"), "variants": variants}
