@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,31 +91,42 @@ def place(tmp_path: Path) -> Iterator[tuple[Path, ScriptedUpstream]]:
         yield tmp_path, upstream
 
 
-def new_key(folder: Path) -> str:
-    printed = told("keys", "new", "--name", "team-a", "--tokens", f"{BUDGET}/day", "--data", "data", cwd=folder)
+def new_key(folder: Path, name: str = "team-a", *budget: str) -> str:
+    budget = budget or ("--tokens", f"{BUDGET}/day")
+    printed = told("keys", "new", "--name", name, *budget, "--data", "data", cwd=folder)
     return printed.strip().splitlines()[-1]
 
 
 def charged(folder: Path) -> int:
-    (row,) = json.loads(told("keys", "list", "--json", "--data", "data", cwd=folder))
+    row = next(
+        one
+        for one in json.loads(told("keys", "list", "--json", "--data", "data", cwd=folder))
+        if one["name"] == "team-a"
+    )
     return sum(one["charged"] for one in row["spent"] if one["unit"] == "tokens")
 
 
 def test_a_gateway_is_started_asked_and_ended(place):
     folder, _ = place
-    key = new_key(folder)
+    key, poor = new_key(folder), new_key(folder, "team-b", "--requests", "1/day")
     with process(folder, "--config", "serve.yaml") as (started, url, _):
         with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
             answer = client.chat.completions.create(model="fleet", messages=HELLO)
             pieces = list(client.chat.completions.create(model="fleet", messages=HELLO, stream=True))
             with pytest.raises(openai.AuthenticationError):
                 client.with_options(api_key="qg_nobody").chat.completions.create(model="fleet", messages=HELLO)
+            spent = client.with_options(api_key=poor, max_retries=2)
+            spent.chat.completions.create(model="fleet", messages=HELLO)
+            with pytest.raises(openai.RateLimitError) as refused:
+                spent.chat.completions.create(model="fleet", messages=HELLO)
+            assert refused.value.code == "budget_exceeded"
+            assert refusals(url) == 1  # the client did not ask again
         started.send_signal(signal.SIGINT)
         assert started.wait(60) == 0
     assert answer.choices[0].message.content == "Hello to you there." and len(pieces) > 2
     log = (folder / "errors.log").read_text()
     assert "Traceback" not in log and key not in log
-    assert "2 exchanges were written" in log
+    assert "3 exchanges were written" in log
     assert charged(folder) == 2 * answer.usage.total_tokens  # leases were given back at the end
 
 
@@ -162,6 +174,13 @@ def rows(database: Path) -> int:
         return sum(one.status == 200 for _, one in reader.since())
     finally:
         reader.close()
+
+
+def refusals(url: str) -> float:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url.removesuffix("/v1") + "/metrics", timeout=30) as page:
+        lines = page.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("quantgate_budget_refusals_total{"))
 
 
 def wait_for(true: Any, seconds: float = 30.0) -> None:
