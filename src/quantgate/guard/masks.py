@@ -21,7 +21,7 @@ from quantgate.guard.contract import Demands
 from quantgate.guard.limits import DEFAULT
 
 REMEMBERED = 128  # compiled schemas of one vocabulary
-BLANKS = r"[ \t\r\n]{0,16}"  # between the tokens of JSON: no run of blanks without end
+BLANKS = r"( |\n {0,32})?"  # between the tokens of JSON: compact or indented, and no run of blanks without end
 Grammar = Any  # llguidance.LLMatcher, at its start
 
 
