@@ -151,3 +151,25 @@ def test_artifact_of_our_own_sweep_and_a_model_as_it_is_are_verified(tmp_path: P
     with pytest.raises(WrongBytes, match="its tokenizer is not that of the baseline"):
         check(asked, baseline=str(model.path), kept=tmp_path / "kept")
     assert isinstance(Manifest.load(swept.path / "manifest.json"), Manifest)
+
+
+def test_manifest_of_a_gguf_file_is_made_again_and_remembered(tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="the package 'gguf' is not installed (quantgate[gguf])")
+    from tests.quantize.gguf.conftest import small
+
+    from quantgate.quantize.foreign.gguf import open_gguf_artifact
+    from quantgate.quantize.gguf import make_gguf
+
+    model = small(tmp_path / "m", tied=False)
+    file = make_gguf(model, tmp_path / "Small-Q8_0.gguf", "Q8_0").path
+    judged = open_gguf_artifact(file, model, "tiny").manifest.digest  # as a run does
+    variant = Variant(name="tiny", artifact=judged, engine="none", location=str(file))
+    kept = tmp_path / "kept"
+    assert check(variant, baseline=str(model.path), kept=kept).digest == judged
+    assert kept_manifest(judged, kept) is not None
+    assert check(variant, kept=kept).digest == judged  # the baseline is not needed again
+    flip(file)
+    with pytest.raises(WrongBytes, match=r"Small-Q8_0\.gguf: holds other bytes"):
+        check(variant, kept=kept)
+    with pytest.raises(WrongBytes, match=r"was asked for"):
+        check(variant, baseline=str(model.path), kept=tmp_path / "nothing known")
