@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from tests.serve.gateways import asked
 
+from quantgate.errors import UsageError
 from quantgate.serve import Body, UpstreamFault
 from quantgate.serve.scripted import Script, ScriptedUpstream
 from quantgate.serve.upstreams import TRACE
@@ -41,7 +42,7 @@ def test_connections_are_kept_over_whole_answers_and_streams() -> None:
         for _ in range(5):
             await upstream.ask(asked(), timeout_s=None)
             assert [chunk async for chunk in upstream.stream(asked(), timeout_s=None)]
-            while upstream._draining:
+            while upstream._pool is not None and not upstream._pool._idle:
                 await asyncio.sleep(0)
 
     with ScriptedUpstream() as server:
@@ -188,3 +189,90 @@ def test_a_server_that_traces_is_told_the_span_of_the_request() -> None:
 
     asyncio.run(run())
     assert all(b"traceparent: 00-" + b"a" * 32 in head.lower() for head in heads) and heads
+
+
+def replies(*parts: bytes, close: bool = True) -> Body | UpstreamFault:
+    """What an upstream makes of these bytes, which come one by one."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+        if close:
+            writer.close()
+
+    async def run() -> Body | UpstreamFault:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        upstream = HttpUpstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "scripted")
+        await upstream.start()
+        try:
+            return (await upstream.ask(asked(), timeout_s=10)).body
+        except UpstreamFault as fault:
+            return fault
+        finally:
+            await upstream.close()
+            server.close()
+
+    return asyncio.run(run())
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (OK + b"content-length: 7\r\n\r\n", b'{"a":1}'),
+        (OK + b"Content-Length: 7\r\n\r\n" + b'{"a":1}',),
+        (OK, b"transfer-encoding: chunked\r\n", b"\r\n", b"3\r\n", b'{"a', b"\r\n4\r\n", b'":1}', b"\r\n0\r\n\r\n"),
+        (OK + b"\r\n", b'{"a"', b":1}"),  # until it closes
+        (b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n", b'{"a":1}'),
+        (b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n", OK + b"content-length: 7\r\n\r\n", b'{"a":1}'),
+    ],
+)
+def test_http_is_read_however_a_server_frames_it(parts: tuple[bytes, ...]) -> None:
+    assert replies(*parts) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind"),
+    [
+        ((b"SSH-2.0-OpenSSH_9\r\n",), "malformed"),
+        ((OK + b"content-length: 9\r\n\r\n" + b'{"a":1}',), "cut"),
+        ((OK + b"transfer-encoding: chunked\r\n\r\n7\r\n", b'{"a":1}'), "cut"),
+        ((OK + b"transfer-encoding: chunked\r\n\r\nzz\r\n",), "malformed"),
+        ((OK + b"content-length: 1\r\ncontent-length: 2\r\n\r\n",), "malformed"),
+        ((OK + b"x: " + b"y" * 100_000,), "malformed"),
+        ((OK + b"content-length: 3\r\n\r\n[1]",), "malformed"),
+        ((b"HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno",), "status"),
+        ((), "cut"),
+    ],
+)
+def test_what_is_not_http_as_it_was_asked_is_a_fault(parts: tuple[bytes, ...], kind: str) -> None:
+    fault = replies(*parts)
+    assert isinstance(fault, UpstreamFault) and fault.kind == kind
+
+
+def test_an_answer_larger_than_the_buffers_comes_whole() -> None:
+    text = "x" * 3_000_000
+
+    async def ask(upstream: HttpUpstream) -> str:
+        reply = await upstream.ask(asked(), timeout_s=60)
+        return str(reply.body["choices"][0]["message"]["content"])
+
+    with ScriptedUpstream(lambda _body: text) as server:
+        assert with_upstream(client(server), ask) == text
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/v1", "127.0.0.1:8000", "http:///v1"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="no address"):
+        HttpUpstream(url, "scripted")
+
+
+def test_a_key_that_would_write_headers_of_its_own_is_refused_and_not_shown() -> None:
+    with pytest.raises(UsageError) as caught:
+        HttpUpstream("http://127.0.0.1/v1", "scripted", key="secret\r\nx-more: 1")
+    assert "secret" not in str(caught.value)

@@ -223,7 +223,7 @@ async def _each(passage: Passage, out: Out, guard: StreamGuard, stream: AsyncGen
                 waiting += _bytes(form, leaving, chunk)
             done = monotonic()
             checked += done - begun
-            if waiting and not chunk.more:
+            if waiting and not (chunk.more and passage.released):  # the first words never wait for others
                 await out.put(waiting)
                 _seen(passage, guard.released)
                 waiting = b""

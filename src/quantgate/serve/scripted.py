@@ -16,7 +16,6 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from time import monotonic
 from types import TracebackType
@@ -221,12 +220,9 @@ class ScriptedUpstream:
         gone = asyncio.create_task(reader.read(1))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                self.aborts.append(Abort(monotonic(), telling.stage, telling.sent))
-                work.cancel()
-                return False
-            with suppress(ConnectionError):
+            if work.done() and not isinstance(work.exception(), ConnectionError):
                 return work.result()
+            self.aborts.append(Abort(monotonic(), telling.stage, telling.sent))
             return False
         finally:
             self.at_once -= 1

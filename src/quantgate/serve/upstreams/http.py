@@ -1,8 +1,7 @@
-"""An OpenAI-compatible server behind the gateway: one keep-alive pool per server, bodies parsed once.
+"""An OpenAI-compatible server behind the gateway: kept connections, bodies parsed once.
 
-aiohttp, because the HTTP client decides what a gateway in Python costs: about a tenth of httpx for each request. What
-it does by itself and nobody asked for (cookies, decompression, redirects, limits) is off. Cancelling ``ask``, or
-closing the iterator of ``stream``, closes the connection at once: that is how a server learns that nobody listens.
+Cancelling ``ask``, or closing the iterator of ``stream``, closes the connection at once: that is how a server learns
+that nobody listens. Redirects, cookies, compression and proxies of the environment are not for a gateway.
 """
 
 from __future__ import annotations
@@ -11,21 +10,20 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import orjson
 
+from quantgate.errors import UsageError
 from quantgate.serve import Body, Chunk, Reply, UpstreamFault
 from quantgate.serve.upstreams import TRACE
+from quantgate.serve.upstreams._connection import OPEN_S, Connection, Malformed, Pool
 from quantgate.serve.upstreams.dialects import PATCHES, Name
 from quantgate.serve.upstreams.events import Events
 
-if TYPE_CHECKING:
-    from aiohttp import ClientResponse, ClientSession
-
 QUICK_S = 0.25  # a kept connection that the server had closed fails at once; later than that, it died over the answer
 LARGEST = 64 * 2**20  # bytes of a whole answer
-OPEN_S = 5.0  # to open a connection
 T = TypeVar("T")
 
 
@@ -46,70 +44,61 @@ class HttpUpstream:
         self.url, self.model, self.extra = url.rstrip("/"), model, dict(extra or {})
         self._patch, self._keep_s = PATCHES[dialect], keep_s
         self._socket = self.url.removeprefix("unix:") if self.url.startswith("unix:") else None
-        self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        if key:
-            self._headers["authorization"] = f"Bearer {key}"
-        self._session: ClientSession | None = None
-        self._draining: set[asyncio.Future[None]] = set()
-        self._chat = self._models = ""
+        self._at = urlsplit("http://upstream/v1" if self._socket else self.url)
+        if self._at.scheme not in ("http", "https") or not self._at.hostname:
+            raise UsageError(f"{self.url}: no address of a server; expected such as http://127.0.0.1:8000/v1")
+        host = self._at.netloc.rpartition("@")[2]
+        said = [
+            f"host: {host}",
+            "accept-encoding: identity",
+            *([f"authorization: Bearer {key.strip()}"] if key else []),
+        ]
+        if any(not line.isprintable() for line in said):
+            raise UsageError("the server's key holds signs that no header can; give the key alone, on one line")
+        self._headers = "".join(f"{line}\r\n" for line in said).encode()
+        self._post = f"POST {self._at.path}/chat/completions HTTP/1.1\r\n".encode() + self._headers
+        self._post += b"content-type: application/json\r\n"
+        self._pool: Pool | None = None
 
     async def start(self) -> None:
         """Open the pool; no connection yet."""
-        import aiohttp
-
-        if self._session is not None:
-            return
-        where = "http://upstream/v1" if self._socket else self.url
-        self._chat, self._models = f"{where}/chat/completions", f"{where}/models"
-        connector: aiohttp.BaseConnector
-        if self._socket:
-            connector = aiohttp.UnixConnector(self._socket, limit=0, keepalive_timeout=self._keep_s)
-        else:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=self._keep_s)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=OPEN_S),
-            headers=self._headers,
-            skip_auto_headers=("User-Agent", "Accept"),
-            read_bufsize=2**18,
-        )
+        if self._pool is None:
+            self._pool = Pool(self._at, self._socket, self._keep_s)
 
     async def close(self) -> None:
-        session, self._session = self._session, None
-        for task in tuple(self._draining):
-            task.cancel()
-        if session is not None:
-            await session.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
     async def ready(self) -> str | None:
         """The name of the model, as the server lists it; None while it is not up or does not have it."""
-        import aiohttp
-
         try:
-            timeout = aiohttp.ClientTimeout(total=OPEN_S)
-            async with self._open().get(self._models, allow_redirects=False, timeout=timeout) as response:
-                rows = orjson.loads(await response.content.read(LARGEST)).get("data", ())
-                names = [row.get("id") for row in rows if isinstance(row, dict)]
-                return self.model if response.status == 200 and self.model in names else None
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, AttributeError, TypeError):
+            status, raw = await _soon(self._listed(), OPEN_S)
+            names = [row.get("id") for row in orjson.loads(raw).get("data", ()) if isinstance(row, dict)]
+            return self.model if status == 200 and self.model in names else None
+        except (UpstreamFault, ValueError, AttributeError, TypeError):
             return None
+
+    async def _listed(self) -> tuple[int, bytes]:
+        connection = await self._begin(f"GET {self._at.path}/models HTTP/1.1\r\n".encode() + self._headers + b"\r\n")
+        try:
+            return connection.status, await _read(connection)
+        finally:
+            connection.give_back()
 
     async def ask(self, body: Body, *, timeout_s: float | None) -> Reply:
         """Raises UpstreamFault."""
         asking = self._ask(self._sent(body, stream=False))
         return await (asking if timeout_s is None else _soon(asking, timeout_s))
 
-    async def _ask(self, data: bytes) -> Reply:
-        response = await self._begin(data)
+    async def _ask(self, request: bytes) -> Reply:
+        connection = await self._begin(request)
         try:
-            raw = await _read(response)
+            raw = await _read(connection)
         finally:
-            if not response.content.is_eof():
-                response.close()
-        if response.status != 200:
-            raise _status(response, raw)
+            connection.give_back()
+        if connection.status != 200:
+            raise _status(connection.status, raw)
         try:
             found = orjson.loads(raw)
         except orjson.JSONDecodeError:
@@ -123,36 +112,27 @@ class HttpUpstream:
     async def stream(self, body: Body, *, timeout_s: float | None) -> AsyncIterator[Chunk]:
         """Raises UpstreamFault; ends after ``[DONE]``. ``timeout_s`` is for the time to each next piece."""
         beginning = self._begin(self._sent(body, stream=True))
-        response = await (beginning if timeout_s is None else _soon(beginning, timeout_s))
-        content, left = response.content, False
+        connection = await (beginning if timeout_s is None else _soon(beginning, timeout_s))
+        events = Events()
         try:
-            await _begun(response)
-            events = Events()
+            await _begun(connection)
             while not events.done:
-                reading = _some(response)
+                reading = _some(connection)
                 data = await (reading if timeout_s is None else _soon(reading, timeout_s))
                 if not data:
                     raise UpstreamFault("cut", "the upstream's stream ended without its end mark")
-                chunks = events.feed(data)
-                for chunk in chunks:
+                for chunk in events.feed(data):
                     if chunk.body.get("error"):
                         said = _message(chunk.body, "the upstream broke off with an error")
                         raise UpstreamFault("error_event", said, body=chunk.body)
                     yield chunk
                 if events.fault is not None:
                     raise events.fault
-            if left := not content.at_eof():
-                self._leave(response)
         finally:
-            if not left and not content.is_eof():
-                response.close()
-
-    def _leave(self, response: ClientResponse) -> None:
-        """The bytes that end a chunked body may come behind ``[DONE]``: read them aside, so that the connection is
-        kept and nobody waits for them."""
-        task = asyncio.ensure_future(_drain(response))
-        self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
+            if events.done:
+                connection.leave()
+            else:
+                connection.give_back()
 
     def _sent(self, body: Body, *, stream: bool) -> bytes:
         sent = {**self.extra, **body, "model": self.model, "stream": stream}
@@ -161,33 +141,41 @@ class HttpUpstream:
         else:
             sent.pop("stream_options", None)
         self._patch(sent)
-        return orjson.dumps(sent)
+        data, trace = orjson.dumps(sent), TRACE.get()
+        told = b"traceparent: %b\r\n" % trace.encode() if trace else b""
+        return b"%b%bcontent-length: %d\r\n\r\n%b" % (self._post, told, len(data), data)
 
-    def _open(self) -> ClientSession:
-        if self._session is None:
+    async def _begin(self, request: bytes) -> Connection:
+        """A connection with the head of its answer. A kept one may turn out closed: then the request never arrived, and
+        goes once more, on a new one. Raises UpstreamFault."""
+        if self._pool is None:
             raise UpstreamFault("refused", "the upstream is not started")
-        return self._session
-
-    async def _begin(self, data: bytes) -> ClientResponse:
-        """The head of the answer. A kept connection may turn out closed: then the request never arrived, and goes once
-        more. Raises UpstreamFault."""
-        import aiohttp
-
-        session, begun, again, trace = self._open(), monotonic(), False, TRACE.get()
-        headers = {"traceparent": trace} if trace else None
+        begun, again = monotonic(), False
         while True:
+            connection = await _opened(self._pool, fresh=again)
             try:
-                return await session._request("POST", self._chat, data=data, headers=headers, allow_redirects=False)
-            except aiohttp.ClientConnectorError as error:
-                raise UpstreamFault("refused", f"the upstream cannot be reached: {_why(error)}", status=503) from None
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
-                if again or monotonic() - begun > QUICK_S:
+                await connection.ask(request)
+                return connection
+            except ConnectionError:
+                connection.give_back()
+                if connection.fresh or again or monotonic() - begun > QUICK_S:
                     raise UpstreamFault("cut", "the upstream closed the connection before it answered") from None
                 again = True
-            except (aiohttp.ServerTimeoutError, TimeoutError):
-                raise UpstreamFault("refused", f"the upstream took no connection in {OPEN_S:g} s", status=503) from None
-            except aiohttp.ClientError as error:
-                raise UpstreamFault("malformed", f"the upstream speaks no HTTP: {type(error).__name__}") from None
+            except Malformed:
+                connection.give_back()
+                raise UpstreamFault("malformed", "the upstream's answer is not HTTP") from None
+            except BaseException:
+                connection.give_back()
+                raise
+
+
+async def _opened(pool: Pool, *, fresh: bool) -> Connection:
+    try:
+        return await pool.take(fresh=fresh)
+    except TimeoutError:
+        raise UpstreamFault("refused", f"the upstream took no connection in {OPEN_S:g} s", status=503) from None
+    except OSError as error:
+        raise UpstreamFault("refused", f"the upstream cannot be reached: {_why(error)}", status=503) from None
 
 
 async def _soon(awaited: Coroutine[Any, Any, T], timeout_s: float) -> T:
@@ -198,57 +186,47 @@ async def _soon(awaited: Coroutine[Any, Any, T], timeout_s: float) -> T:
         raise UpstreamFault("timeout", f"the upstream did not answer within {timeout_s:g} s", status=504) from None
 
 
-async def _begun(response: ClientResponse) -> None:
+async def _begun(connection: Connection) -> None:
     """Whether what follows is a stream of events. Raises UpstreamFault."""
-    if response.status != 200:
-        raise _status(response, await _read(response))
-    kind = response.headers.get("content-type", "")
+    if connection.status != 200:
+        raise _status(connection.status, await _read(connection))
+    kind = connection.headers.get(b"content-type", b"").decode("latin-1")
     if not kind.startswith("text/event-stream"):
         raise UpstreamFault("malformed", f"the upstream answered a stream with '{kind[:60]}'")
 
 
-async def _some(response: ClientResponse) -> bytes:
+async def _some(connection: Connection) -> bytes:
     """What has come; b"" at the end. Raises UpstreamFault."""
-    from aiohttp import ClientError
-
     try:
-        return await response.content.readany()
-    except (ClientError, OSError):
+        return await connection.read()
+    except ConnectionError:
         raise UpstreamFault("cut", "the upstream closed the connection within its answer") from None
+    except Malformed:
+        raise UpstreamFault("malformed", "the upstream's answer is not HTTP") from None
 
 
-async def _drain(response: ClientResponse) -> None:
-    from aiohttp import ClientError
-
-    try:
-        async with asyncio.timeout(1.0):
-            while await response.content.readany():
-                pass
-    except (ClientError, OSError, TimeoutError):
-        pass
-    finally:
-        response.close()
-
-
-async def _read(response: ClientResponse) -> bytes:
+async def _read(connection: Connection) -> bytes:
     """The whole body. Raises UpstreamFault."""
-    parts, size = [], 0
-    while part := await _some(response):
+    raw = await _some(connection)
+    if connection.at_end():
+        return raw
+    parts, size = [raw], len(raw)
+    while part := await _some(connection):
         parts.append(part)
         size += len(part)
         if size > LARGEST:
             raise UpstreamFault("malformed", f"the upstream's answer is larger than {LARGEST:,} bytes")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)
 
 
-def _status(response: ClientResponse, raw: bytes) -> UpstreamFault:
+def _status(status: int, raw: bytes) -> UpstreamFault:
     try:
         found = orjson.loads(raw)
     except orjson.JSONDecodeError:
         found = None
     body = found if isinstance(found, dict) else None
-    said = _message(body or {}, f"the upstream answered with status {response.status}")
-    return UpstreamFault("status", said, status=response.status, body=body)
+    said = _message(body or {}, f"the upstream answered with status {status}")
+    return UpstreamFault("status", said, status=status, body=body)
 
 
 def _message(body: Mapping[str, Any], otherwise: str) -> str:
