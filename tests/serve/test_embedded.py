@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from tests.serve.gateways import Fixed, Kept, Sessions
+from tests.serve.test_local import Gated, chat
 
 from quantgate.guard.admission import admit
 from quantgate.models import REFERENCE, open_model
+from quantgate.models.random import save_random
 from quantgate.serve import Arm, Choice
 from quantgate.serve.app import Gateway
 from quantgate.serve.server import Running
@@ -136,3 +140,31 @@ def test_what_cannot_be_answered_is_a_bad_request_by_its_own_names(
         client.post(f"/{route}", body={"model": "demo", **body}, cast_to=object)
     assert caught.value.code == code and param in (None, caught.value.param)
     assert caught.value.response.headers["x-should-retry"] == "false"
+
+
+def test_a_client_that_leaves_ends_the_work_within_a_token(tmp_path: Any) -> None:
+    model = open_model(save_random(tmp_path / "tiny", tied=False))
+    engine = Gated(model, leave=3)
+    arm = Arm("tiny", engine.identity.weights, "baseline")
+    upstream = LocalUpstream(lambda: engine, name=arm.name, at_once=1)
+    policy, sink = RoutePolicy(stream="passthrough", escalate=False), Kept()
+    settings = Settings(
+        {arm.name: upstream}, router=Fixed(Choice(arm, "stable", 0.0, 1)), admit=admit, sessions=Sessions(),
+        sink=sink, policy=lambda _request: policy,
+    )  # fmt: skip
+    with Running(Gateway(settings)) as served:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=120)
+        body = json.dumps({**chat("Hi", 200, logprobs=True), "model": "demo", "stream": True})
+        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200 and answer.read1(64)
+        answer.close()
+        connection.close()
+        until = time.monotonic() + 120
+        while not sink.exchanges and time.monotonic() < until:
+            time.sleep(0.01)
+        assert sink.exchanges[0].disconnected
+        engine.gate.release(1000)
+        with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0, timeout=120) as client:
+            client.chat.completions.create(**chat("Next", 1))
+    assert engine.fed <= 4  # three, and the one that was being written

@@ -354,6 +354,9 @@ def test_what_cannot_be_opened_is_told_at_the_start(tiny: Any, tmp_path: Any) ->
         ({"functions": []}, "unsupported_parameter", "functions"),
         ({"chat_template_kwargs": {}}, "unsupported_parameter", "chat_template_kwargs"),
         ({"logit_bias": {"99999": 1}}, "invalid_value", "logit_bias"),
+        ({"logit_bias": {"the": 1}}, "invalid_value", "logit_bias"),
+        ({"top_k": "many"}, "invalid_value", "top_k"),
+        ({"min_p": 2}, "invalid_value", "min_p"),
         ({"tools": [{"type": "custom", "custom": {}}]}, "unsupported_parameter", "tools[0].type"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},

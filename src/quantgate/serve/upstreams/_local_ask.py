@@ -61,18 +61,34 @@ def asked(body: Body) -> Asked:
 
 def _sampling(body: Body) -> Sampling:
     """Where no temperature is named, the likeliest token is taken: so the variant was judged."""
-    top = body.get("top_logprobs")
+    seed = body.get("seed")
     return Sampling(
-        temperature=float(body.get("temperature") or 0.0),
-        top_p=1.0 if body.get("top_p") is None else float(body["top_p"]),
-        top_k=int(body.get("top_k") or 0),
-        min_p=float(body.get("min_p") or 0.0),
-        seed=None if body.get("seed") is None else int(body["seed"]) % 2**63,
-        bias={int(token): float(by) for token, by in (body.get("logit_bias") or {}).items()},
-        presence=float(body.get("presence_penalty") or 0.0),
-        frequency=float(body.get("frequency_penalty") or 0.0),
-        logprobs=int(top or 0) if body.get("logprobs") else None,
+        temperature=_number(body, "temperature", 0.0, 2.0),
+        top_p=_number(body, "top_p", 1.0, 1.0),
+        top_k=int(_number(body, "top_k", 0.0, 1e9)),
+        min_p=_number(body, "min_p", 0.0, 1.0),
+        seed=None if seed is None else int(seed) % 2**63,
+        bias=_bias(body.get("logit_bias") or {}),
+        presence=_number(body, "presence_penalty", 0.0, 2.0, -2.0),
+        frequency=_number(body, "frequency_penalty", 0.0, 2.0, -2.0),
+        logprobs=int(_number(body, "top_logprobs", 0.0, 20.0)) if body.get("logprobs") else None,
     )
+
+
+def _number(body: Body, key: str, otherwise: float, high: float, low: float = 0.0) -> float:
+    value = body.get(key)
+    if value is None:
+        return otherwise
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise refused(key, f"{key}: expected a number from {low:g} to {high:g}", "invalid_value")
+    return float(value)
+
+
+def _bias(told: Mapping[str, Any]) -> dict[int, float]:
+    try:
+        return {int(token): float(by) for token, by in told.items()}
+    except ValueError:
+        raise refused("logit_bias", "logit_bias: expected ids of tokens and numbers", "invalid_value") from None
 
 
 def _tools(body: Body) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
