@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tests.guard.answers import Body, calling
 from quantgate.errors import ApprovalRefused, DiskFull, RecordError, UsageError
 from quantgate.guard.conditions import met
 from quantgate.guard.confirm import Gate, Rule, Rules, hash_of
-from quantgate.guard.proposals import TIDY, Journal, Memory, Proposals
+from quantgate.guard.proposals import TIDY, Event, Journal, Memory, Proposals, State
 from quantgate.records import parse
 
 RULES = Rules(rules=(Rule(tool="transfer*", when=("/amount > 100",), canary=()), Rule(tool="delete_account")))
@@ -318,6 +319,28 @@ def test_of_many_processes_one_alone_gets_the_call(tmp_path: Path) -> None:
         racer.join(60)
     assert [racer.exitcode for racer in racers] == [0] * 3
     assert won.value == len(ids)
+
+
+def test_a_step_waits_until_that_of_another_process_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "approvals.jsonl"
+    pending = held(Gate(RULES, Journal(path)))
+    seen: list[str] = []
+
+    def second(state: State | None, latest: float) -> Event:
+        seen.append(state.status if state else "")
+        return Event(id=pending["id"], status="expired", at=latest)
+
+    other = threading.Thread(target=Journal(path).change, args=(pending["id"], second))
+
+    def first(state: State | None, latest: float) -> Event:
+        other.start()
+        other.join(0.3)
+        assert seen == []
+        return Event(id=pending["id"], status="denied", at=latest)
+
+    Journal(path).change(pending["id"], first)
+    other.join(60)
+    assert seen == ["denied"]
 
 
 ENDLESS = """

@@ -53,6 +53,7 @@ def test_a_stream_is_refused_as_the_whole_is_however_it_is_cut(name: str, data: 
     validator = one(name)
     proof = validator.proof()
     text = proof.refuses.get("content") or ""
+    text += " and so on and on, word by word" * 20 if validator.reach else ""  # a window would let go of it by then
     finds = validator.check({"role": "assistant", "content": text}, proof.context) is not None
     guard = StreamGuard(admit({}), "window", window=1, validators=(validator,), context=proof.context)
     left, broken = [], None
