@@ -461,6 +461,17 @@ def test_a_gguf_file_answers_through_llama_cpp_and_keeps_a_schema(tmp_path: Any)
     asyncio.run(run())
 
 
+def test_a_folder_of_ours_is_opened_by_what_it_holds(tmp_path: Any) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (quantgate[gguf])")
+    pytest.importorskip("gguf", reason="the package 'gguf' is not installed (quantgate[gguf])")
+    model = open_model(REFERENCE)
+    recipes = [Recipe(scheme="W4A16", method="rtn"), Recipe(scheme="Q4_K_M", method="rtn")]
+    made = sweep(model, [[3] * 32], recipes, tmp_path)
+    opened = [open_here(model, str(one.path)).identity for one in made]
+    assert [one.engine for one in opened] == ["torch", "llamacpp"]
+    assert [one.weights for one in opened] == [one.manifest.digest for one in made]
+
+
 def test_without_constraint_a_schema_is_left_to_the_checks(tiny: Any) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "trip", "schema": SCHEMA}}
 

@@ -22,11 +22,12 @@ def open_engine(model: OpenedModel, place: str, name: str = "", **settings: Any)
 
         return engine(model, open_gguf_artifact(place, model, name), **settings)
     if not place:
-        found = baseline(model)
-    elif (Path(place) / "manifest.json").is_file():
+        return plugins.get("engines", "torch")(model, baseline(model), **settings)
+    if (Path(place) / "manifest.json").is_file():
         found = open_artifact(Path(place))
     else:
         from quantgate.quantize.foreign import open_foreign
 
         found = open_foreign(Path(place), model, name)
-    return plugins.get("engines", "torch")(model, found, **settings)
+    runs = "llamacpp" if found.manifest.checkpoint == "gguf" else "torch"
+    return plugins.get("engines", runs)(model, found, **settings)
