@@ -175,12 +175,13 @@ def test_no_answer_by_the_expiry_means_no(gate: Gate, clock: Clock) -> None:
 
 
 def test_a_clock_that_is_set_back_gains_nobody_time(gate: Gate, clock: Clock) -> None:
-    pending = held(gate)
-    gate.approve(pending["id"], by="ann", hash=pending["hash"])
+    approved, open, late = held(gate), held(gate), held(gate)
+    gate.approve(approved["id"], by="ann", hash=approved["hash"])
     clock.now += 1000.0
-    held(gate)
+    assert refusal(lambda: gate.deny(late["id"], by="ann")) == "approval_expired"
     clock.now -= 1000.0
-    assert refusal(lambda: gate.redeem(pending["id"], caller="key1")) == "approval_expired"
+    assert refusal(lambda: gate.redeem(approved["id"], caller="key1")) == "approval_expired"
+    assert refusal(lambda: gate.approve(open["id"], by="ann", hash=open["hash"])) == "approval_expired"
 
 
 def test_another_caller_learns_nothing_of_it(gate: Gate) -> None:
