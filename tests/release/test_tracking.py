@@ -63,9 +63,9 @@ def test_moves_become_runs_once_each(registry: Registry, there: tuple[str, str],
     uri, files = there
     card = tmp_path / "README.md"
     card.write_text("# proven")
-    first = track(registry, "fleet", uri, card=card, experiment="once", artifacts=files)
+    first = track(registry, "fleet", uri, card=card, experiment="once", artifacts=files, timeout_s=600)
     assert (first.logged, first.known, first.problem) == (1, 0, "")
-    rest = track(registry, "fleet", uri, all=True, experiment="once", artifacts=files)
+    rest = track(registry, "fleet", uri, all=True, experiment="once", artifacts=files, timeout_s=600)
     assert (rest.logged, rest.known, rest.problem) == (2, 1, "")
     opened, canary, promoted = runs_of(uri, "once")
     assert {one["status"] for one in (opened, canary, promoted)} == {"FINISHED"}

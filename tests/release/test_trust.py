@@ -12,6 +12,8 @@ from tests.release.made import artifact
 pytest.importorskip("cryptography", reason="cryptography is not installed: pip install 'quantgate[sign]'")
 
 from quantgate.errors import ArtifactError, SignatureError, UsageError, WrongBytes
+from quantgate.models.locate import REFERENCE, REFERENCE_FOLDER
+from quantgate.models.tensors import open_tensors
 from quantgate.release.artifacts import put
 from quantgate.release.keys import SecretKey
 from quantgate.release.signing import sign
@@ -89,6 +91,14 @@ def test_file_by_itself_is_what_its_signature_covers(secret: SecretKey, tmp_path
     file.write_bytes(b"GGUF" * 99)
     with pytest.raises(SignatureError):
         examine(str(file), keys=[secret.public.line], kept=None)
+
+
+def test_baseline_is_examined_by_the_digest_of_its_weights() -> None:
+    digest = open_tensors(REFERENCE_FOLDER).content_digest()
+    found = examine(REFERENCE, digest=digest, kept=None)
+    assert found.bytes and found.bytes.digest == digest and found.place == REFERENCE_FOLDER
+    with pytest.raises(WrongBytes, match="the baseline of the release is sha256:0"):
+        examine(str(REFERENCE_FOLDER), digest="sha256:" + "0" * 64, kept=None)
 
 
 def test_folder_without_a_manifest_is_told(tmp_path: Path) -> None:

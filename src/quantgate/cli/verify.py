@@ -10,7 +10,9 @@ from quantgate.cli.screen import console
 
 
 def verify(
-    artifact: Annotated[str, typer.Argument(help="An artifact's folder, a GGUF file, or an address such as s3://...")],
+    artifact: Annotated[
+        str, typer.Argument(help="An artifact's folder, a GGUF file, an address, or a baseline's folder.")
+    ],
     pubkey: Annotated[
         list[str] | None,
         typer.Option("--pubkey", "-p", help="A public key, as a file or as its text; repeatable, any of them will do."),

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantgate.errors import ArtifactError, UsageError
+from quantgate.models.locate import REFERENCE, locate
 from quantgate.release.artifacts import at_address, kept_manifest, read_manifest
 from quantgate.release.keys import PublicKey, SecretKey
 from quantgate.release.seen import KEPT
 from quantgate.release.signing import MANIFEST, Signed, check, sign
-from quantgate.release.verify import Verified, verify
+from quantgate.release.verify import Verified, verify, verify_baseline
 from quantgate.store import is_address
 
 
@@ -43,7 +44,9 @@ def examine(
     Raises WrongBytes, SignatureError; ArtifactError where there is nothing to hold it against.
     """
     trusted = [PublicKey.read(one) for one in keys]
-    place = at_address(where) if is_address(where) else Path(where).expanduser()
+    place = (
+        at_address(where) if is_address(where) else locate(where) if where == REFERENCE else Path(where).expanduser()
+    )
     if not place.exists():
         raise ArtifactError(f"{place}: is not there; name an artifact's folder, a GGUF file, or an address")
     if place.is_dir() and not (place / MANIFEST).is_file() and not digest:
@@ -54,8 +57,19 @@ def examine(
         if signed is None or digest:
             raise UsageError(f"{place}: a file by itself has no manifest; name the key that signed it with --pubkey")
         return Examined(place, None, signed)  # the signature is over all of its bytes
+    if manifest is None and _is_baseline(place):
+        return Examined(place, verify_baseline(place, digest, kept=kept, full=full), signed)
     asked = digest or read_manifest(place).digest
     return Examined(place, verify(place, asked, manifest=manifest, kept=kept, full=full), signed)
+
+
+def _is_baseline(place: Path) -> bool:
+    """A model in full precision, which has no manifest."""
+    if (place / MANIFEST).is_file() or not (place / "config.json").is_file():
+        return False
+    from quantgate.quantize.foreign import is_foreign
+
+    return not is_foreign(place)
 
 
 def endorse(place: Path, secret: SecretKey, *, comment: str = "") -> Path:
