@@ -7,6 +7,7 @@ A chunk that the guard hands back as it came leaves as the very bytes that came.
 
 from __future__ import annotations
 
+from asyncio import sleep
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Protocol, cast
@@ -227,6 +228,8 @@ async def _each(passage: Passage, out: Out, guard: StreamGuard, stream: AsyncGen
                 await out.put(waiting)
                 _seen(passage, guard.released)
                 waiting = b""
+                if chunk.more:
+                    await sleep(0)  # uvloop writes when the loop comes round
                 sent += monotonic() - done
         if waiting:
             await out.put(waiting)
