@@ -101,6 +101,7 @@ class Line(asyncio.Protocol):
     async def until_content(self, request: bytes, seconds: float = 30.0) -> None:
         """Returns when the first content is here, and leaves the answer to go on. Raises TimeoutError,
         ConnectionError."""
+        self.first = 0.0  # of the answer before it
         asked = asyncio.ensure_future(self.ask(request))
         asked.add_done_callback(
             lambda done: done.cancelled() or done.exception()

@@ -88,6 +88,20 @@ def test_the_mock_tells_when_a_client_left(upstream):
     assert set(found) == {"in prefill", "in mid-stream", "non-streamed"}
 
 
+def test_a_connection_that_is_used_again_is_left_in_its_own_stream(upstream):
+    async def leave() -> list[str]:
+        door, line, watch = Door("direct", upstream.port), Line(upstream.port), Line(upstream.port)
+        await line.ask(door.request())
+        await line.until_content(door.request("!drip 77", stream=True))
+        await hang_up([line])
+        left = (await watch.ask(b"GET /left HTTP/1.1\r\nHost: localhost\r\n\r\n")).raw
+        here = (await watch.ask(b"GET /here HTTP/1.1\r\nHost: localhost\r\n\r\n")).raw
+        await hang_up([watch])
+        return [name for name, at in (("left", left), ("here", here)) if b"!drip 77" in at]
+
+    assert asyncio.run(leave()) == ["left"]
+
+
 def test_idle_connections_are_held_and_memory_is_read(upstream, bare):
     held = asyncio.run(endurance.idle(bare.door, bare.running, 50, 0.2))
     assert held.alive == held.connections == 50
