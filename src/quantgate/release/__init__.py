@@ -3,8 +3,10 @@
     store.py       the database: append-only rows, one pointer per target that moves by compare-and-swap
     migrations/    the tables, by Alembic
     lifecycle.py   register, promote, ramp, hold, roll back: what each demands, and what it writes
-    artifacts.py   artifacts under their digest, by fsspec; the bytes held against the manifest
-    signing.py     detached signatures over manifests, in minisign's format
+    verify.py      the bytes of an artifact or a baseline, held against its digest      seen.py   files known from before
+    artifacts.py   artifacts under their digest, by fsspec; a variant of the registry, here and verified
+    signing.py     detached signatures over manifests, in minisign's format             keys.py   its keys
+    trust.py       both at once, for people: are these the bytes, and who says so?
     capacity.py    is what we would go back to up?
     tracking.py    releases in MLflow
 
