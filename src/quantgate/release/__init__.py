@@ -3,7 +3,7 @@
     store.py       the database: append-only rows, one pointer per target that moves by compare-and-swap
     migrations/    the tables, by Alembic
     lifecycle.py   register, promote, ramp, hold, roll back: what each demands, and what it writes
-    verify.py      the bytes of an artifact or a baseline, held against its digest      seen.py   files known from before
+    verify.py      the bytes of an artifact or a baseline, held against its digest     seen.py   files known before
     artifacts.py   artifacts under their digest, by fsspec; a variant of the registry, here and verified
     signing.py     detached signatures over manifests, in minisign's format             keys.py   its keys
     trust.py       both at once, for people: are these the bytes, and who says so?
