@@ -17,12 +17,12 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from quantgate.serve import Body, Caller, Request, Route, wire
+from quantgate.serve import Caller, Request, Route, wire
 from quantgate.serve.asked import check_chat
 from quantgate.serve.asking import Lanes
 from quantgate.serve.forms import original_of, renamed, stream_form, whole_form
 from quantgate.serve.metrics import Metrics
-from quantgate.serve.passage import Passage, prompt_bound
+from quantgate.serve.passage import Passage, prompt_bound, upstream_body
 from quantgate.serve.refusals import Refused, bad, of
 from quantgate.serve.relay import Out, relay
 from quantgate.serve.settings import Settings
@@ -186,8 +186,8 @@ class Gateway:
         session, told = settings.sessions.name(original or body, headers, caller, id)
         request = Request(
             id=id, route=route, body=body, caller=caller, session=session, told_session=told, headers=headers,
-            size=len(raw), retry=_retries(headers), arrived_s=started,
-            deadline_s=_deadline(headers, started, settings.limits.timeout_s), original=original,
+            size=len(raw), retry=wire.retries(headers), arrived_s=started,
+            deadline_s=wire.deadline(headers, started, settings.limits.timeout_s), original=original,
         )  # fmt: skip
         contract = settings.admit(body)
         choice = settings.router.choose(request)
@@ -321,27 +321,3 @@ class Leaving:
             pass
         self.gone = True
         self._task.cancel()
-
-
-def upstream_body(passage: Passage, answer_tokens: int) -> Body:
-    """The copy that goes upstream; an answer that a budget pays for is never longer than what was reserved."""
-    body = dict(passage.request.body)
-    if passage.reservation is not None and not (body.get("max_completion_tokens") or body.get("max_tokens")):
-        body["max_tokens"] = answer_tokens
-    return body
-
-
-def _retries(headers: Mapping[str, str]) -> int:
-    told = headers.get("x-stainless-retry-count", "")
-    return int(told) if told.isdigit() and len(told) < 4 else 0
-
-
-def _deadline(headers: Mapping[str, str], started: float, timeout_s: float | None) -> float | None:
-    """The nearer of the gateway's own limit and the time that an official client says it will wait."""
-    told = headers.get("x-stainless-read-timeout")
-    if told is not None:
-        with suppress(ValueError):
-            seconds = float(told)
-            if 0 < seconds < (timeout_s or float("inf")):
-                timeout_s = seconds
-    return None if timeout_s is None else started + timeout_s

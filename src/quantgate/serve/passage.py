@@ -150,3 +150,11 @@ def prompt_bound(size: int) -> int:
     """Tokens that a prompt of so many bytes has at most: no token is less than a byte, and the body is longer than
     its prompt by more than a chat template adds."""
     return size
+
+
+def upstream_body(passage: Passage, answer_tokens: int) -> Body:
+    """The copy that goes upstream; an answer that a budget pays for is never longer than what was reserved."""
+    body = dict(passage.request.body)
+    if passage.reservation is not None and not (body.get("max_completion_tokens") or body.get("max_tokens")):
+        body["max_tokens"] = answer_tokens
+    return body

@@ -24,6 +24,7 @@ from typing import Any, Literal, Self, cast, get_args
 import orjson
 
 from quantgate.serve import Body
+from quantgate.serve._scripted_wire import completion, error, head, http, page, pieces, usage
 
 Kind = Literal[
     "true",  # as it should be
@@ -199,12 +200,12 @@ class ScriptedUpstream:
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
         method, path, _ = first.split(" ", 2)
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
-            writer.write(_http(401, _error("Incorrect API key provided", "invalid_api_key")))
+            writer.write(http(401, error("Incorrect API key provided", "invalid_api_key")))
             return True
         if method == "GET":
             rows = [{"id": name, "object": "model", "owned_by": "quantgate"} for name in self.models]
             found = path.endswith("/models")
-            writer.write(_http(200 if found else 404, {"object": "list", "data": rows} if found else _error("no path")))
+            writer.write(http(200 if found else 404, {"object": "list", "data": rows} if found else error("no path")))
             return True
         return await self._answered(orjson.loads(raw), reader, writer)
 
@@ -253,10 +254,10 @@ class Telling:
             await asyncio.Event().wait()
         await asyncio.sleep(script.seconds)
         if script.kind == "status":
-            writer.write(_http(script.status, _error("scripted fault", "scripted"), retry="2"))
+            writer.write(http(script.status, error("scripted fault", "scripted"), retry="2"))
             return True
         if script.kind == "wrong_type":
-            writer.write(_page())
+            writer.write(page())
             return True
         return await (self._stream() if self.body.get("stream") else self._whole())
 
@@ -265,17 +266,17 @@ class Telling:
         answer: Any = completion(self.body, self._message(), self.script.finish)
         match self.script.kind:
             case "malformed":
-                data = _http(200, None, raw=orjson.dumps(answer)[:-20])
+                data = http(200, None, raw=orjson.dumps(answer)[:-20])
             case "error_event":
-                data = _http(200, _error("scripted fault", "scripted"))
+                data = http(200, error("scripted fault", "scripted"))
             case "no_choices":
-                data = _http(200, {"object": "chat.completion", "choices": []})
+                data = http(200, {"object": "chat.completion", "choices": []})
             case "no_usage":
-                data = _http(200, {key: value for key, value in answer.items() if key != "usage"})
+                data = http(200, {key: value for key, value in answer.items() if key != "usage"})
             case "cut" | "early_end" | "stall_midway":
-                data = _http(200, answer)[:-20]
+                data = http(200, answer)[:-20]
             case _:
-                data = _http(200, answer)
+                data = http(200, answer)
         self.writer.write(data)
         await self.writer.drain()
         if self.script.kind == "stall_midway":
@@ -319,7 +320,7 @@ class Telling:
             case "malformed":
                 await self._send(b'data: {"id": "chatcmpl-1", "choices": [{"ind\n\n')
             case "error_event":
-                await self._send(b"data: " + orjson.dumps(_error("scripted fault", "scripted")) + b"\n\n")
+                await self._send(b"data: " + orjson.dumps(error("scripted fault", "scripted")) + b"\n\n")
             case "cut":
                 await self.writer.drain()
                 return False
@@ -363,52 +364,3 @@ class Telling:
 
 
 BREAKS = ("cut", "early_end", "stall_midway", "malformed", "error_event")
-
-
-def pieces(text: str, size: int = 4) -> list[str]:
-    """
-    >>> pieces("abcdef")
-    ['abcd', 'ef']
-    """
-    return [text[at : at + size] for at in range(0, len(text), size)]
-
-
-def head(body: Body) -> Body:
-    return {
-        "id": "chatcmpl-scripted",
-        "object": "chat.completion.chunk",
-        "created": 1_700_000_000,
-        "model": body.get("model", ""),
-    }
-
-
-def completion(body: Body, message: Mapping[str, Any], finish: str = "stop") -> Body:
-    """A whole chat completion that holds ``message``, once for each choice that was asked for."""
-    choices = [
-        {"index": at, "message": dict(message), "logprobs": None, "finish_reason": finish}
-        for at in range(body.get("n") or 1)
-    ]
-    return head(body) | {"object": "chat.completion", "choices": choices, "usage": usage(body, message)}
-
-
-def usage(body: Body, message: Mapping[str, Any]) -> Body:
-    """Counted as if a token had four letters."""
-    prompt = max(1, len(orjson.dumps(body["messages"])) // 4)
-    answer = max(1, len(orjson.dumps(message)) // 4)
-    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
-
-
-def _error(message: str, code: str = "") -> Body:
-    return {"error": {"message": message, "type": "scripted_error", "param": None, "code": code or None}}
-
-
-def _http(status: int, body: Any, *, raw: bytes | None = None, retry: str = "") -> bytes:
-    data = orjson.dumps(body) if raw is None else raw
-    more = f"retry-after: {retry}\r\n" if retry else ""
-    top = f"HTTP/1.1 {status} Scripted\r\ncontent-type: application/json\r\n{more}content-length: {len(data)}\r\n\r\n"
-    return top.encode() + data
-
-
-def _page() -> bytes:
-    page = b"<html><body>It works!</body></html>"
-    return b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: %d\r\n\r\n%b" % (len(page), page)

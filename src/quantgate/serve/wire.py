@@ -7,6 +7,7 @@ an empty line, ``data: [DONE]`` at the end. A line that begins with a colon is a
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any, cast
 
 import orjson
@@ -135,3 +136,19 @@ async def respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[
 async def refuse(send: Send, refused: Refused, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """OpenAI's error object, with what says whether to ask again."""
     await respond(send, refused.status, dumps(refused.body()), [JSON, *headers, *refused.headers()])
+
+
+def retries(headers: Mapping[str, str]) -> int:
+    told = headers.get("x-stainless-retry-count", "")
+    return int(told) if told.isdigit() and len(told) < 4 else 0
+
+
+def deadline(headers: Mapping[str, str], started: float, timeout_s: float | None) -> float | None:
+    """The nearer of the gateway's own limit and the time that an official client says it will wait."""
+    told = headers.get("x-stainless-read-timeout")
+    if told is not None:
+        with suppress(ValueError):
+            seconds = float(told)
+            if 0 < seconds < (timeout_s or float("inf")):
+                timeout_s = seconds
+    return None if timeout_s is None else started + timeout_s
