@@ -153,4 +153,4 @@ class Releases(RuleBasedStateMachine):
 
 
 TestReleases = Releases.TestCase
-TestReleases.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestReleases.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
