@@ -216,18 +216,20 @@ def test_empty_chunks_without_end_stop_too(policy: Policy, chunk: Body) -> None:
 
 @every_policy
 def test_blanks_without_end_stop_a_structured_answer(policy: Policy) -> None:
-    guard = StreamGuard(admit(BODIES["any object"]), policy, whitespace=64)
+    guard = StreamGuard(admit(BODIES["any object"]), policy)
     guard.feed(head({"content": '{"a":'}))
     with pytest.raises(Broken) as broken:
-        for _ in range(30):
+        for _ in range(100):
             guard.feed(head({"content": "    "}))
+        guard.feed(head({}, "stop"))
+        guard.end()
     assert broken.value.fault.kind == "whitespace"
 
 
 @every_policy
 def test_blanks_within_a_string_are_the_answers_own_affair(policy: Policy) -> None:
-    guard = StreamGuard(admit(BODIES["any object"]), policy, whitespace=8)
-    chunks = [head({"content": text}) for text in ('{"a": "\\"', *["     "] * 40, '"', "}")]
+    guard = StreamGuard(admit(BODIES["any object"]), policy)
+    chunks = [head({"content": text}) for text in ('{"a": "\\"', *["     "] * 100, '"', "}")]
     before, last = guarded(guard, [*chunks, head({}, "stop")])
     assert parses(content_of([*before, *last]))
 
@@ -265,7 +267,6 @@ def test_an_answer_whose_beginnings_cannot_be_checked_is_buffered() -> None:
         ("passthrough", {"validators": {"secrets": {}}}, "has left before it is found; choose window or buffer"),
         ("passthrough", {"confirm": True}, "before a person has approved it"),
         ("window", {"window": 0}, "holds nothing back"),
-        ("holdback", {"whitespace": 0}, "refuses every blank"),
     ],
 )
 def test_settings_that_would_disable_a_guard_are_refused(policy: str, more: dict[str, Any], sentence: str) -> None:

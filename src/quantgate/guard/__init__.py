@@ -10,7 +10,7 @@
     ladder.py      a whole answer: check, repair, one corrective turn, the baseline, a typed error
     assembly.py    chunks -> messages, normalised, and back      pieces.py  what a stream's guard holds of each choice
     streams.py     an answer in pieces: what may leave now, by the route's policy
-    confirm.py     tool calls that a person must approve         conditions.py  which ones    proposals.py  their journal
+    confirm.py     tool calls that a person must approve         conditions.py  which    proposals.py  their journal
     validators/    what else a route asks of an answer (one file each)
     selftest.py    proof at start that each guard fires
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from quantgate.guard.validators import Watch
 
 NEVER = 1 << 62
 CLOSING = {"{": "}", "[": "]"}
-ESCAPED = re.compile(r"\\.", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -24,14 +22,10 @@ class Text:
     prefix: Prefix | None
     watches: Sequence[Watch]
     first: str = ""  # its first sign that is no blank
-    run: int = 0  # blanks at its end
-    allowed: int = 0
 
-    def feed(self, text: str, before: Sequence[str]) -> Fault | None:
-        """The fault that ``text`` brings; ``before`` are the pieces up to it, and it."""
+    def feed(self, text: str) -> Fault | None:
+        """The fault that ``text`` brings."""
         if self.prefix is not None and (fault := self.prefix.feed(text)):
-            return fault
-        if self.allowed and (fault := self._blanks(text, before)):
             return fault
         for watch in self.watches:
             if fault := watch.feed(text):
@@ -47,20 +41,6 @@ class Text:
         closing = CLOSING.get(self.first)
         last = text if text[-1:] > " " else text.rstrip()
         return closing is None or last[-1:] == closing
-
-    def _blanks(self, text: str, before: Sequence[str]) -> Fault | None:
-        """A run of blanks outside of a JSON string that is longer than allowed."""
-        if text[:1] > " " and text[-1:] > " ":
-            self.run = 0
-            return None
-        lead, tail = len(text) - len(text.lstrip()), len(text) - len(text.rstrip())
-        longest, self.run = self.run + lead, self.run + tail if lead == len(text) else tail
-        if max(longest, self.run) <= self.allowed:
-            return None
-        if ESCAPED.sub("", "".join(before)[: -tail or None]).count('"') % 2:
-            self.allowed *= 2  # within a string blanks are the answer's own affair
-            return None
-        return Fault("whitespace", self.where, f"runs on with more than {self.allowed} blanks in a row")
 
 
 @dataclass(slots=True)

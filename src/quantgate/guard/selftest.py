@@ -43,7 +43,6 @@ class Guarded:
     where: str  # the route's name
     stream: Policy
     window: int = 16
-    whitespace: int = 64
     validators: Sequence[Validator] = ()
     canary_validators: Sequence[Validator] = ()
     confirm: Rules | None = None
@@ -65,7 +64,6 @@ def prove(admit: Admit, routes: Sequence[Guarded]) -> tuple[Proof, ...]:
         usable(
             route.stream,
             window=route.window,
-            whitespace=route.whitespace,
             validators=every,
             confirm=route.confirm is not None,
             where=route.where,
@@ -207,7 +205,6 @@ def _streamed(
         contract,
         route.stream,
         window=route.window,
-        whitespace=route.whitespace,
         validators=validators,
         context=context,
     )

@@ -38,13 +38,12 @@ class StreamGuard:
         policy: Policy,
         *,
         window: int = 16,
-        whitespace: int = 64,
         validators: Sequence[Validator] = (),
         context: Context = NOTHING,
         hold: Hold | None = None,
         max_chars: int = 4 << 20,
     ) -> None:
-        """``window``: pieces; ``whitespace``: blanks in a row, outside of strings, that a structured text may have."""
+        """``window``: pieces."""
         blind = contract.structured and not contract.checks_prefixes
         needed: Policy = "buffer" if blind else least(validators)
         stricter = needed == "buffer" or (needed == "window" and policy in ("passthrough", "holdback"))
@@ -53,7 +52,7 @@ class StreamGuard:
         self.released = False  # whether anything has left
         self.assembly = Assembly()
         self._contract, self._validators, self._context, self._hold = contract, validators, context, hold
-        self._window, self._whitespace = max(1, window), whitespace
+        self._window = max(1, window)
         self._reach = max((one.reach or 0 for one in validators), default=0)
         self._lanes: dict[int, Lane] = {}
         self._loose: list[Body] = []  # chunks of no choice before anything left
@@ -71,7 +70,7 @@ class StreamGuard:
             if held is None or (text and not held.closes(text)):
                 self._room -= len(text)
                 plain.append(text)
-                if held is not None and (fault := held.feed(text, plain)):
+                if held is not None and (fault := held.feed(text)):
                     raise self._break(fault)
                 return [chunk]
         if self._broken is not None:
@@ -148,7 +147,7 @@ class StreamGuard:
         held = lane.texts.get(where)
         if held is None:
             held = lane.texts[where] = self._text(where, self._contract.prefix() if key == "content" else None)
-        if fault := held.feed(text, lane.draft.texts[key]):
+        if fault := held.feed(text):
             raise Broken(fault)
         self._close(lane, entry, held, text)
 
@@ -163,7 +162,7 @@ class StreamGuard:
             if self._hold is not None:
                 lane.final = min(lane.final, entry.order)
             lane.texts[where] = self._text(where, self._contract.prefix(begun.name))
-        if text and (fault := lane.texts[where].feed(text, begun.parts)):
+        if text and (fault := lane.texts[where].feed(text)):
             raise Broken(fault)
         self._close(lane, entry, lane.texts[where], text)
 
@@ -172,7 +171,7 @@ class StreamGuard:
             raise Broken(prefix)
         live = self.policy != "buffer"
         watches = [one.watch(where, self._context) for one in self._validators if live and one.reach is not None]
-        return Text(where, prefix if live else None, watches, allowed=0 if prefix is None else self._whitespace)
+        return Text(where, prefix if live else None, watches)
 
     def _close(self, lane: Lane, entry: Entry, held: Text, text: str) -> None:
         """What may complete a structured text waits; a later piece of the same text that is no blank lets it go."""
@@ -275,7 +274,6 @@ def usable(
     policy: str,
     *,
     window: int = 16,
-    whitespace: int = 64,
     validators: Sequence[Validator] = (),
     confirm: bool = False,
     where: str = "stream",
@@ -301,8 +299,6 @@ def usable(
         )
     if policy == "window" and window < 1:
         raise UsageError(f"{where}: a window of {window} tokens holds nothing back; give 1 or more, or another policy")
-    if whitespace < 1:
-        raise UsageError(f"{where}: whitespace {whitespace} refuses every blank; give 1 or more (64 is usual)")
 
 
 def _names(names: Sequence[str]) -> str:

@@ -174,7 +174,6 @@ async def _pump(passage: Passage, out: Out, lane: Lane, arm: Arm) -> None:
         passage.contract,
         policy.stream,
         window=policy.window,
-        whitespace=policy.whitespace,
         validators=passage.validators,
         context=Context(passage.request.body.get("messages", ())),
         hold=holding(passage),

@@ -79,7 +79,6 @@ class RoutePolicy:
 
     stream: Policy = "holdback"
     window: int = 16  # tokens held back, where the policy is ``window``
-    whitespace: int = 64  # blanks in a row that a structured answer may have
     corrections: int = 1  # turns in which the variant may mend its answer
     escalate: bool = True  # whether the baseline is asked when the variant's answer fails
     validators: Sequence[Any] = ()  # guard.validators; of a request that is not the canary's
