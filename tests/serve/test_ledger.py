@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.serve.databases import postgres, url
 
 from quantgate.errors import QuantgateError, UsageError
@@ -24,7 +26,10 @@ from quantgate.serve_config import Budget, PriceConfig
 __all__ = ["postgres", "url"]
 ANN, BOB = Caller("k_ann", budget="ann"), Caller("k_bob")
 SPENDER = Path(__file__).with_name("spender.py")
-TWO = {"BF16": PriceConfig(prompt=2.0, answer=4.0), "W4A16": PriceConfig(prompt=1.0, answer=2.0)}
+TWO = {
+    "BF16": PriceConfig.model_validate({"prompt": "2/M", "answer": "4/M"}),
+    "W4A16": PriceConfig.model_validate({"prompt": "1/M", "answer": "2/M"}),
+}
 
 
 def opened(url, folder, *, prices=None, **settings) -> LeaseLedger:
@@ -363,3 +368,32 @@ def test_a_database_that_is_none_is_one_sentence(address, error, sentence, tmp_p
         opened(address, tmp_path, tokens=1)
     assert sentence in str(told.value)
     assert "\n" not in str(told.value)
+
+
+REQUEST = st.tuples(st.integers(0, 30), st.integers(0, 30), st.floats(0, 1), st.booleans())
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 300), st.integers(1, 12), st.lists(REQUEST, max_size=40))
+def test_whatever_is_asked_two_gateways_spend_no_more_than_the_limits(tmp_path_factory, tokens, requests, asked):
+    folder = tmp_path_factory.mktemp("ledger")
+    url = f"sqlite:///{folder / 'state.db'}"
+    given = {"tokens": str(tokens), "requests": str(requests)}
+    pair = [opened(url, folder / name, idle_s=0.2, **given) for name in ("one", "other")]
+    spent = {"tokens": 0, "requests": 0}
+    for prompt, answer, part, second in asked:
+        try:
+            held = admitted(pair[second], prompt, answer)
+        except OverBudget:
+            continue
+        used = int(answer * part)
+        pair[second].settle(held, prompt, used)
+        spent["tokens"] += prompt + used
+        spent["requests"] += 1
+        assert spent["tokens"] <= tokens
+        assert spent["requests"] <= requests
+    for one in pair:
+        one.close()
+    assert {unit: amount for unit, amount in charged(url).items() if amount} == {
+        unit: amount for unit, amount in spent.items() if amount
+    }

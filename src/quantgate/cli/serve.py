@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -121,6 +122,9 @@ def _run(gateway: ServedGateway, sockets: list[socket.socket]) -> None:
 
     gateway.start = start  # type: ignore[method-assign]
     server = Server(gateway, config(gateway))
+    # what fails at start is told below, in one sentence; a second Ctrl-C cuts uvicorn's own end short, and what it
+    # says of that tells nobody anything
+    logging.getLogger("uvicorn.error").addFilter(lambda told: not failed and "'lifespan'" not in told.getMessage())
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))  # uvicorn says it again once all has ended
     try:
         server.run(sockets)
@@ -169,16 +173,9 @@ def _welcome(gateway: ServedGateway, sockets: list[socket.socket]) -> None:
 
 
 def _log() -> None:
-    """One line for what somebody should know, on stderr, without colours; requests leave none.
-
-    A second Ctrl-C cuts uvicorn's own end short, and its complaint about that tells nobody anything; what fails at
-    start is told by ``_run``.
-    """
-    import logging
-
+    """One line for what somebody should know, on stderr, without colours; requests leave none."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger("uvicorn.error").addFilter(lambda record: "'lifespan' protocol" not in record.getMessage())
     mine = logging.getLogger("quantgate.serve")
     mine.addHandler(handler)
     mine.setLevel(logging.INFO)

@@ -81,10 +81,11 @@ def connect(url: str, *, where: str = "database", wait_s: float = 2.0) -> Engine
         )
         raise MissingExtra(sentence) from None
     limit = int(wait_s * 1000)
+    own = " ".join(parsed.normalized_query.get("options", ()))  # of the address itself: ours come beside them
     given = {
         "connect_timeout": max(2, round(wait_s)),
         "tcp_user_timeout": limit,
-        "options": f"-c statement_timeout={limit} -c lock_timeout={limit} -c client_min_messages=warning",
+        "options": f"{own} -c statement_timeout={limit} -c lock_timeout={limit} -c client_min_messages=warning",
     }
     # psycopg waits for two seconds at least before it gives a connection up
     return sa.create_engine(
