@@ -20,7 +20,7 @@ from pydantic import JsonValue
 from sqlalchemy.engine import URL, Connection, Engine
 
 from quantgate.errors import Moved, RecordError, ReleaseError, UnknownName, UsageError
-from quantgate.records import Record, parse
+from quantgate.records import parse
 from quantgate.release import Live, Variant
 from quantgate.release.database import (
     DEFAULT_URL,
@@ -34,9 +34,10 @@ from quantgate.release.database import (
     writing,
 )
 from quantgate.release.history import Decided, Move, What
-from quantgate.release.rows import add, read, read_decision, read_plain, written
+from quantgate.release.rows import read, read_decision, read_plain, written
 from quantgate.release.schema import ensure
-from quantgate.release.tables import decisions, evidence, moves, pointers, variants, verdicts
+from quantgate.release.statements import add_move, digest_of_move, keep, keep_decision, live_of, moves_of, swap
+from quantgate.release.tables import decisions, evidence, pointers, variants, verdicts
 
 if TYPE_CHECKING:
     from quantgate.evaluate.evidence import Evidence
@@ -131,7 +132,7 @@ class Registry:
     def history(self, target: str, *, limit: int | None = None) -> tuple[Move, ...]:
         """The moves of a target, the latest first."""
         with reading(self.engine, self.url) as connection:
-            return _moves(connection, target, limit)
+            return moves_of(connection, target, limit)
 
     def register(
         self,
@@ -152,15 +153,15 @@ class Registry:
         with writing(self.engine, self.url) as connection:
             for one in (*given, *([baseline] if baseline else [])):
                 values = {"name": one.name, "artifact": one.artifact, "engine": one.engine}
-                added += _keep(connection, variants, one, values, at, who)
+                added += keep(connection, variants, one, values, at, who)
             for proof in proofs:
                 values = {"artifact": proof.artifact, "engine": proof.engine}
-                added += _keep(connection, evidence, proof, values, at, who)
+                added += keep(connection, evidence, proof, values, at, who)
             for target, decision in decided.items():
                 if (own := getattr(decision, "target", target)) != target:
                     raise UsageError(f"register: a decision of '{own}' is given for '{target}'")
-                added += _decide(connection, target, decision, at, who)
-                live, compared = _live(connection, target), baseline.artifact if baseline else decision.baseline
+                added += keep_decision(connection, target, decision, at, who)
+                live, compared = live_of(connection, target), baseline.artifact if baseline else decision.baseline
                 if live is None and baseline is not None:
                     self._open(connection, target, baseline)
                     opened.append(target)
@@ -171,7 +172,7 @@ class Registry:
     def _open(self, connection: Connection, target: str, baseline: Variant) -> None:
         live = Live(target=target, revision=1, baseline=baseline, stable=baseline)
         move = self._move(None, live, "open", previous="")
-        _add_move(connection, move)
+        add_move(connection, move)
         row = {"target": target, "revision": 1, "digest": live.digest, "record": written(live)}
         connection.execute(sa.insert(pointers).values(row))
 
@@ -274,17 +275,17 @@ class Registry:
         move = None
         try:
             with writing(self.engine, self.url) as connection:
-                before = _live(connection, target, alone=True)
+                before = live_of(connection, target, alone=True)
                 if before is None:
                     raise UnknownName("target", target, self.targets(), where=f"registry {self.name}")
-                planned = plan(before, partial(_moves, connection, target))
+                planned = plan(before, partial(moves_of, connection, target))
                 if planned is None:
                     return None
                 live, what, told = planned
-                previous = _digest_of(connection, target, before.revision)
+                previous = digest_of_move(connection, target, before.revision)
                 move = self._move(before, live, what, previous=previous, **told)
-                _swap(connection, before, live)
-                _add_move(connection, move)
+                swap(connection, before, live)
+                add_move(connection, move)
         except Unreachable as lost:
             if move is None or not self._kept(move, lost):
                 raise
@@ -307,64 +308,7 @@ class Registry:
         """Whether a move whose acknowledgement was lost is there after all."""
         try:
             with reading(self.engine, self.url) as connection:
-                return _digest_of(connection, move.target, move.revision) == move.digest
+                return digest_of_move(connection, move.target, move.revision) == move.digest
         except ReleaseError:
             told = f"{lost}; whether {move.target} was moved is not known, look with: quantgate releases {move.target}"
             raise ReleaseError(told) from None
-
-
-def _keep(connection: Connection, table: sa.Table, one: Record, values: dict[str, str], at: str, who: str) -> bool:
-    return add(connection, table, digest=one.digest, record=written(one), at=at, who=who, **values)
-
-
-def _decide(connection: Connection, target: str, decision: AnyDecision, at: str, who: str) -> bool:
-    values = {"target": target, "baseline": decision.baseline}
-    if not _keep(connection, decisions, decision, values, at, who):
-        return False
-    own = sa.select(decisions.c.id).where(decisions.c.target == target, decisions.c.digest == decision.digest)
-    rows = [
-        {
-            "decision": connection.scalar(own),
-            "variant": one.variant,
-            "target": target,
-            "artifact": one.artifact,
-            "engine": one.engine,
-            "verdict": one.verdict,
-            "eligible": one.eligible,
-        }
-        for one in decision.verdicts
-    ]
-    if rows:
-        connection.execute(sa.insert(verdicts), rows)
-    return True
-
-
-def _live(connection: Connection, target: str, *, alone: bool = False) -> Live | None:
-    """``alone``: nobody else moves it until the transaction ends; SQLite lets one write at a time anyway."""
-    asked = sa.select(pointers.c.record).where(pointers.c.target == target)
-    text = connection.scalar(asked.with_for_update() if alone else asked)
-    return None if text is None else read(Live, text, where=f"live {target}")
-
-
-def _moves(connection: Connection, target: str, limit: int | None = None) -> tuple[Move, ...]:
-    asked = sa.select(moves.c.record).where(moves.c.target == target).order_by(moves.c.revision.desc()).limit(limit)
-    return tuple(read(Move, text, where=f"moves of {target}") for text in connection.scalars(asked))
-
-
-def _digest_of(connection: Connection, target: str, revision: int) -> str:
-    own = sa.select(moves.c.digest).where(moves.c.target == target, moves.c.revision == revision)
-    return connection.scalar(own) or ""
-
-
-def _add_move(connection: Connection, move: Move) -> None:
-    values = {"target": move.target, "revision": move.revision, "digest": move.digest, "record": written(move)}
-    connection.execute(sa.insert(moves).values(at=move.at, who=move.who, **values))
-
-
-def _swap(connection: Connection, before: Live, live: Live) -> None:
-    """Compare and swap: only the pointer that still is where ``before`` saw it moves."""
-    own = (pointers.c.target == before.target, pointers.c.revision == before.revision)
-    values = {"revision": live.revision, "digest": live.digest, "record": written(live)}
-    done = connection.execute(sa.update(pointers).where(*own).values(values))
-    if done.rowcount != 1:
-        raise Moved(f"{before.target}: somebody else moved it since revision {before.revision}; look, and try again")
