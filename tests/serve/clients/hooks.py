@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import schemathesis
+import pytest
+
+schemathesis = pytest.importorskip("schemathesis", reason="the extra clients")
 
 
 def whole(value: Any) -> Any:
@@ -36,7 +38,7 @@ def offered(body: dict[str, Any]) -> dict[str, Any]:
     return {**body, "tool_choice": {**choice, "function": {"name": next(iter(named))}}} if chosen else body
 
 
-@schemathesis.hook
+@schemathesis.hook  # type: ignore[untyped-decorator]
 def map_body(context: Any, body: Any) -> Any:
     made = whole(body)
     return offered(made) if isinstance(made, dict) and "messages" in made else made
