@@ -9,6 +9,7 @@
     masks.py       which tokens may come next, for an engine of this process
     ladder.py      a whole answer: check, repair, one corrective turn, the baseline, a typed error
     assembly.py    chunks -> messages, normalised, and back      pieces.py  what a stream's guard holds of each choice
+    known.py       keys that guards look into, and log probabilities that are some
     streams.py     an answer in pieces: what may leave now, by the route's policy
     confirm.py     tool calls that a person must approve         conditions.py  which    proposals.py  their journal
     validators/    what else a route asks of an answer (one file each)

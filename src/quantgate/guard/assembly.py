@@ -17,10 +17,12 @@ from typing import Any
 
 from quantgate.errors import InvalidAnswer
 from quantgate.guard import Fault
+from quantgate.guard.known import CHOICE, known, logprobs_of
 
 Body = dict[str, Any]
 TEXTS = ("content", "refusal", "reasoning_content", "reasoning")  # keys of a delta that hold text
 CALLS = 128  # of one choice
+CHOICES = 128  # of one answer
 HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
 
 
@@ -134,9 +136,12 @@ class Piece:
 
 
 class Assembly:
-    """One answer in pieces, of any number of choices."""
+    """One answer in pieces."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, choices: int = CHOICES, strict: bool = False, tokens: bool = True) -> None:
+        """``choices``: as many as were asked for; ``strict``: without keys that no guard looks into; ``tokens``: with
+        log probabilities, which tell the words that they are of."""
+        self._most, self._strict, self._tokens = choices, strict, tokens
         self.drafts: dict[int, Draft] = {}
         self.usage: Body | None = None
         self.head: Body = {}
@@ -151,15 +156,18 @@ class Assembly:
             self.usage = chunk["usage"]
         choices = chunk.get("choices")
         if not choices and (choices is None or isinstance(choices, list)):
-            return [Piece(None, chunk, {})]
+            return [Piece(None, chunk if choices is not None else chunk | {"choices": []}, {})]
         if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
             raise malformed("choices", "is not a list of choices")
         return [self._piece(chunk, choice, alone=len(choices) == 1) for choice in choices]
 
     def _piece(self, chunk: Body, choice: Body, *, alone: bool) -> Piece:
         index = choice.get("index")
-        if index is not None and (not isinstance(index, int) or index < 0):
+        if index is not None and (not isinstance(index, int) or isinstance(index, bool) or index < 0):
             raise malformed("choices", "a choice's index is no number from 0 on")
+        if (index or 0) >= self._most:
+            raise malformed("choices", f"there are more choices than the {self._most} that were asked for")
+        given, choice = choice, self._bare(choice)
         draft = self.drafts.get(index or 0) or self.drafts.setdefault(index or 0, Draft(index or 0))
         delta = choice.get("delta")
         if delta is None:
@@ -177,10 +185,22 @@ class Assembly:
             draft.texts.setdefault(key, []).append(text)
         _join(draft.logprobs, choice.get("logprobs"))
         draft.finish = finish or draft.finish
-        same = alone and index is not None and calls == (delta.get("tool_calls") or []) and choice.get("delta") is delta
-        if not same:
+        same = alone and index is not None and calls == (delta.get("tool_calls") or []) and given.get("delta") is delta
+        if not same or choice is not given:
             chunk = chunk | {"choices": [choice | {"index": draft.index, "delta": _with(delta, calls)}]}
         return Piece(draft, chunk, texts, calls, finish)
+
+    def _bare(self, choice: Body) -> Body:
+        """A choice without what may not leave with it; the same object where there is nothing such."""
+        if self._strict:
+            choice = known(choice, CHOICE)
+            delta = choice.get("delta")
+            if isinstance(delta, dict) and (bare := known(delta)) is not delta:
+                choice = choice | {"delta": bare}
+        told = choice.get("logprobs")
+        if told is not None and (not self._tokens or logprobs_of(told) is None):
+            choice = choice | {"logprobs": None}
+        return choice
 
     def completion(self) -> Body:
         """The whole answer as one chat completion. Raises Broken where it is not whole."""

@@ -16,13 +16,15 @@ from collections.abc import Callable, Sequence
 
 from quantgate.errors import UsageError
 from quantgate.guard import Contract, Fault, Policy, Prefix
-from quantgate.guard.assembly import Assembly, Body, Broken, Draft, Piece, unfinished
+from quantgate.guard.assembly import CHOICES, Assembly, Body, Broken, Draft, Piece, unfinished
+from quantgate.guard.known import CHOICE
 from quantgate.guard.pieces import NEVER, Entry, Lane, Text
 from quantgate.guard.validators import NOTHING, Context, Validator
 from quantgate.guard.validators import check as judge
 
 CHUNK = 16  # characters that a chunk counts for, whatever it holds
 BESIDES = ("tool_calls", "refusal", "function_call", "reasoning_content", "reasoning")  # what a delta may hold as well
+QUIET = frozenset({"role", "content", *BESIDES})
 PIECES: Sequence[Policy] = ("passthrough", "holdback", "window")
 
 Hold = Callable[[Body], Body | None]
@@ -42,15 +44,17 @@ class StreamGuard:
         context: Context = NOTHING,
         hold: Hold | None = None,
         max_chars: int = 4 << 20,
+        choices: int = CHOICES,
     ) -> None:
-        """``window``: pieces."""
+        """``window``: pieces; ``choices``: as many as were asked for."""
         blind = contract.structured and not contract.checks_prefixes
         needed: Policy = "buffer" if blind else least(validators)
         stricter = needed == "buffer" or (needed == "window" and policy in ("passthrough", "holdback"))
         self.policy: Policy = needed if stricter else policy
         self.forced = self.policy != policy  # a stricter policy than was asked for, because that one would check less
         self.released = False  # whether anything has left
-        self.assembly = Assembly()
+        self._strict = bool(validators) or hold is not None
+        self.assembly = Assembly(choices=choices, strict=self._strict, tokens=hold is None)
         self._contract, self._validators, self._context, self._hold = contract, validators, context, hold
         self._window = max(1, window)
         self._reach = max((one.reach or 0 for one in validators), default=0)
@@ -65,7 +69,7 @@ class StreamGuard:
     def feed(self, chunk: Body) -> list[Body]:
         """The chunks that may leave now. Raises Broken."""
         plain = self._plain
-        if plain is not None and (text := _only_content(chunk)) is not None and self._room > len(text):
+        if plain is not None and (text := _only_content(chunk, self._strict)) is not None and self._room > len(text):
             held = self._held
             if held is None or (text and not held.closes(text)):
                 self._room -= len(text)
@@ -243,18 +247,22 @@ class StreamGuard:
         return kept
 
 
-def _only_content(chunk: Body) -> str | None:
+def _only_content(chunk: Body, strict: bool) -> str | None:
     """The text of a chunk that brings choice 0 a piece of content and nothing else; None: it takes a closer look."""
     try:
         (choice,) = chunk["choices"]
         delta = choice["delta"]
         text = delta["content"]
+        index = choice["index"]
         if (
             text.__class__ is str
-            and choice["index"] == 0
+            and index == 0
+            and index.__class__ is int
             and not choice.get("finish_reason")
             and not choice.get("logprobs")
             and "error" not in chunk
+            and "message" not in choice
+            and (not strict or (choice.keys() <= CHOICE and delta.keys() <= QUIET))
             and (len(delta) == 1 or not any(map(delta.get, BESIDES)))
         ):
             return text

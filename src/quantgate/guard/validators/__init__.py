@@ -100,7 +100,10 @@ def _one(name: str, settings: dict[str, Any], canary: bool, where: str) -> Valid
 
 
 def check(validators: Sequence[Validator], message: Message, context: Context) -> Fault | None:
-    """The first fault that one of them finds in a whole message."""
+    """The first fault that one of them finds in a whole message. Content that is no one text, as a list of parts is
+    none, is refused: words that are cut in two would be found in neither half."""
+    if validators and not isinstance(message.get("content"), str | None):
+        return Fault("malformed", "content", "the content is not a text")
     return next((fault for one in validators if (fault := one.check(message, context))), None)
 
 
