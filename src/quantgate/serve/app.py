@@ -125,7 +125,7 @@ class Gateway:
         refused = of(error)
         if refused.code == "internal_error":
             log.error("request %s failed", id, exc_info=error)
-        self.metrics.error(refused.code)
+        self.metrics.error(refused.counted)
         if refused.code in ("budget_exceeded", "ledger_unreachable"):
             self.metrics.budget_refusals.labels(refused.code).inc()
         return refused
@@ -200,7 +200,11 @@ class Gateway:
         )  # fmt: skip
         await self._reserve(passage)
         passage.clock.enter("context")
-        self._approval(passage)
+        try:
+            self._approval(passage)
+        except BaseException:
+            self._settle(passage)
+            raise
         passage.body = upstream_body(passage, settings.limits.answer_tokens)
         if settings.watch is not None:
             TRACE.set(getattr(settings.watch.begin(request), "traceparent", ""))
@@ -252,7 +256,7 @@ class Gateway:
             body, raw = await answer(passage, self.lanes, self.metrics)
             data = whole_form(request, body, raw)
         except Exception as error:
-            await self._refuse(send, request.id, error, passage)
+            await self._refuse(send, request.id, renamed(request.route, error), passage)
             return
         passage.status = 200
         now = passage.clock.enter("stream")
@@ -267,7 +271,7 @@ class Gateway:
             passage.status = 200
         except Exception as error:
             if not passage.began:
-                await self._refuse(send, passage.request.id, error, passage)
+                await self._refuse(send, passage.request.id, renamed(passage.request.route, error), passage)
                 return
             refused = self._told(error, passage.request.id)
             passage.error = refused.code
@@ -278,12 +282,7 @@ class Gateway:
     def _end(self, passage: Passage) -> None:
         """Nothing here waits, and nothing of it may fail a request that is over."""
         settings = self.settings
-        if passage.reservation is not None and settings.ledger is not None:
-            prompt, written = passage.charge()
-            try:
-                settings.ledger.settle(passage.reservation, prompt, written, passage.choice.arm.name)
-            except Exception:
-                log.exception("request %s: its budget could not be settled", passage.request.id)
+        self._settle(passage)
         exchange = passage.exchange(settings.target)
         self.metrics.of(passage.choice.arm.name, passage.choice.cohort).saw(exchange)
         try:
@@ -294,6 +293,17 @@ class Gateway:
         except Exception:
             self.metrics.sink_errors.labels().inc()
             log.exception("request %s: its exchange could not be handed on", passage.request.id)
+
+    def _settle(self, passage: Passage) -> None:
+        """What was used is charged, at the price of who answered; the rest of what was reserved is given back."""
+        ledger = self.settings.ledger
+        if passage.reservation is None or ledger is None:
+            return
+        prompt, written = passage.charge()
+        try:
+            ledger.settle(passage.reservation, prompt, written, passage.answered_by or passage.choice.arm.name)
+        except Exception:
+            log.exception("request %s: its budget could not be settled", passage.request.id)
 
     async def _beat(self) -> None:
         """A comment into every stream that was silent too long; one task for all of them."""

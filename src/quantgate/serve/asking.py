@@ -4,7 +4,7 @@ rules for both kinds."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 from quantgate.serve import Arm, Body, Reply, Upstream, UpstreamFault
 from quantgate.serve.lanes import Lane
@@ -12,6 +12,7 @@ from quantgate.serve.metrics import Metrics
 from quantgate.serve.passage import Passage
 from quantgate.serve.refusals import Refused, StageTimeout, of
 from quantgate.serve.settings import Limits
+from quantgate.serve.sound import sound
 
 OWN_DOING = (400, 413, 422)  # statuses of an upstream that another upstream would give as well
 Fault = UpstreamFault | StageTimeout
@@ -91,15 +92,5 @@ async def ask(passage: Passage, lane: Lane, body: Body) -> Reply:
     clock.enter("validate")
     clock.told(reply.stages)
     passage.used(reply.body.get("usage"))
-    _shaped(reply.body)
-    return reply
-
-
-def _shaped(body: Mapping[str, Any]) -> None:
-    """Whether it is a chat completion, as far as the guard and the clients count on it. Raises UpstreamFault."""
-    choices = body.get("choices")
-    if not isinstance(choices, list) or not choices:
-        raise UpstreamFault("malformed", "the upstream's answer has no choices")
-    for choice in choices:
-        if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
-            raise UpstreamFault("malformed", "the upstream's answer has a choice without a message")
+    found = sound(reply.body, body.get("n") or 1)
+    return reply if found is reply.body else replace(reply, body=found, raw=b"")

@@ -5,12 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from quantgate.guard import Contract, Fault
 from quantgate.serve import Arm, Body, Choice, Exchange, Request, Reservation
 from quantgate.serve.settings import Headers, RoutePolicy
 from quantgate.serve.stages import Clock
+
+Counts = tuple[int | None, int | None]  # tokens of prompts, tokens of answers; None: nobody told
+MOST_TOKENS = 2**31  # of one answer: more are none
+
+
+def count_of(told: Any) -> TypeGuard[int]:
+    """Whether it is a number of tokens.
+
+    >>> [count_of(one) for one in (0, 7, -1, True, 2.0, "7", 2**40)]
+    [True, True, False, False, False, False, False]
+    """
+    return isinstance(told, int) and not isinstance(told, bool) and 0 <= told < MOST_TOKENS
 
 
 @dataclass(slots=True)
@@ -55,15 +67,17 @@ class Passage:
     def found(self, fault: Fault) -> None:
         self.faults.append(fault.kind)
 
-    def used(self, usage: Any) -> None:
-        """Add what an upstream says that it read and wrote; numbers that are none are not there."""
+    def used(self, usage: Any, before: Counts | None = None) -> None:
+        """Add what an upstream says that it read and wrote; numbers that are none are not there. ``before``: what was
+        used before an answer that tells it again and again, as streams of some servers do."""
         if not isinstance(usage, Mapping):
             return
+        read, wrote = before if before is not None else (self.prompt_tokens, self.answer_tokens)
         prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if isinstance(prompt, int) and prompt >= 0:
-            self.prompt_tokens = (self.prompt_tokens or 0) + prompt
-        if isinstance(answer, int) and answer >= 0:
-            self.answer_tokens = (self.answer_tokens or 0) + answer
+        if count_of(prompt):
+            self.prompt_tokens = (read or 0) + prompt
+        if count_of(answer):
+            self.answer_tokens = (wrote or 0) + answer
 
     def said(self, messages: Iterable[Mapping[str, Any]]) -> None:
         """Keep prompt and answer, where that was asked for."""
@@ -73,13 +87,14 @@ class Passage:
     def charge(self) -> tuple[int, int]:
         """Tokens to settle the budget with. Where the upstream did not tell: of an answer that began, what was
         reserved for the prompt and a token for each piece that came; nothing of one that never did."""
-        if self.prompt_tokens is not None or self.answer_tokens is not None:
-            return self.prompt_tokens or 0, self.answer_tokens or 0
         held = self.reservation.tokens if self.reservation is not None else 0
-        if not self.answered_by and not self.pieces and not self.disconnected:
-            return 0, 0
-        prompt = min(held, prompt_bound(self.request.size))
-        return prompt, min(self.pieces, held - prompt) if self.pieces else 0
+        begun = self.answered_by or self.pieces or self.disconnected
+        prompt = min(held, prompt_bound(self.request.size)) if begun else 0
+        answer = min(self.pieces, held - prompt)
+        return (
+            prompt if self.prompt_tokens is None else self.prompt_tokens,
+            answer if self.answer_tokens is None else self.answer_tokens,
+        )
 
     def exchange(self, target: str) -> Exchange:
         """The record. Called once, when all is over."""
@@ -138,12 +153,21 @@ def identity(arm: Arm, choice: Choice) -> Headers:
         if len(_identities) > 256:
             _identities.clear()
         found = _identities[key] = [
-            (b"x-quantgate-variant", arm.digest.encode()),
-            (b"x-quantgate-variant-name", arm.name.encode("ascii", "replace")),
+            (b"x-quantgate-variant", _field(arm.digest)),
+            (b"x-quantgate-variant-name", _field(arm.name)),
             (b"x-quantgate-cohort", choice.cohort.encode()),
             (b"x-quantgate-revision", b"%d" % choice.revision),
         ]
     return found
+
+
+def _field(text: str) -> bytes:
+    """A text as a header may hold it.
+
+    >>> _field("W4\\r\\nset-cookie: a")
+    b'W4??set-cookie: a'
+    """
+    return "".join(sign if " " <= sign <= "~" else "?" for sign in text).encode()
 
 
 def prompt_bound(size: int) -> int:

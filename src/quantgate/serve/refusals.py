@@ -8,6 +8,7 @@ nothing where an answer was invalid or a budget is spent.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from quantgate.errors import ApprovalRefused, InvalidAnswer, QuantgateError, SchemaRefused
@@ -35,6 +36,7 @@ CODES = {
     "overloaded": ("overloaded", 503),
 }
 """By the kind of an UpstreamFault: the code that the caller reads, and the status."""
+WORD = re.compile(r"[\w.-]{1,64}", re.ASCII)
 PASSED_ON = (400, 404, 409, 413, 422, 429)  # of an upstream: the caller's own doing, or for the caller to wait for
 
 
@@ -52,9 +54,12 @@ class Refused(QuantgateError):
         retry: bool | None = None,
         after_s: float | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        counted: str = "",
     ) -> None:
-        """``retry`` None: as the client's own rule has it; ``after_s``: when it may do better."""
+        """``retry`` None: as the client's own rule has it; ``after_s``: when it may do better; ``counted``: the code
+        that it is counted under, where its own may be anything."""
         super().__init__(sentence)
+        self.counted = counted or code
         self.status, self.code, self.param = status, code, param
         self.type = type or TYPES.get(status, "server_error")
         self.retry = retry if retry is not None else (False if status < 500 and status not in (408, 409, 429) else None)
@@ -123,9 +128,19 @@ def _of_upstream(fault: UpstreamFault) -> Refused:
         said = told if isinstance(told, dict) else {}
         return Refused(
             fault.status,
-            str(said.get("code") or "upstream_error"),
-            str(said.get("message") or fault),
-            param=said["param"] if isinstance(said.get("param"), str) else None,
-            type=str(said["type"]) if isinstance(said.get("type"), str) else "",
+            _word(said.get("code")) or "upstream_error",
+            str(said.get("message") or fault)[:500],
+            param=said["param"][:200] if isinstance(said.get("param"), str) else None,
+            type=_word(said.get("type")),
+            counted="upstream_error",
         )
     return Refused(status, code, str(fault), type="upstream_error", after_s=1.0 if status == 503 else None)
+
+
+def _word(told: Any) -> str:
+    """A code or type of an upstream's, where it is one.
+
+    >>> _word("context_length_exceeded"), _word(400), _word("no\\nword"), _word([])
+    ('context_length_exceeded', '400', '', '')
+    """
+    return str(told) if isinstance(told, str | int) and WORD.fullmatch(str(told)) else ""

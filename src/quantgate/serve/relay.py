@@ -19,8 +19,9 @@ from quantgate.serve import Arm, Body, Chunk, UpstreamFault, wire
 from quantgate.serve.asking import Fault, Lanes, all_failed, cause, elsewhere
 from quantgate.serve.lanes import Lane
 from quantgate.serve.metrics import Metrics
-from quantgate.serve.passage import Passage, identity
+from quantgate.serve.passage import Counts, Passage, identity
 from quantgate.serve.refusals import Refused, StageTimeout
+from quantgate.serve.sound import usage_sound
 from quantgate.serve.whole import OWN, answer, holding
 
 
@@ -178,6 +179,7 @@ async def _pump(passage: Passage, out: Out, lane: Lane, arm: Arm) -> None:
         context=Context(passage.request.body.get("messages", ())),
         hold=holding(passage),
         max_chars=out.most,
+        choices=passage.request.body.get("n") or 1,
     )
     try:
         async with clock:
@@ -204,7 +206,7 @@ async def _each(passage: Passage, out: Out, guard: StreamGuard, stream: AsyncGen
     """Chunk by chunk. Times are kept in locals: entering a stage for each chunk would cost more than the check."""
     clock, form = passage.clock, out.form
     checked = sent = 0.0
-    silent, waiting = True, b""
+    silent, waiting, before = True, b"", (passage.prompt_tokens, passage.answer_tokens)
     try:
         async for chunk in stream:
             body = chunk.body
@@ -217,7 +219,7 @@ async def _each(passage: Passage, out: Out, guard: StreamGuard, stream: AsyncGen
                 clock.enter("decode")
             begun = monotonic()
             if "usage" in body or OWN in body:
-                body = _noted(passage, body)
+                body = _noted(passage, body, before)
             leaving = guard.feed(body)
             if leaving:
                 waiting += _bytes(form, leaving, chunk)
@@ -259,10 +261,13 @@ def _seen(passage: Passage, released: bool) -> None:
         passage.ttft_s = monotonic() - passage.clock.started
 
 
-def _noted(passage: Passage, body: Body) -> Body:
-    """Take down usage and what the upstream says of its stages; the body without the latter."""
+def _noted(passage: Passage, body: Body, before: Counts) -> Body:
+    """Take down usage and what the upstream says of its stages; the body without the latter, and without a usage that
+    is none."""
     if body.get("usage"):
-        passage.used(body["usage"])
+        passage.used(body["usage"], before)
+        if not usage_sound(body["usage"]):
+            body = {**body, "usage": None}
     if OWN in body:
         told = body[OWN].get("stages") if isinstance(body[OWN], dict) else None
         if isinstance(told, dict):

@@ -61,6 +61,7 @@ class Script:
     pieces: Sequence[str] | None = None  # of the content, in a stream
     chunks: Sequence[Mapping[str, Any]] | None = None  # the deltas of a stream, word for word
     held: bool = False  # break off only when ``go_on`` is called
+    raw: bytes | None = None  # these bytes for an answer, HTTP and all; the connection stays open
 
     @classmethod
     def of(cls, name: str) -> Script | None:
@@ -253,6 +254,10 @@ class Telling:
         if script.kind == "stall":
             await asyncio.Event().wait()
         await asyncio.sleep(script.seconds)
+        if script.raw is not None:
+            writer.write(script.raw)
+            await writer.drain()
+            return True
         if script.kind == "status":
             writer.write(http(script.status, error("scripted fault", "scripted"), retry="2"))
             return True

@@ -15,6 +15,7 @@ from types import TracebackType
 from quantgate.serve import STAGES
 from quantgate.serve.refusals import Refused, StageTimeout
 
+LONGEST_S = 1e6  # that an upstream may say of a stage
 OUTSIDE = frozenset({"queue", "upstream", "prefill", "decode", "stream"})  # not the gateway's own work
 
 
@@ -107,7 +108,7 @@ class Clock:
     def told(self, stages: Mapping[str, float]) -> None:
         """What the upstream says of itself, in seconds; it was part of ``upstream``, of which it is taken."""
         for name, took in stages.items():
-            if name in STAGES and took >= 0:
+            if name in STAGES and isinstance(took, int | float) and 0 <= took < LONGEST_S:
                 self.spent[name] = self.spent.get(name, 0.0) + took
                 if "upstream" in self.spent:
                     self.spent["upstream"] = max(0.0, self.spent["upstream"] - took)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantgate.guard import Step
+from quantgate.guard.known import CHOICE, known
 from quantgate.guard.ladder import Answer, Times, Unfit, settle
 from quantgate.guard.streams import Hold
 from quantgate.guard.validators import Context
@@ -26,7 +27,7 @@ async def answer(passage: Passage, lanes: Lanes, metrics: Metrics) -> tuple[Body
     if passage.approved is not None:
         return _approved(passage), None
     reply = await first_answer(passage, lanes, metrics)
-    body, same = reply.body, OWN not in reply.body
+    body, same = reply.body, OWN not in reply.body and bool(reply.raw)
     asked = passage.asked
     assert asked is not None  # first_answer sets it
     passage.answered_by = asked.name
@@ -42,6 +43,8 @@ async def answer(passage: Passage, lanes: Lanes, metrics: Metrics) -> tuple[Body
 
 async def _settle(passage: Passage, lanes: Lanes, choice: Body) -> tuple[Body, Step]:
     """One choice as it may leave, and how it got through. The same object where nothing was done to it."""
+    if passage.validators or passage.policy.gate is not None:
+        choice = _bare(choice)
     message, finish = choice["message"], choice.get("finish_reason")
     if not passage.validators and passage.contract.check(message, finish) is None:
         return _held(passage, choice), "passed"
@@ -120,7 +123,14 @@ def _held(passage: Passage, choice: Body) -> Body:
     told = hold(message)
     if told is None:
         return choice
-    return {**choice, "message": told, "finish_reason": "tool_calls" if told.get("tool_calls") else "stop"}
+    finish = "tool_calls" if told.get("tool_calls") else "stop"
+    return {**choice, "message": told, "finish_reason": finish, "logprobs": None}
+
+
+def _bare(choice: Body) -> Body:
+    """Without keys that no guard looks into, where something must be held back."""
+    bare, message = known(choice, CHOICE), known(choice["message"])
+    return bare if message is bare["message"] else {**bare, "message": message}
 
 
 def _pending(choices: Sequence[Mapping[str, Any]]) -> Body:

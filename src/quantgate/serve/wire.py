@@ -39,7 +39,7 @@ def headers_of(scope: Scope) -> dict[str, str]:
 async def read_body(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
     """The whole body. Raises Refused 413 beyond ``limit`` bytes, at the announcement if there is one; Gone."""
     told = headers.get("content-length", "")
-    if told.isdigit() and int(told) > limit:
+    if told.isdecimal() and told.isascii() and int(told[:20]) > limit:
         raise _too_large(limit)
     message = await receive()
     if message["type"] == "http.disconnect":
@@ -140,7 +140,7 @@ async def refuse(send: Send, refused: Refused, headers: Iterable[tuple[bytes, by
 
 def retries(headers: Mapping[str, str]) -> int:
     told = headers.get("x-stainless-retry-count", "")
-    return int(told) if told.isdigit() and len(told) < 4 else 0
+    return int(told) if told.isascii() and told.isdecimal() and len(told) < 4 else 0
 
 
 def deadline(headers: Mapping[str, str], started: float, timeout_s: float | None) -> float | None:

@@ -147,6 +147,10 @@ class Connection(asyncio.Protocol):
                 self._fault = ConnectionResetError()
         self._wake()
 
+    def on_message_begin(self) -> None:
+        if self._whole:
+            raise Malformed("a second answer, which nobody asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[name.lower()] = value
 

@@ -24,6 +24,7 @@ from quantgate.serve.upstreams.events import Events
 
 QUICK_S = 0.25  # a kept connection that the server had closed fails at once; later than that, it died over the answer
 LARGEST = 64 * 2**20  # bytes of a whole answer
+SAID = 500  # characters of an error of the upstream's
 T = TypeVar("T")
 
 
@@ -42,6 +43,7 @@ class HttpUpstream:
     ) -> None:
         """``extra`` are keys of every request, such as ``{"top_k": 1}``, where a request has none of its own."""
         self.url, self.model, self.extra = url.rstrip("/"), model, dict(extra or {})
+        self._key = key.strip() if key else ""
         self._patch, self._keep_s = PATCHES[dialect], keep_s
         self._socket = self.url.removeprefix("unix:") if self.url.startswith("unix:") else None
         self._at = urlsplit("http://upstream/v1" if self._socket else self.url)
@@ -98,7 +100,7 @@ class HttpUpstream:
         finally:
             connection.give_back()
         if connection.status != 200:
-            raise _status(connection.status, raw)
+            raise self._status(connection.status, raw)
         try:
             found = orjson.loads(raw)
         except orjson.JSONDecodeError:
@@ -106,7 +108,7 @@ class HttpUpstream:
         if not isinstance(found, dict):
             raise UpstreamFault("malformed", "the upstream's answer is not an object")
         if found.get("error"):
-            raise UpstreamFault("error_event", _message(found, "the upstream answered with an error"), body=found)
+            raise UpstreamFault("error_event", self._message(found, "the upstream answered with an error"), body=found)
         return Reply(200, found, raw, stages_of(found))
 
     async def stream(self, body: Body, *, timeout_s: float | None) -> AsyncIterator[Chunk]:
@@ -115,15 +117,15 @@ class HttpUpstream:
         connection = await (beginning if timeout_s is None else _soon(beginning, timeout_s))
         events = Events()
         try:
-            await _begun(connection)
+            await self._begun(connection)
             while not events.done:
                 reading = _some(connection)
                 data = await (reading if timeout_s is None else _soon(reading, timeout_s))
-                if not data:
+                if not data and not events.ended():
                     raise UpstreamFault("cut", "the upstream's stream ended without its end mark")
                 for chunk in events.feed(data):
                     if chunk.body.get("error"):
-                        said = _message(chunk.body, "the upstream broke off with an error")
+                        said = self._message(chunk.body, "the upstream broke off with an error")
                         raise UpstreamFault("error_event", said, body=chunk.body)
                     yield chunk
                 if events.fault is not None:
@@ -133,6 +135,35 @@ class HttpUpstream:
                 connection.leave()
             else:
                 connection.give_back()
+
+    async def _begun(self, connection: Connection) -> None:
+        """Whether what follows is a stream of events. Raises UpstreamFault."""
+        if connection.status != 200:
+            raise self._status(connection.status, await _read(connection))
+        kind = connection.headers.get(b"content-type", b"").decode("latin-1")
+        if not kind.startswith("text/event-stream"):
+            raise UpstreamFault("malformed", f"the upstream answered a stream with '{kind[:60]}'")
+
+    def _status(self, status: int, raw: bytes) -> UpstreamFault:
+        """What a status other than 200 says. Of the gateway's own key callers learn that it is wrong, and no more."""
+        if status in (401, 403):
+            return UpstreamFault("status", f"the upstream refuses the gateway's key (status {status})", status=status)
+        try:
+            found = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            found = None
+        said = self._message(found if isinstance(found, dict) else {}, f"the upstream answered with status {status}")
+        error = found.get("error") if isinstance(found, dict) else None
+        body = {"error": {**error, "message": said}} if isinstance(error, dict) else None
+        return UpstreamFault("status", said, status=status, body=body)
+
+    def _message(self, body: Mapping[str, Any], otherwise: str) -> str:
+        """The upstream's own words, the first of them, and never the gateway's key for it."""
+        error = body.get("error")
+        said = error.get("message") if isinstance(error, Mapping) else error
+        if not isinstance(said, str) or not said:
+            return otherwise
+        return (said.replace(self._key, "***") if self._key else said)[:SAID]
 
     def _sent(self, body: Body, *, stream: bool) -> bytes:
         sent = {**self.extra, **body, "model": self.model, "stream": stream}
@@ -186,15 +217,6 @@ async def _soon(awaited: Coroutine[Any, Any, T], timeout_s: float) -> T:
         raise UpstreamFault("timeout", f"the upstream did not answer within {timeout_s:g} s", status=504) from None
 
 
-async def _begun(connection: Connection) -> None:
-    """Whether what follows is a stream of events. Raises UpstreamFault."""
-    if connection.status != 200:
-        raise _status(connection.status, await _read(connection))
-    kind = connection.headers.get(b"content-type", b"").decode("latin-1")
-    if not kind.startswith("text/event-stream"):
-        raise UpstreamFault("malformed", f"the upstream answered a stream with '{kind[:60]}'")
-
-
 async def _some(connection: Connection) -> bytes:
     """What has come; b"" at the end. Raises UpstreamFault."""
     try:
@@ -219,22 +241,6 @@ async def _read(connection: Connection) -> bytes:
     return b"".join(parts)
 
 
-def _status(status: int, raw: bytes) -> UpstreamFault:
-    try:
-        found = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        found = None
-    body = found if isinstance(found, dict) else None
-    said = _message(body or {}, f"the upstream answered with status {status}")
-    return UpstreamFault("status", said, status=status, body=body)
-
-
-def _message(body: Mapping[str, Any], otherwise: str) -> str:
-    error = body.get("error")
-    said = error.get("message") if isinstance(error, Mapping) else error
-    return said[:500] if isinstance(said, str) and said else otherwise
-
-
 def _why(error: BaseException) -> str:
     """The system's own word, which names no secret: ``Connection refused``."""
     number = getattr(error, "errno", None)
@@ -257,7 +263,7 @@ def stages_of(body: Mapping[str, Any]) -> dict[str, float]:
                     found[stage] = took / 1000
     own = body.get("quantgate")
     if isinstance(own, Mapping) and isinstance(own.get("stages"), Mapping):
-        found.update({stage: float(took) for stage, took in own["stages"].items()})
+        found.update({stage: took for stage, took in own["stages"].items() if isinstance(took, int | float)})
     return found
 
 
