@@ -57,8 +57,10 @@ def test_a_run_becomes_a_release_and_goes_back(run: Path, command: Command) -> N
     assert code == 0 and "laptop, new, serves the baseline: may be promoted: Q8_0" in out
     assert "phone, new, serves the baseline: nothing may be promoted" in out
     assert "Q8_0: its files are not in the run's folder any more" in err
+    assert "next: quantgate promote laptop Q8_0 --canary 5%" in err
     assert Path("runs/quantgate.db").is_file()
-    code, out, _ = command("promote", "laptop", "Q8_0", "--canary", "5%", "--holdback", "2%")
+    code, out, err = command("promote", "laptop", "Q8_0", "--canary", "5%", "--holdback", "2%")
+    assert err == "next: quantgate serve --target laptop"
     assert (code, out) == (0, "laptop: BF16, the baseline; Q8_0 is its canary with 5 % of sessions (revision 2)")
     assert command("ramp", "laptop", "25%")[:2] == (
         0,
@@ -87,7 +89,7 @@ def test_a_run_becomes_a_release_and_goes_back(run: Path, command: Command) -> N
         (["rollback", "laptop", "--reason", "x", "--to", "Q8_0"], 1, "Q8_0 never had its traffic"),
         (["releases", "--registry", "nowhere.db"], 4, "nothing was registered there yet; run: quantgate register"),
         (["releases", "--registry", "mysql://db"], 2, "'mysql' is not known"),
-        (["register", "nowhere"], 4, "no such RunReport"),
+        (["register", "nowhere"], 4, "nowhere: no finished run lies there"),
         (["register", "--target", "fleet"], 2, "its own targets (laptop, phone); leave --target out"),
     ],
 )

@@ -128,7 +128,7 @@ def test_only_those_who_may_name_a_variant():
     for caller in (Caller("k", frozenset({"admin"})), Caller("k_ops")):
         found = router.choose(request(body=wants, caller=caller))
         assert (found.arm.name, found.cohort, found.rule) == ("W4A16", "pinned", "model")
-    with pytest.raises(Refused, match="the model 'gpt-0' is not served here") as missing:
+    with pytest.raises(Refused, match="'gpt-0' is not served here; ask for 'laptop'") as missing:
         router.choose(request(body={"model": "gpt-0"}))
     assert (missing.value.status, missing.value.param) == (404, "model")
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from quantgate.cli.registries import URL, By, RegistryUrl, Target, VariantName, Why, opened, say, share
+from quantgate.cli.registries import URL, By, RegistryUrl, Target, VariantName, Why, opened, say, share, then
 
 
 def promote(
@@ -35,6 +35,7 @@ def promote(
     before = where.revision(target)
     live = lifecycle.promote(where, target, variant, canary=canary, holdback=holdback, why=why)
     say(live, moved=live.revision > before)
+    then(f"quantgate serve --target {target}", registry)
 
 
 def ramp(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantgate.cli.registries import URL, By, RegistryUrl, opened
+from quantgate.cli.registries import URL, By, RegistryUrl, opened, then
 from quantgate.cli.screen import console, errors
+
+if TYPE_CHECKING:
+    from quantgate.decide import Decision
+    from quantgate.decide.targets import TargetDecision
 
 
 def register(
@@ -43,3 +47,13 @@ def register(
         new = ", new, serves the baseline" if name in done.opened else ""
         console.print(f"{name}{new}: {told}{best}", soft_wrap=True, markup=False)
     console.print(f"{done.added} records added to {to.name}", soft_wrap=True, markup=False)
+    for name, decision in found.decisions.items():
+        if first := _first(decision):
+            then(f"quantgate promote {name} {first} --canary 5%", registry)
+            break
+
+
+def _first(decision: Decision | TargetDecision) -> str | None:
+    """What would be promoted first: the chosen one, else any that passed."""
+    passed = [one.variant for one in decision.verdicts if one.verdict == "pass" and one.eligible]
+    return decision.chosen or next(iter(passed), None)

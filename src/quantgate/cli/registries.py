@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import os
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quantgate.cli import completions
-from quantgate.cli.screen import console
+from quantgate.cli.screen import console, errors
 
 if TYPE_CHECKING:
     from quantgate.release import Live
@@ -68,6 +70,16 @@ def _login() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container whose user has no name
         return "unknown"
+
+
+def then(command: str, url: str = URL) -> None:
+    """What comes next, ready to be typed, on stderr: scripts that read stdout do not meet it."""
+    from sqlalchemy.engine import make_url
+
+    here = url in (URL, os.environ.get("QUANTGATE_REGISTRY"))
+    told = make_url(url).render_as_string(hide_password=True) if "://" in url else url
+    where = "" if here else f" --registry {shlex.quote(told)}"
+    errors.print(f"next: {command}{where}", soft_wrap=True, markup=False, style="dim")
 
 
 def say(live: Live, *, moved: bool = True) -> None:

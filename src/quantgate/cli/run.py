@@ -10,7 +10,7 @@ import typer
 from quantgate.cli.doctor import saved_profile
 from quantgate.cli.options import Quiet
 from quantgate.cli.register import register
-from quantgate.cli.registries import opened
+from quantgate.cli.registries import opened, then
 from quantgate.cli.screen import bars, console, exit_code
 from quantgate.cli.secrets import secrets_for
 
@@ -63,4 +63,6 @@ def run(
     console.print(f"report: [bold]{folder / 'report.html'}[/]")
     if to_registry is not None:
         register(folder, registry=to_registry)
+    elif exit_code(report.decision, report.targets) == 0 and not quiet:
+        then(f"quantgate register {folder}")
     raise typer.Exit(exit_code(report.decision, report.targets))

@@ -134,7 +134,8 @@ class CohortRouter:
         """A client that names a variant: only those who may, or anybody could leave the canary at will."""
         name = asked.removeprefix(PREFIX)
         if name not in now.pins:
-            raise Refused(404, "model_not_found", f"the model '{asked}' is not served here", param="model")
+            said = f"the model '{asked[:200]}' is not served here; ask for '{self.target}', or see GET /v1/models"
+            raise Refused(404, "model_not_found", said, param="model")
         if "admin" not in request.caller.scopes and request.caller.key not in self.pinners:
             raise Refused(
                 403,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from quantgate.errors import hint
 from quantgate.serve import wire
 from quantgate.serve.metrics import TYPE, Metrics
 from quantgate.serve.refusals import Refused
@@ -30,7 +31,7 @@ class Surface:
         if path in answers:
             raise _not_allowed(path, method, "POST")
         if path not in PAGES and not model:
-            raise Refused(404, "not_found", f"{path[:200]}: there is no such path here")
+            raise Refused(404, "not_found", f"{path[:200]}: there is no such path here{_meant(path, answers)}")
         if method not in ("GET", "HEAD"):
             raise _not_allowed(path, method, "GET, HEAD")
         if model:
@@ -50,10 +51,11 @@ class Surface:
         return _json(200, described())
 
     def _model(self, name: str) -> Mapping[str, Any]:
-        for model in self._settings.router.models():
-            if model["id"] == name:
-                return model
-        raise Refused(404, "model_not_found", f"the model '{name[:200]}' is not served here", param="model")
+        models = {model["id"]: model for model in self._settings.router.models()}
+        if name in models:
+            return models[name]
+        said = f"the model '{name[:200]}' is not served here; {hint(name[:200], models)}"
+        raise Refused(404, "model_not_found", said, param="model")
 
     async def _ready(self, draining: bool) -> Page:
         """Whether requests may come: 200, or 503 with every reason."""
@@ -81,6 +83,19 @@ class Surface:
                 return await upstream.ready()
         except TimeoutError:
             return None
+
+
+def _meant(path: str, answers: Iterable[str]) -> str:
+    """
+    >>> _meant("/chat/completions", ["/v1/chat/completions"])
+    "; did you mean /v1/chat/completions? A client's base URL ends with /v1"
+    >>> _meant("/v1/embeddings", [])
+    '; /openapi.json describes those that there are'
+    """
+    tail = "/v1" + path.removeprefix("/v1").removeprefix("/v1")
+    if tail != path and tail in (*answers, *PAGES):
+        return f"; did you mean {tail}? A client's base URL ends with /v1"
+    return "; /openapi.json describes those that there are"
 
 
 def _json(status: int, body: Mapping[str, Any]) -> Page:
