@@ -171,6 +171,7 @@ class Books:
 
     error: Exception | None = None
     settled: list[tuple[int, int]] = field(default_factory=list)
+    priced_as: list[str] = field(default_factory=list)
     reserved: list[tuple[int, int]] = field(default_factory=list)
 
     async def admit(self, caller: Caller, prompt: int, answer: int, variant: str = "") -> Reservation | None:
@@ -181,6 +182,7 @@ class Books:
 
     def settle(self, reservation: Reservation, prompt: int, answer: int, variant: str = "") -> None:
         self.settled.append((prompt, answer))
+        self.priced_as.append(variant)
 
 
 def test_a_budget_is_reserved_for_the_most_and_settled_with_what_was_used() -> None:
@@ -202,6 +204,28 @@ def test_a_budget_is_reserved_for_the_most_and_settled_with_what_was_used() -> N
         assert 0 < books.settled[3][0] <= books.reserved[3][0] and books.settled[3][1] > 0
         assert books.settled[4] == (0, 0)
         assert all(used[0] <= most[0] for used, most in zip(books.settled, books.reserved, strict=True))
+
+
+def test_what_was_reserved_is_given_back_when_nobody_is_asked() -> None:
+    books = Books()
+    with ScriptedUpstream() as variant, Running(gateway_of(variant, ledger=books)) as running:
+        answer = chat(running, asked(), **{"x-quantgate-approval": "p1"})
+        assert answer.error["code"] == "approval_refused" and variant.asked == []
+        assert len(books.reserved) == 1 and books.settled == [(0, 0)]
+
+
+def test_an_answer_is_paid_at_the_price_of_who_gave_it() -> None:
+    books = Books()
+    with (
+        ScriptedUpstream() as variant,
+        ScriptedUpstream() as baseline,
+        Running(gateway_of(variant, baseline, ledger=books)) as running,
+    ):
+        chat(running, asked())
+        variant.next(Script("status"))
+        assert chat(running, asked()).status == 200
+        until(lambda: len(books.settled) == 2)
+        assert books.priced_as == ["W4A16", "BF16"]
 
 
 @pytest.mark.parametrize(

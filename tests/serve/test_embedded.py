@@ -127,8 +127,8 @@ def test_text_completions_say_the_same(client: Any, gateway: Any) -> None:
     ("route", "body", "code", "param"),
     [
         ("chat/completions", {"messages": ASK, "max_tokens": 99_999}, "context_length_exceeded", "messages"),
-        ("responses", {"input": "Hi", "max_output_tokens": 99_999}, "context_length_exceeded", None),
-        ("completions", {"prompt": "Hi", "max_tokens": 99_999}, "context_length_exceeded", None),
+        ("responses", {"input": "Hi", "max_output_tokens": 99_999}, "context_length_exceeded", "input"),
+        ("completions", {"prompt": "Hi", "max_tokens": 99_999}, "context_length_exceeded", "prompt"),
         ("responses", {"input": "Hi", "previous_response_id": "x"}, "unsupported_parameter", "previous_response_id"),
         ("completions", {"prompt": [1, 2]}, "invalid_value", "prompt"),
     ],

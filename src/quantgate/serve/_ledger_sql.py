@@ -31,7 +31,7 @@ KEYS = sa.Table(
     META,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
-    sa.Column("hash", sa.Text, nullable=False),  # HMAC-SHA256 of the secret under the pepper, hex
+    sa.Column("hash", sa.Text, nullable=False),  # of the secret under the pepper, hex
     sa.Column("scopes", sa.Text, nullable=False),
     sa.Column("account", sa.Text, nullable=False),
     sa.Column("budget", sa.Text, nullable=False),  # canonical JSON

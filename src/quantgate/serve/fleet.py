@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.endpoint_config import EndpointConfig
-from quantgate.errors import ArtifactError, EngineError, QuantgateError, UsageError
+from quantgate.errors import ArtifactError, EngineError, QuantgateError, UsageError, WrongBytes
+from quantgate.quantize.manifest import Manifest
 from quantgate.release import Live, Variant
 from quantgate.serve import Upstream
 from quantgate.serve_config import ServeConfig, ServedConfig
@@ -80,11 +81,9 @@ class Fleet:
         from quantgate.engines._launch import Launched
 
         assert endpoint.launch is not None  # an endpoint has one of the two
-        place = variant.location or self.config.model
-        if "{artifact}" in endpoint.launch and not is_address(place):
-            self._verify(variant, Path(place))
+        place = self._checked(variant, self._place(variant)) if "{artifact}" in endpoint.launch else ""
         values = {name: str(value) for name, value in endpoint.settings.items()}
-        values |= {"artifact": place, "model": endpoint.model or variant.name}
+        values |= {"artifact": str(place), "model": endpoint.model or variant.name}
         self._tell(f"{variant.name}: starting its server")
         log_file = self._logs / f"{variant.name}.log"
         launched = Launched(endpoint.launch, values, log=log_file, startup_s=endpoint.startup)
@@ -103,60 +102,58 @@ class Fleet:
     def _local(self, variant: Variant, served: ServedConfig) -> Upstream:
         from quantgate.serve.upstreams.local import LocalUpstream
 
-        place = served.artifact or variant.location
-        if variant.is_baseline:
-            place = served.artifact or variant.location or self.config.model
-        elif not place:
+        place = self._checked(variant, served.artifact or self._place(variant))
+        return LocalUpstream(lambda: self._engine(variant, place), name=variant.name)
+
+    def _place(self, variant: Variant) -> str:
+        """Where its files lie, as far as anybody says. Raises ArtifactError."""
+        place = variant.location or (self.config.model if variant.is_baseline else "")
+        if not place:
             raise ArtifactError(
                 f"{variant.name}: nobody says where its files lie; name them under 'variants' as 'artifact', or a "
                 "server as 'endpoint'"
             )
+        return place
+
+    def _checked(self, variant: Variant, place: str) -> Path:
+        """The files here, their bytes held against the release's digest. Raises WrongBytes, ArtifactError."""
+        from quantgate.release.artifacts import check
+
         if is_address(place):
-            from quantgate.release.artifacts import at_address
-
             self._tell(f"{variant.name}: fetching {place}")
-            place = str(at_address(place))
-        if Path(place).is_dir():
-            self._verify(variant, Path(place))
-        return LocalUpstream(lambda: self._engine(variant, place), name=variant.name)
+        verified = check(variant.model_copy(update={"location": place}), baseline=self.config.model)
+        if verified.manifest is not None and not of_its_own(verified.manifest):
+            self._same_model(variant, verified.manifest)
+        return verified.place
 
-    def _engine(self, variant: Variant, place: str) -> Any:
+    def _same_model(self, variant: Variant, manifest: Manifest) -> None:
+        """The model that lends an artifact its tokenizer and configuration is the one that it was judged with."""
+        from quantgate.models.locate import locate
+        from quantgate.release.verify import verify_baseline
+
+        try:
+            verify_baseline(locate(self.config.model), manifest.model.weights, like=manifest.model)
+        except WrongBytes as other:
+            raise WrongBytes(f"{variant.name}: was made from another model than 'model' names; {other}") from None
+
+    def _engine(self, variant: Variant, place: Path) -> Any:
         """In the upstream's own thread: the model, read and made ready."""
-        from quantgate import plugins
-        from quantgate.engines.torch import open_engine
         from quantgate.models import open_model
-        from quantgate.quantize.artifact import baseline, open_artifact
-        from quantgate.quantize.foreign.gguf import open_gguf_artifact
-        from quantgate.release.verify import verify
+        from quantgate.quantize.foreign import is_foreign
+        from quantgate.serve.upstreams.opening import open_engine
 
-        self._tell(f"{variant.name}: opening {place if variant.is_baseline else Path(place).name} in this process")
-        if variant.is_baseline:
-            model = open_model(place)
-            if variant.artifact != model.weights_digest:
-                raise ArtifactError(
-                    f"{place}: holds weights {model.weights_digest[:19]}, and the release names "
-                    f"{variant.artifact[:19]}; fetch the model that was released"
-                )
-            return open_engine(model, baseline(model))
-        model = open_model(self.config.model)
-        if place.lower().endswith(".gguf"):
-            foreign = open_gguf_artifact(place, model, variant.name)
-            verify(Path(place), variant.artifact, manifest=foreign.manifest)
-            return plugins.get("engines", "llamacpp")(model, foreign)
-        artifact = open_artifact(Path(place))
-        if artifact.manifest.checkpoint == "gguf":
-            return plugins.get("engines", "llamacpp")(model, artifact)
-        return open_engine(model, artifact)
+        self._tell(f"{variant.name}: opening {variant.location or place.name} in this process")
+        alone = variant.is_baseline or (
+            place.is_dir() and not (place / "manifest.json").is_file() and not is_foreign(place)
+        )
+        if alone:
+            return open_engine(open_model(str(place)), "")
+        return open_engine(open_model(self.config.model), str(place), variant.name)
 
-    def _verify(self, variant: Variant, place: Path) -> None:
-        """Raises WrongBytes, ArtifactError."""
-        from quantgate.release.verify import verify, verify_baseline
 
-        if variant.is_baseline:
-            if place.is_dir():
-                verify_baseline(place, variant.artifact)
-            return
-        verify(place, variant.artifact)
+def of_its_own(manifest: Manifest) -> bool:
+    """Whether it is a model of its own, which needs nobody's tokenizer."""
+    return manifest.model.ref == ""
 
 
 def only_model(url: str, key: str | None, name: str) -> str:
