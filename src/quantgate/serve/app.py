@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any
 
 from quantgate.serve import Caller, Request, Route, wire
-from quantgate.serve.asked import check_chat
+from quantgate.serve.asked import check_bounded, check_chat
 from quantgate.serve.asking import Lanes
 from quantgate.serve.forms import original_of, renamed, stream_form, whole_form
 from quantgate.serve.metrics import Metrics
@@ -179,7 +179,7 @@ class Gateway:
         """Everything before somebody is asked. Raises Refused, SchemaRefused, OverBudget, LedgerClosed, wire.Gone."""
         settings, headers = self.settings, wire.headers_of(scope)
         caller = self._caller(headers)
-        raw = await wire.read_body(headers, receive, settings.limits.body_bytes)
+        raw = await wire.read_body(headers, receive, settings.limits.body_bytes, settings.limits.body_s)
         body = wire.parse(raw, headers, settings.limits.depth)
         original, body = original_of(route, body)
         check_chat(body)
@@ -189,6 +189,8 @@ class Gateway:
             size=len(raw), retry=wire.retries(headers), arrived_s=started,
             deadline_s=wire.deadline(headers, started, settings.limits.timeout_s), original=original,
         )  # fmt: skip
+        if settings.ledger is not None and caller.budget:
+            check_bounded(original or body)
         contract = settings.admit(body)
         choice = settings.router.choose(request)
         policy = settings.policy(request)
@@ -215,7 +217,8 @@ class Gateway:
         if ledger is None:
             return
         body = request.body
-        most = body.get("max_completion_tokens") or body.get("max_tokens") or self.settings.limits.answer_tokens
+        told = [body[key] for key in ("max_completion_tokens", "max_tokens") if body.get(key)]
+        most = max(told, default=self.settings.limits.answer_tokens)
         answers = most * (body.get("n") or 1)
         name = passage.choice.arm.name
         passage.reservation = await ledger.admit(request.caller, prompt_bound(request.size), answers, name)

@@ -67,6 +67,8 @@ TABLE: Mapping[str, tuple[str, Check]] = {
     "metadata": kind("an object", dict),
     "parallel_tool_calls": kind("true or false", bool),
 }
+UNBOUND = ("best_of", "n_predict", "num_predict", "max_new_tokens", "use_beam_search", "min_tokens", "ignore_eos")
+"""Of servers behind the gateway: how much they write, beside what OpenAI's own parameters say."""
 REQUIRED = ("model", "messages")
 
 
@@ -82,6 +84,14 @@ def check_chat(body: Mapping[str, Any]) -> None:
     if body.get("stream_options") is not None and not body.get("stream"):
         raise bad("stream_options", "stream_options: only a request with stream: true may have them")
     _check_messages(body["messages"])
+
+
+def check_bounded(body: Mapping[str, Any]) -> None:
+    """Of a caller with a budget: that nothing asks for more than what is reserved. Raises Refused, 400."""
+    for name in UNBOUND:
+        if body.get(name) and not (name == "best_of" and body[name] == 1):
+            said = "this key has a budget, and what this asks for cannot be reserved; use max_completion_tokens"
+            raise bad(name, f"{name}: {said}", "unsupported_parameter")
 
 
 def _check_messages(messages: list[Any]) -> None:

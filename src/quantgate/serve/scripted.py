@@ -119,6 +119,7 @@ class ScriptedUpstream:
         self.asked: list[Body] = []
         self.aborts: list[Abort] = []
         self.connections = self.port = self.at_once = self.most_at_once = 0
+        self.sent = 0  # chunks of all streams
         self._scripts: deque[Script] = deque()
         self._changed = threading.Condition()
         self._loop: asyncio.AbstractEventLoop
@@ -304,6 +305,7 @@ class Telling:
                 return await self._break()
             await self._send(b"data: " + orjson.dumps(chunk) + b"\n\n")
             self.sent += 1
+            self.server.sent += 1
             self.stage = "stream"
         if kind in BREAKS:
             return await self._break()

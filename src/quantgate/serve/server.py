@@ -15,6 +15,7 @@ from typing import Self
 
 import uvicorn
 
+from quantgate.serve._protocol import Bounded
 from quantgate.serve.app import Gateway
 from quantgate.serve.metrics import TYPE
 
@@ -76,7 +77,7 @@ class Server(uvicorn.Server):
 
 def config(gateway: Gateway, host: str = "127.0.0.1", port: int = 0, *, uds: str | None = None) -> uvicorn.Config:
     return uvicorn.Config(
-        gateway, host=host, port=port, uds=uds, loop="uvloop", http="httptools", ws="none", lifespan="on",
+        gateway, host=host, port=port, uds=uds, loop="uvloop", http=Bounded, ws="none", lifespan="on",
         access_log=False, log_level="warning", server_header=False, date_header=False, proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=75, timeout_graceful_shutdown=max(1, round(gateway.settings.limits.grace_s)),

@@ -93,6 +93,7 @@ class Limits:
     """What a request may cost the gateway before anybody is asked."""
 
     body_bytes: int = 8 * 2**20
+    body_s: float = 60.0  # for the body to come
     depth: int = 64  # of the body's JSON
     in_flight: int = 1024  # requests at once; more are shed with 503
     per_arm: int = 256  # asked at once of one upstream

@@ -6,6 +6,7 @@ an empty line, ``data: [DONE]`` at the end. A line that begins with a colon is a
 
 from __future__ import annotations
 
+from asyncio import timeout
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any, cast
@@ -24,6 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 JSON = (b"content-type", b"application/json")
 STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 DONE = b"data: [DONE]\n\n"
+BODY_S = 60.0  # for a body to come
 PING = b": keep-alive\n\n"
 
 
@@ -36,11 +38,22 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-async def read_body(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises Refused 413 beyond ``limit`` bytes, at the announcement if there is one; Gone."""
+async def read_body(headers: Mapping[str, str], receive: Receive, limit: int, within_s: float | None = BODY_S) -> bytes:
+    """The whole body. Raises Refused 413 beyond ``limit`` bytes, at the announcement if there is one, 408 where it has
+    not come ``within_s``; Gone."""
     told = headers.get("content-length", "")
     if told.isdecimal() and told.isascii() and int(told[:20]) > limit:
         raise _too_large(limit)
+    try:
+        async with timeout(within_s):
+            return await _read(receive, limit)
+    except TimeoutError:
+        raise Refused(
+            408, "request_timeout", f"the body did not come within {within_s:g} s", headers=((b"connection", b"close"),)
+        ) from None
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
     message = await receive()
     if message["type"] == "http.disconnect":
         raise Gone
