@@ -66,7 +66,7 @@ def refused(answer: Answer) -> str:
 
 
 LOGPROBS = {"content": [{"token": SECRET, "logprob": -0.1, "bytes": None, "top_logprobs": []}]}
-CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "pay", "arguments": '{"a": 7}'}}
+CALL = {"index": 0, "id": "hidden-call", "type": "function", "function": {"name": "pay", "arguments": '{"a": 7}'}}
 
 
 def gated() -> RoutePolicy:
@@ -77,7 +77,7 @@ def test_a_held_call_does_not_leave_in_its_tokens() -> None:
     held = {**choice(None, finish="tool_calls", tool_calls=[CALL]), "logprobs": LOGPROBS}
     answer, _ = told(gated(), whole(body_of(held)), logprobs=True, **TOOLS)
     assert answer.status == 200 and "pending_approval" in answer.raw.decode()
-    assert SECRET.encode() not in answer.raw and b"c1" not in answer.raw
+    assert SECRET.encode() not in answer.raw and b"hidden-call" not in answer.raw
 
 
 def test_a_held_call_of_a_stream_does_not_leave_in_its_tokens() -> None:
@@ -89,7 +89,7 @@ def test_a_held_call_of_a_stream_does_not_leave_in_its_tokens() -> None:
     )
     answer, _ = told(gated(), script, stream=True, logprobs=True, **TOOLS)
     assert answer.done and "pending_approval" in answer.raw.decode() and answer.text.startswith("Well. ")
-    assert SECRET.encode() not in answer.raw and b"c1" not in answer.raw
+    assert SECRET.encode() not in answer.raw and b"hidden-call" not in answer.raw
 
 
 @pytest.mark.parametrize("policy", ["window", "buffer"])
@@ -119,7 +119,7 @@ def test_a_whole_message_within_a_chunk_never_leaves(plain: Door) -> None:
         piece({"content": '{"a"'}), piece({"content": ": 1"}, **more), piece({"content": "}"}), piece({}, "stop")
     )
     answer, _ = told(plain, script, stream=True, **STRUCTURED)
-    assert b"c1" not in answer.raw
+    assert b"hidden-call" not in answer.raw
 
 
 def test_more_choices_than_were_asked_for_are_refused(plain: Door) -> None:
@@ -280,6 +280,16 @@ def test_usage_that_is_told_with_every_chunk_is_counted_once(plain: Door) -> Non
     script = chunks(*[{**piece({"content": "w "}), **at(n)} for n in range(1, 6)], {**piece({}, "stop"), **at(5)})
     _, exchange = told(plain, script, stream=True, stream_options={"include_usage": True})
     assert (exchange.prompt_tokens, exchange.answer_tokens) == (10, 5)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reason_for_the_end_that_is_a_text_is_not_kept(plain: Door, stream: bool) -> None:
+    finish = SECRET + " text " * 1000
+    script = (
+        chunks(piece({"content": "a"}), piece({}, finish)) if stream else whole(body_of(choice("a", finish=finish)))
+    )
+    answer, exchange = told(plain, script, stream=stream)
+    assert answer.text == "a" and exchange.finish == ""
 
 
 def test_an_answer_that_nobody_asked_for_is_nobodys() -> None:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from quantgate.serve import Arm, Body, Reply, Upstream, UpstreamFault
 from quantgate.serve.lanes import Lane
 from quantgate.serve.metrics import Metrics
-from quantgate.serve.passage import Passage
+from quantgate.serve.passage import Passage, count_of
 from quantgate.serve.refusals import Refused, StageTimeout, of
+from quantgate.serve.rules import BYTES_A_TOKEN
 from quantgate.serve.settings import Limits
 from quantgate.serve.sound import sound
 
@@ -91,6 +92,9 @@ async def ask(passage: Passage, lane: Lane, body: Body) -> Reply:
         raise clock.late() from None
     clock.enter("validate")
     clock.told(reply.stages)
-    passage.used(reply.body.get("usage"))
+    usage = reply.body.get("usage")
+    passage.used(usage)
+    if not isinstance(usage, Mapping) or not count_of(usage.get("completion_tokens")):
+        passage.pieces += len(reply.raw) // BYTES_A_TOKEN
     found = sound(reply.body, body.get("n") or 1)
     return reply if found is reply.body else replace(reply, body=found, raw=b"")

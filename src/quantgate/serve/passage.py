@@ -53,7 +53,7 @@ class Passage:
     disconnected: bool = False
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
-    pieces: int = 0  # chunks that an upstream has sent: what a stream is charged by that was broken off
+    pieces: int = 0  # chunks of a stream, or tokens by its bytes: what an answer is charged by that nobody counted
     ttft_s: float | None = None
     keep_text: bool = False  # whether the operator asked for prompts and answers
     text: dict[str, Any] | None = None

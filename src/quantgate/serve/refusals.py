@@ -128,19 +128,19 @@ def _of_upstream(fault: UpstreamFault) -> Refused:
         said = told if isinstance(told, dict) else {}
         return Refused(
             fault.status,
-            _word(said.get("code")) or "upstream_error",
+            word(said.get("code")) or "upstream_error",
             str(said.get("message") or fault)[:500],
             param=said["param"][:200] if isinstance(said.get("param"), str) else None,
-            type=_word(said.get("type")),
+            type=word(said.get("type")),
             counted="upstream_error",
         )
     return Refused(status, code, str(fault), type="upstream_error", after_s=1.0 if status == 503 else None)
 
 
-def _word(told: Any) -> str:
-    """A code or type of an upstream's, where it is one.
+def word(told: Any) -> str:
+    """A code of an upstream's, a type or a reason, where it is one: what is kept of its words.
 
-    >>> _word("context_length_exceeded"), _word(400), _word("no\\nword"), _word([])
+    >>> word("context_length_exceeded"), word(400), word("no\\nword"), word([])
     ('context_length_exceeded', '400', '', '')
     """
     return str(told) if isinstance(told, str | int) and WORD.fullmatch(str(told)) else ""

@@ -20,7 +20,7 @@ from quantgate.serve.asking import Fault, Lanes, all_failed, cause, elsewhere
 from quantgate.serve.lanes import Lane
 from quantgate.serve.metrics import Metrics
 from quantgate.serve.passage import Counts, Passage, identity
-from quantgate.serve.refusals import Refused, StageTimeout
+from quantgate.serve.refusals import Refused, StageTimeout, word
 from quantgate.serve.sound import usage_sound
 from quantgate.serve.whole import OWN, answer, holding
 
@@ -243,7 +243,7 @@ async def _each(passage: Passage, out: Out, guard: StreamGuard, stream: AsyncGen
 def _concluded(passage: Passage, guard: StreamGuard) -> None:
     """What the whole answer says of itself."""
     drafts = guard.assembly.drafts.values()
-    passage.finish = next((draft.finish for draft in drafts if draft.finish), "")
+    passage.finish = word(next((draft.finish for draft in drafts if draft.finish), ""))
     passage.refusal = any("refusal" in draft.texts for draft in drafts)
     passage.said(draft.message() for draft in drafts)
 

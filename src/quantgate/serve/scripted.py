@@ -136,6 +136,10 @@ class ScriptedUpstream:
         """What the next requests get, one each."""
         self._scripts.extend(scripts)
 
+    def forget(self) -> None:
+        """What ``next`` said and nobody asked for."""
+        self._scripts.clear()
+
     def go_on(self) -> None:
         """What is held may happen now."""
         self._loop.call_soon_threadsafe(self.going.set)

@@ -15,6 +15,7 @@ from quantgate.serve import Body
 from quantgate.serve.asking import Lanes, ask, first_answer
 from quantgate.serve.metrics import Metrics
 from quantgate.serve.passage import Passage
+from quantgate.serve.refusals import word
 
 OWN = "quantgate"  # key of this gateway's own words in a body; an upstream's under it are dropped
 
@@ -150,7 +151,7 @@ def _finished(passage: Passage, choices: Sequence[Mapping[str, Any]], steps: Seq
     """The worst step of all choices, and the first finish."""
     order = ("passed", "repaired", "corrected", "escalated", "failed")
     passage.step = max(steps, key=order.index)
-    passage.finish = str(choices[0].get("finish_reason") or "")
+    passage.finish = word(choices[0].get("finish_reason"))
     passage.refusal = any(choice["message"].get("refusal") for choice in choices)
     passage.said(choice["message"] for choice in choices)
 
