@@ -4,52 +4,40 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli.conftest import Command
 from tests.cli.test_completions import COMMAND, SOURCE, completed
 from tests.report.conftest import report
 from tests.report.targeted import load_of, released, rules_of
 
-from quantgate.cli import main
 from quantgate.release.store import Registry
 from quantgate.report import RunReport
 
 __all__ = ["report"]
-Command = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def run(report: RunReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def finished(report: RunReport, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two variants on two targets: Q8_0 passes on the laptop, nothing does on the phone."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setenv("QUANTGATE_ACTOR", "ada")
     rules = [rules_of("laptop"), rules_of("phone")]
     loads = [load_of("Q8_0", 0.1), load_of("Q8_0", 2.0, target="phone")]
-    folder = tmp_path / "runs" / "release"
-    folder.mkdir(parents=True)
+    folder = tmp_path_factory.mktemp("finished")
     released(report, {"Q8_0": 0, "Q3_K_S": 90}, rules, loads=loads).save(folder / "report.json")
     return folder
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Type a command; gives the exit code, what it printed, and what it complained about, each in one line."""
-
-    def type_(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["quantgate", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, " ".join(printed.out.split()), " ".join(printed.err.split())
-
-    return type_
+def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, seen from a folder with nothing else."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QUANTGATE_ACTOR", "ada")
+    return Path(shutil.copytree(finished, tmp_path / "runs" / "release"))
 
 
 def test_a_run_becomes_a_release_and_goes_back(run: Path, command: Command) -> None:
@@ -89,7 +77,7 @@ def test_a_run_becomes_a_release_and_goes_back(run: Path, command: Command) -> N
         (["rollback", "laptop", "--reason", "x", "--to", "Q8_0"], 1, "Q8_0 never had its traffic"),
         (["releases", "--registry", "nowhere.db"], 4, "nothing was registered there yet; run: quantgate register"),
         (["releases", "--registry", "mysql://db"], 2, "'mysql' is not known"),
-        (["register", "nowhere"], 4, "nowhere: no finished run lies there"),
+        (["register", "nowhere"], 4, "no such RunReport; run the step that writes it first: quantgate run"),
         (["register", "--target", "fleet"], 2, "its own targets (laptop, phone); leave --target out"),
     ],
 )

@@ -183,6 +183,15 @@ def test_a_rule_that_cannot_be_meant_is_refused(when):
 
 
 def test_models_lists_the_target_and_what_is_live():
-    listed = CohortRouter("laptop", live(), UP).models()
-    assert [one["id"] for one in listed] == ["laptop", "quantgate/BF16", "quantgate/W8A8", "quantgate/W4A16"]
-    assert listed[0]["quantgate"]["digest"] == "sha256:s"
+    router = CohortRouter("laptop", live(), UP, names=("gpt-4o-mini", "laptop"), unlisted=("/models/llama",))
+    listed = router.models()
+    assert [one["id"] for one in listed[:2]] == ["laptop", "gpt-4o-mini"]
+    assert [one["id"] for one in (listed[0], *listed[2:])] == [
+        "laptop",
+        "quantgate/BF16",
+        "quantgate/W8A8",
+        "quantgate/W4A16",
+    ]
+    assert listed[0]["quantgate"]["digest"] == listed[1]["quantgate"]["digest"] == "sha256:s"
+    for name in ("gpt-4o-mini", "/models/llama"):
+        assert router.choose(request(body={"model": name})).cohort != "pinned"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -76,11 +76,11 @@ def list_keys(
     if as_json:
         console.print_json(json.dumps([key_told(row, spent) for row in rows]))
         return
-    table = Table("id", "name", "scopes", "budget", "charged", "state", box=None, pad_edge=False)
+    table = Table("id", "name", "scopes", "budget", "spent", "state", box=None, pad_edge=False)
     for row in rows:
         told = key_told(row, spent)
-        budget = ", ".join(f"{unit} {text}" for unit, text in told["budget"].items() if text)
-        charged = ", ".join(f"{one['unit']} {_amount(one)} ({one['window']})" for one in told["spent"][-3:])
+        budget = "\n".join(f"{unit} {text}" for unit, text in told["budget"].items() if text)
+        charged = "\n".join(_spent(one) for one in told["spent"][-3:])
         table.add_row(row.id, row.name, ",".join(told["scopes"]), budget or "none", charged or "nothing", _state(row))
     console.print(table if rows else "no keys")
 
@@ -133,10 +133,16 @@ def _say(row: KeyRow, secret: str) -> None:
     console.print(secret, soft_wrap=True, markup=False)
 
 
-def _amount(one: dict[str, int]) -> str:
+def _spent(one: dict[str, Any]) -> str:
+    """``tokens 72 in 2026-11-22``; what gateways hold in advance and may give back is told apart."""
+    from quantgate.serve._ledger_time import window_told
     from quantgate.serve_config import NANO
 
-    return f"{one['charged'] / NANO:.4g}" if str(one["unit"]) == "money" else str(one["charged"])
+    def amount(units: int) -> str:
+        return f"{units / NANO:.4g}" if one["unit"] == "money" else f"{units}"
+
+    held = f" + {amount(one['held'])} held by gateways" if one["held"] else ""
+    return f"{one['unit']} {amount(one['charged'] - one['held'])}{held} in {window_told(one['window'])}"
 
 
 def _state(row: KeyRow) -> str:

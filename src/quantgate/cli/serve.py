@@ -34,13 +34,20 @@ def serve(
         typer.Option(help="Target whose releases are served, from the registry.", autocompletion=completions.target),
     ] = None,
     registry: Annotated[
-        str | None, typer.Option(envvar="QUANTGATE_REGISTRY", help="The registry's database; beside --target.")
+        str | None,
+        typer.Option(
+            envvar="QUANTGATE_REGISTRY",
+            help="The registry's database, beside --target; left out, runs/quantgate.db.",
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The full-precision model that this process opens.")] = None,
-    host: Annotated[str | None, typer.Option(help="Other than this machine demands keys.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The baseline that this process opens; left out, the built-in model.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Left out, 127.0.0.1; other than this machine demands keys.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Left out, 8000; 0 takes a free one.")] = None,
     data: Annotated[
-        str | None, typer.Option(envvar="QUANTGATE_DATA", help="Folder of secrets, keys, ledger and exchanges.")
+        str | None,
+        typer.Option(envvar="QUANTGATE_DATA", help="Of secrets, keys, ledger, exchanges; left out, .quantgate."),
     ] = None,
     worker: Annotated[str | None, typer.Option(hidden=True)] = None,
     quiet: Quiet = False,
@@ -91,6 +98,10 @@ def _config(
         given["registry"] = registry or base.registry or "sqlite:///runs/quantgate.db"
     elif target is not None and base.live is not None:
         raise UsageError(f"--target: {path} says itself what is live; leave one of them out")
+    elif registry is not None and registry != os.environ.get("QUANTGATE_REGISTRY"):
+        if base.registry is None:
+            raise UsageError("--registry: says not whose releases; add --target NAME (quantgate releases lists them)")
+        given["registry"] = registry
     named = {name: value for name, value in given.items() if value is not None}
     return parse(ServeConfig, {**dict(base), **named}, where="serve")
 

@@ -289,12 +289,12 @@ def usable(
     """Refuse, at start, a route whose streams would leave before a guard has judged them. Raises UsageError."""
     if policy not in (*PIECES, "buffer"):
         raise UsageError(f"{where}: unknown policy '{policy}'; expected passthrough, holdback, window or buffer")
-    whole = [one.name for one in validators if one.reach is None]
+    whole = list(dict.fromkeys(one.name for one in validators if one.reach is None))
     if whole and policy != "buffer":
         raise UsageError(
             f"{where}: '{policy}' lets pieces leave before {_names(whole)} can judge the whole answer; choose buffer"
         )
-    late = [one.name for one in validators if one.reach]
+    late = list(dict.fromkeys(one.name for one in validators if one.reach))
     if late and policy in ("passthrough", "holdback"):
         raise UsageError(
             f"{where}: with '{policy}' the beginning of what {_names(late)} refuses has left before it is found; "

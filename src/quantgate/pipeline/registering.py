@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quantgate.decide import Decision
 from quantgate.decide.targets import NOBODY, TargetDecision
-from quantgate.errors import ArtifactError, RecordError, ReleaseError, UsageError
+from quantgate.errors import ArtifactError, ReleaseError, UsageError
 from quantgate.evaluate.evidence import Evidence
 from quantgate.quantize.manifest import BASELINE, Manifest
 from quantgate.release import Variant
@@ -38,10 +38,6 @@ def read_run(folder: Path, *, target: str | None = None) -> FinishedRun:
     Raises RecordError for a folder without a whole report, ArtifactError for an artifact that was changed since,
     UsageError for a target that a run with targets does not have a use for.
     """
-    if not (folder / REPORT).is_file():
-        raise RecordError(
-            f"{folder}: no finished run lies there ({REPORT} is missing); run: quantgate run release.yaml"
-        )
     report = RunReport.load(folder / REPORT)
     if report.targets and target is not None:
         names = ", ".join(one.target for one in report.targets)

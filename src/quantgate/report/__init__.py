@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from quantgate.calibrate import CalibrationSet
@@ -60,6 +62,8 @@ class Stage(Record):
 
 class RunReport(Record):
     """Everything a report shows. ``report.json`` is this record."""
+
+    made_by: ClassVar[str] = ": quantgate run"
 
     title: str
     model: str

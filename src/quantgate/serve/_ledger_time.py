@@ -37,6 +37,19 @@ def span_of(window: str, at: float) -> tuple[str, float]:
     return f"{window}:{number}", (number + 1) * WINDOWS[window]
 
 
+def window_told(span: str) -> str:
+    """A window as people say it, in UTC.
+
+    >>> window_told("day:20779"), window_told("min:29922446"), window_told("month:2026-11"), window_told("ever")
+    ('2026-11-22', '2026-11-22 11:26', '2026-11', 'all')
+    """
+    window, _, number = span.partition(":")
+    if window not in ("min", "hour", "day"):
+        return number or "all"
+    begins = datetime.fromtimestamp(int(number) * WINDOWS[window], UTC)
+    return f"{begins:%F}" if window == "day" else f"{begins:%F %R}"
+
+
 class SteadyClock:
     """The database's time, as long as it runs about as fast as this machine's boot clock.
 

@@ -112,7 +112,7 @@ class Admin:
             raise Refused(
                 401,
                 "invalid_api_key",
-                "operators' routes need a key of scope admin; make one with: quantgate keys new --scope admin",
+                "a key of scope admin is needed; make one with: quantgate keys new --name NAME --scope admin",
                 headers=((b"www-authenticate", b"Bearer"),),
                 retry=False,
             )
@@ -269,7 +269,8 @@ def key_told(row: KeyRow, spent: Mapping[tuple[str, str, str], tuple[int, int]] 
 
 
 def _approval(state: State) -> Json:
-    return {"status": state.status, "by": state.by, "at": state.at, **state.proposal.body()}
+    proposed = state.proposal.body()
+    return {**proposed, "proposed_at": proposed["at"], "status": state.status, "by": state.by, "at": state.at}
 
 
 def _refused(problem: Exception) -> Refused:

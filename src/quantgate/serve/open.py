@@ -138,7 +138,8 @@ class Parts:
             [one.name for one in self.first],
             rules=config.rules,
             pinners=config.pinners,
-            names=(*config.names, config.model),
+            names=config.names,
+            unlisted=(config.model,),
         )
         prices = {name: one.price for name, one in config.variants.items() if one.price is not None}
         own = {ACCOUNT: config.shadow.budget} if config.shadow is not None else {}

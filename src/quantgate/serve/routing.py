@@ -103,11 +103,14 @@ class CohortRouter:
         rules: Sequence[PolicyRule] = (),
         pinners: Collection[str] = (),
         names: Collection[str] = (),
+        unlisted: Collection[str] = (),
     ) -> None:
         """``pinners``: ids of keys without the scope admin that may ask for a variant by name; ``names``: more names
-        that the target goes by, such as the model's own."""
+        that the target goes by; ``unlisted``: the same, but /v1/models is silent about them (a path of this machine).
+        """
         self.target, self.rules, self.pinners = target, FirstFit(rules), frozenset(pinners)
-        self.names = frozenset((target, PREFIX + target, *names))
+        self.names = frozenset((target, PREFIX + target, *names, *unlisted))
+        self.listed = tuple(dict.fromkeys((target, *names)))
         self.now = Releases.of(live, up)
         self._trouble: str | None = None
 
@@ -147,7 +150,8 @@ class CohortRouter:
 
     def models(self) -> Sequence[Mapping[str, Any]]:
         now = self.now
-        listed = [(self.target, now.stable.arm), *((PREFIX + one.name, one) for one in self.arms())]
+        own = [(name, now.stable.arm) for name in self.listed]
+        listed = [*own, *((PREFIX + one.name, one) for one in self.arms())]
         return [
             {
                 "id": name,
