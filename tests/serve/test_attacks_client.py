@@ -235,6 +235,33 @@ def test_a_client_that_reads_nothing_holds_its_upstream_up_and_not_the_memory() 
         assert until(lambda: kept(running.gateway)[-1].disconnected)
 
 
+def test_a_client_that_reads_nothing_does_not_keep_its_place() -> None:
+    script = Script(pieces=["x" * 20_000] * 10_000, text="")
+    limits = Limits(grace_s=1.0, answer_chars=2**30, unread_s=0.5, per_arm=1)
+    with (
+        ScriptedUpstream(always=lambda _b: script) as upstream,
+        Running(gateway_of(upstream, limits=limits)) as running,
+    ):
+        with socket.socket() as link:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+            link.connect(("127.0.0.1", running.port))
+            body = json.dumps(asked(stream=True)).encode()
+            link.sendall(CHAT + b"content-length: %d\r\n\r\n" % len(body) + body)
+            assert upstream.wait(lambda one: len(one.aborts) == 1)
+            assert chat(running, asked()).status == 200
+            assert not rest(link).endswith(b"0\r\n\r\n")
+        assert kept(running.gateway)[0].disconnected
+
+
+def test_as_many_values_as_nobody_sends_are_refused_at_once() -> None:
+    with ScriptedUpstream() as upstream, Running(gateway_of(upstream)) as running:
+        many = b'{"model": "demo", "messages": [' + b"[]," * 2_000_000 + b"[]]}"
+        answer = call(running, "/v1/chat/completions", many)
+        assert (answer.status, answer.error["code"]) == (400, "too_many_values")
+        said = "[" * 200_000 + '"\\'
+        assert chat(running, asked(said)).text == said[::-1]
+
+
 class Purse:
     """A ledger that tells what was asked of it."""
 

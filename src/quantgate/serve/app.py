@@ -49,7 +49,7 @@ class Gateway:
         self.surface = Surface(settings, self.metrics)
         self.in_flight = 0
         self.draining = False  # told by /ready; requests that come all the same are answered
-        self._streams: set[Out] = set()
+        self._streams: dict[Out, Leaving] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._boot, self._count = os.urandom(6).hex(), 0
@@ -238,7 +238,7 @@ class Gateway:
         left = Leaving(task)
         watcher = asyncio.create_task(left.watch(receive))
         try:
-            await self._answered(passage, send)
+            await self._answered(passage, send, left)
         except asyncio.CancelledError:
             if not left.gone:
                 raise
@@ -248,12 +248,12 @@ class Gateway:
             watcher.cancel()
             self._end(passage)
 
-    async def _answered(self, passage: Passage, send: wire.Send) -> None:
+    async def _answered(self, passage: Passage, send: wire.Send, left: Leaving) -> None:
         request, settings = passage.request, self.settings
         if settings.shadow is not None:
             settings.shadow.offer(request, passage.choice)
         if request.stream:
-            await self._streamed(passage, send)
+            await self._streamed(passage, send, left)
             return
         try:
             body, raw = await answer(passage, self.lanes, self.metrics)
@@ -266,9 +266,9 @@ class Gateway:
         timing = (b"server-timing", passage.clock.header(now).encode())
         await wire.respond(send, 200, data, [wire.JSON, *passage.headers(), timing])
 
-    async def _streamed(self, passage: Passage, send: wire.Send) -> None:
+    async def _streamed(self, passage: Passage, send: wire.Send, left: Leaving) -> None:
         out = Out(passage, send, stream_form(passage.request), self.settings.limits.answer_chars)
-        self._streams.add(out)
+        self._streams[out] = left
         try:
             await relay(passage, out, self.lanes, self.metrics)
             passage.status = 200
@@ -280,7 +280,7 @@ class Gateway:
             passage.error = refused.code
             await out.put(out.form.error(refused), last=True)
         finally:
-            self._streams.discard(out)
+            del self._streams[out]
 
     def _end(self, passage: Passage) -> None:
         """Nothing here waits, and nothing of it may fail a request that is over."""
@@ -309,11 +309,14 @@ class Gateway:
             log.exception("request %s: its budget could not be settled", passage.request.id)
 
     async def _beat(self) -> None:
-        """A comment into every stream that was silent too long; one task for all of them."""
+        """A comment into every stream that was silent too long, and an end to those that nobody reads; one task for
+        all of them."""
         waiting = set[asyncio.Task[None]]()
         while True:
             await asyncio.sleep(0.25)
-            now = monotonic()
+            now, patience = monotonic(), self.settings.limits.unread_s
+            for left in [left for out, left in self._streams.items() if out.stuck(now, patience)]:
+                left.leave()
             for out in [out for out in self._streams if out.silent(now)]:
                 out.last_s = now
                 task = asyncio.create_task(out.ping())
@@ -332,5 +335,8 @@ class Leaving:
     async def watch(self, receive: wire.Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        self.leave()
+
+    def leave(self) -> None:
         self.gone = True
         self._task.cancel()

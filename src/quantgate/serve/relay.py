@@ -67,19 +67,21 @@ class Chat:
 class Out:
     """What the client gets: the head before the first bytes, and a comment whenever nothing came for long."""
 
-    __slots__ = ("_send", "form", "last_s", "most", "named", "passage")
+    __slots__ = ("_send", "form", "last_s", "most", "named", "passage", "since")
 
     def __init__(self, passage: Passage, send: wire.Send, form: Form, most: int = 4 << 20) -> None:
         """``most``: characters of an answer."""
         self.passage, self._send, self.form, self.most = passage, send, form, most
         self.last_s, self.named = monotonic(), passage.asked
+        self.since = 0.0  # the client has taken nothing; 0: it takes what comes
 
     async def put(self, data: bytes, *, last: bool = False) -> None:
         passage = self.passage
         if not passage.began:
             await self._head()
-        self.last_s = monotonic()
+        self.last_s = self.since = monotonic()
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+        self.since = 0.0
 
     async def _head(self) -> None:
         passage = self.passage
@@ -93,7 +95,11 @@ class Out:
 
     def silent(self, now: float) -> bool:
         after = self.passage.policy.keep_alive_s
-        return after is not None and now - self.last_s >= after
+        return after is not None and not self.since and now - self.last_s >= after
+
+    def stuck(self, now: float, after: float) -> bool:
+        """Whether the client has read nothing for so long that it holds a place which others wait for."""
+        return bool(self.since) and now - self.since >= after
 
     async def end(self, data: bytes) -> None:
         """The last bytes, behind comments that tell what the head could not."""

@@ -101,6 +101,7 @@ class Limits:
     answer_chars: int = 4 * 2**20  # of one answer
     answer_tokens: int = 1024  # reserved, and asked for, where a caller with a budget names no maximum
     timeout_s: float | None = 600.0  # of a whole request
+    unread_s: float = 60.0  # that a client may leave a stream unread which is more than the buffers hold
     grace_s: float = 30.0  # for answers in flight when the gateway ends
 
 

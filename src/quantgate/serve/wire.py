@@ -25,6 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 JSON = (b"content-type", b"application/json")
 STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 DONE = b"data: [DONE]\n\n"
+BRACKETS = 2**17  # of a body: eight megabytes of them would take the gateway seconds to walk through
 BODY_S = 60.0  # for a body to come
 PING = b": keep-alive\n\n"
 
@@ -97,15 +98,28 @@ def parse(raw: bytes, headers: Mapping[str, str], depth: int) -> Body:
         raise Refused(415, "unsupported_media_type", f"content-type: expected application/json, found '{kind[:80]}'")
     if headers.get("content-encoding", "identity") != "identity":
         raise Refused(415, "unsupported_media_type", "content-encoding: this gateway takes bodies as they are only")
+    brackets = raw.count(b"{") + raw.count(b"[")
+    if brackets > BRACKETS and _brackets(raw) > BRACKETS:
+        raise bad(None, f"the body holds more than {BRACKETS:,} objects and lists", "too_many_values")
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise bad(None, f"the body is not JSON: {error}", "invalid_json") from None
     if not isinstance(body, dict):
         raise bad(None, "the body is JSON, but not an object", "invalid_json")
-    if raw.count(b"{") + raw.count(b"[") > depth and _deeper(body, depth):
+    if brackets > depth and _deeper(body, depth):
         raise bad(None, f"the body nests deeper than {depth} levels", "too_deep")
     return body
+
+
+def _brackets(raw: bytes) -> int:
+    """Brackets that open, outside of texts.
+
+    >>> _brackets(rb'{"a[": [1, "\\"[", "b\\\\"], "c": []}')
+    3
+    """
+    outside = raw.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2]
+    return sum(part.count(b"{") + part.count(b"[") for part in outside)
 
 
 def _deeper(body: Any, limit: int) -> bool:
