@@ -103,9 +103,11 @@ def test_a_promise_that_is_kept_under_load_chooses_the_variant_and_spares_the_la
             spared = finding(found.of(name), about)
             assert (spared.verdict, spared.needs) == ("inconclusive", ())
             assert spared.sentence.endswith("not measured: small, which is smaller, passed")
-        assert found.of(name).sentence == "not load-tested: small, which is smaller, passed"
+        told = found.of(name)
+        assert told is not None and told.sentence == "not load-tested: small, which is smaller, passed"
     lost = desk.decide(rules, [desk.load("small", rules, {4.0: 0.4}, limits={8: 1.0})], lost={"large": 80})
-    assert lost.of("large").sentence.startswith("breaks math within") and "e2e" not in lost.of("large").sentence
+    large = lost.of("large")
+    assert large is not None and large.sentence.startswith("breaks math within") and "e2e" not in large.sentence
     assert lost.sentence.startswith("desk: small keeps every rule; middle, larger there, needed no load test")
 
 
