@@ -11,16 +11,22 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from tests.serve.databases import url
 from tests.serve.opened import HELLO, Client, config_of, served, until
 from tests.serve.test_admin import CALL, PAY, ROUTE
+from tests.serve.test_exchanges import exchange
 from tests.serve.test_open import exchanges, from_registry, registered
+from tests.serve.test_shadow import Purse, copied, request
 
 from quantgate.release.lifecycle import promote, rollback
+from quantgate.serve._ledger_sql import connect
+from quantgate.serve.exchanges import Journal, Reader
 from quantgate.serve.open import Around, open_gateway
 from quantgate.serve.scripted import Script, ScriptedUpstream
 from quantgate.serve.server import Running
 from quantgate.serve_config import Budget
 
+__all__ = ["url"]
 PROMPT, ANSWER, UPSTREAMS = "zebra-prompt-text", "zebra-answer-text", "sk-upstream-secret-1"
 
 
@@ -188,3 +194,28 @@ def test_a_stream_in_flight_ends_on_its_variant_while_others_go_elsewhere(tmp_pa
             assert rest.endswith(b"data: [DONE]\n\n") and b'"finish_reason":"stop"' in rest
             link.close()
         registry.close()
+
+
+def test_an_exchange_that_cannot_be_written_holds_up_no_other(url):
+    journal = Journal(connect(url))
+    journal.start()
+    for one in (exchange(1), exchange(2, answer_tokens=2**70), exchange(3)):
+        journal.put(one)
+    journal.close()
+    reader = Reader(connect(url))
+    assert [one.id for _, one in reader.since()] == ["req_1", "req_3"]
+    assert (journal.written, journal.dropped) == (2, 1)
+    reader.close()
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 2**63, "completion_tokens": 2**64 - 1}, ["many"], "many"])
+def test_an_upstreams_lies_to_a_shadow_are_not_there(usage):
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "words " * 100}
+    told = {"stages": {"queue": "long", "x": 1, "decode": 1e300}}
+    lie = raw(200, {"choices": [choice], "usage": usage, "quantgate": told, "timings": {"prompt_ms": 1e308}})
+    purse = Purse(10_000)
+    budget = Budget.model_validate({"tokens": "1k/day"})
+    with ScriptedUpstream(always=lambda _body: lie) as upstream:
+        copies, (found,) = copied([request()], upstream, ledger=purse, budget=budget)
+    assert (copies.asked, copies.dropped, found.finish, found.stages) == (1, 0, "", {})
+    assert (found.prompt_tokens or 0) < 2**31 and 0 <= purse.tokens <= 10_000

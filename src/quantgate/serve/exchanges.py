@@ -116,8 +116,10 @@ class Journal:
                 forgot = time.monotonic()
                 self._forget()
 
-    def _write(self, batch: Sequence[Exchange]) -> bool:
-        rows = [self._row(one) for one in batch]
+    def _write(self, batch: list[Exchange]) -> bool:
+        made = [(one, row) for one in batch if (row := self._row(one)) is not None]
+        batch[:] = [one for one, _ in made]  # what cannot be written is not tried again
+        rows = [row for _, row in made]
         try:
             with self._engine.begin() as link:
                 if link.dialect.name == "postgresql":
@@ -131,14 +133,20 @@ class Journal:
         if self.trouble is not None:
             log.warning("exchanges are written again; %d were dropped so far", self.dropped)
         self.trouble = None
-        self.written += len(batch)
+        self.written += len(rows)
         return True
 
-    def _row(self, one: Exchange) -> tuple[Any, ...]:
+    def _row(self, one: Exchange) -> tuple[Any, ...] | None:
+        """None, counted, for what cannot be written down: one such row must not hold up all others."""
         said = dict(one.__dict__)
         if not self._keep_text:
             said["text"] = None
-        return (*(said[name] for name in COLUMNS), orjson.dumps(said).decode())
+        try:
+            return (*(said[name] for name in COLUMNS), orjson.dumps(said).decode())
+        except (TypeError, ValueError) as problem:
+            self.dropped += 1
+            log.warning("exchange %s cannot be written (%s)", one.id, problem)
+            return None
 
     def _forget(self) -> None:
         """Rows beyond the days that they are kept for."""

@@ -30,7 +30,9 @@ from quantgate.serve import (
     Upstream,
     UpstreamFault,
 )
+from quantgate.serve.refusals import word
 from quantgate.serve.routing import place
+from quantgate.serve.sound import usage_sound
 from quantgate.serve_config import ShadowConfig
 
 ACCOUNT = "shadow"  # no key's account: those begin with k
@@ -100,7 +102,7 @@ class Copies:
 
     async def _copy(self, upstream: Upstream, request: Request, choice: Choice) -> None:
         body = {key: value for key, value in request.body.items() if key not in NEVER}
-        most = body.get("max_completion_tokens") or body.get("max_tokens") or ANSWER_TOKENS
+        most = max([body[key] for key in ("max_completion_tokens", "max_tokens") if body.get(key)] or [ANSWER_TOKENS])
         held = None
         if self._ledger is not None:
             try:
@@ -117,7 +119,7 @@ class Copies:
         except UpstreamFault as told:
             fault = told
         finally:
-            usage = (reply.body.get("usage") if reply is not None else None) or {}
+            usage = _usage(reply)
             if held is not None and self._ledger is not None:
                 self._ledger.settle(held, *_tokens(usage), self.arm.name)
         self._sink.put(self._exchange(request, choice, at, time.monotonic() - began, reply, fault))
@@ -135,7 +137,7 @@ class Copies:
         choices = reply.body.get("choices") if reply is not None else None
         faults = _faults(contract, choices) if reply is not None else ()
         first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        usage = (reply.body.get("usage") if reply is not None else None) or {}
+        usage = _usage(reply)
         prompt, answer = _tokens(usage) if usage else (None, None)
         message = first.get("message") or {}
         return Exchange(
@@ -158,7 +160,7 @@ class Copies:
             structured=contract.structured,
             status=reply.status if reply is not None else fault.status if fault is not None else 0,
             error=fault.kind if fault is not None else "",
-            finish=str(first.get("finish_reason") or ""),
+            finish=word(first.get("finish_reason")),
             step="" if reply is None else "failed" if faults else "passed",
             faults=faults,
             refusal=isinstance(message, dict) and bool(message.get("refusal")),
@@ -183,6 +185,11 @@ def _faults(contract: Contract, choices: Any) -> tuple[str, ...]:
         if fault is not None:
             found.append(fault.kind)
     return tuple(found)
+
+
+def _usage(reply: Reply | None) -> Body:
+    told = reply.body.get("usage") if reply is not None else None
+    return dict(told) if told is not None and usage_sound(told) else {}
 
 
 def _tokens(usage: Body) -> tuple[int, int]:

@@ -11,12 +11,26 @@ from asyncio import Timeout, timeout_at
 from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
+from typing import Any
 
 from quantgate.serve import STAGES
 from quantgate.serve.refusals import Refused, StageTimeout
 
 LONGEST_S = 1e6  # that an upstream may say of a stage
 OUTSIDE = frozenset({"queue", "upstream", "prefill", "decode", "stream"})  # not the gateway's own work
+
+
+def seconds(told: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds by stage, of what anybody tells: without other names, and without numbers that are none.
+
+    >>> seconds({"queue": 0.5, "decode": "long", "prefill": -1, "lunch": 2})
+    {'queue': 0.5}
+    """
+    return {
+        name: took
+        for name, took in told.items()
+        if name in STAGES and isinstance(took, int | float) and 0 <= took < LONGEST_S
+    }
 
 
 class Clock:
@@ -107,12 +121,11 @@ class Clock:
 
     def told(self, stages: Mapping[str, float]) -> None:
         """What the upstream says of itself, in seconds; it was part of ``upstream``, of which it is taken."""
-        for name, took in stages.items():
-            if name in STAGES and isinstance(took, int | float) and 0 <= took < LONGEST_S:
-                self.spent[name] = self.spent.get(name, 0.0) + took
-                if "upstream" in self.spent:
-                    self.spent["upstream"] = max(0.0, self.spent["upstream"] - took)
-                self._hold(name, took)
+        for name, took in seconds(stages).items():
+            self.spent[name] = self.spent.get(name, 0.0) + took
+            if "upstream" in self.spent:
+                self.spent["upstream"] = max(0.0, self.spent["upstream"] - took)
+            self._hold(name, took)
 
     def _hold(self, stage: str, took: float) -> None:
         budget = self._budgets.get(stage)

@@ -17,6 +17,7 @@ import orjson
 
 from quantgate.errors import UsageError
 from quantgate.serve import Body, Chunk, Reply, UpstreamFault
+from quantgate.serve.stages import LONGEST_S, seconds
 from quantgate.serve.upstreams import TRACE
 from quantgate.serve.upstreams._connection import OPEN_S, Connection, Malformed, Pool
 from quantgate.serve.upstreams.dialects import PATCHES, Name
@@ -259,11 +260,11 @@ def stages_of(body: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(told, Mapping):
             for stage, name in names.items():
                 took = told.get(name)
-                if isinstance(took, int | float) and took >= 0:
+                if isinstance(took, int | float) and 0 <= took < LONGEST_S:
                     found[stage] = took / 1000
     own = body.get("quantgate")
     if isinstance(own, Mapping) and isinstance(own.get("stages"), Mapping):
-        found.update({stage: took for stage, took in own["stages"].items() if isinstance(took, int | float)})
+        found |= seconds(own["stages"])
     return found
 
 
