@@ -6,6 +6,9 @@ import os
 import signal
 
 from hypothesis import settings
+from tests.postgres import postgres
+
+__all__ = ["postgres"]  # one server for all tests: a fixture that each file imports would start one for each
 
 settings.register_profile("quantgate", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("quantgate")

@@ -1,6 +1,6 @@
 """A real PostgreSQL server in a folder of its own, for tests: started once, killed and started again where asked.
 
-    from tests.postgres import Postgres, postgres   # the fixture: one server for the session
+    def test_it(postgres: Postgres) -> None: ...   # the fixture of tests/conftest.py: one server for the session
 
 Servers refuse to run as root, so there they run as the user that Debian's package makes.
 """

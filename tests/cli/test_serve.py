@@ -73,6 +73,7 @@ def test_without_any_option_the_built_in_model_answers_and_ctrl_c_ends_it_in_ord
         status, headers, answer = chat(url)
         assert status == 200
         assert answer["choices"][0]["message"]["content"] == "5"  # type: ignore[index]
+        assert answer["usage"]["completion_tokens"] > 0  # type: ignore[index]
         assert headers["x-quantgate-variant"] in said
         assert "keys      none: whoever reaches this port may ask" in said
         assert f"curl {url}/chat/completions" in said
@@ -88,22 +89,36 @@ def test_without_any_option_the_built_in_model_answers_and_ctrl_c_ends_it_in_ord
     assert "Traceback" not in log
 
 
+def over(upstream: ScriptedUpstream, folder: Path, **more: object) -> str:
+    """A configuration with one variant, which is the upstream's."""
+    config = {
+        "data": ".quantgate",
+        "live": {"baseline": "BF16"},
+        "variants": {"BF16": {"endpoint": {"url": upstream.url, "model": "scripted"}}},
+        **more,
+    }
+    (folder / "serve.yaml").write_text(json.dumps(config))
+    return "serve.yaml"
+
+
 def test_a_key_is_made_used_charged_through_a_kill_replaced_and_revoked(tmp_path):
     made = quantgate(tmp_path, "keys", "new", "--name", "team-a", "--tokens", "1M/day", "--requests", "60/day")
     assert made.returncode == 0, made.stderr
     secret = made.stdout.strip()
     assert re.fullmatch(r"qg_k[0-9a-f]{10}_[\w-]{43}", secret)
     id = secret.split("_")[1]
-    with serving(tmp_path) as (process, url, said):
-        assert "keys      1" in said
-        assert chat(url)[0] == 401
-        assert [chat(url, key=secret)[0] for _ in range(3)] == [200, 200, 200]
-        process.kill()
-        process.wait()
-    with serving(tmp_path) as (process, url, _):
-        assert chat(url, key=secret)[0] == 200
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+    with ScriptedUpstream() as upstream:
+        config = ["--config", over(upstream, tmp_path)]
+        with serving(tmp_path, *config) as (process, url, said):
+            assert "keys      1" in said
+            assert chat(url)[0] == 401
+            assert [chat(url, key=secret)[0] for _ in range(3)] == [200, 200, 200]
+            process.kill()
+            process.wait()
+        with serving(tmp_path, *config) as (process, url, _):
+            assert chat(url, key=secret)[0] == 200
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
     listed = json.loads(quantgate(tmp_path, "keys", "list", "--json").stdout)
     assert secret not in json.dumps(listed)
     (row,) = listed
@@ -126,17 +141,29 @@ def test_a_key_is_made_used_charged_through_a_kill_replaced_and_revoked(tmp_path
     ("words", "code", "sentence"),
     [
         (["serve", "--config", "no.yaml"], 2, "no.yaml: no such file"),
-        (["serve", "--host", "0.0.0.0", "--port", "0"], 2, "others can reach it, and there is no key yet"),
-        (["serve", "--target", "fleet"], 4, "registry"),
-        (["serve", "--model", "no/where", "--port", "0"], 4, "no/where"),
         (["keys", "new", "--name", "a", "--tokens", "many"], 2, "expected such as 1M/day"),
         (["keys", "new", "--name", "a", "--scope", "root"], 2, "'root' is no scope"),
         (["keys", "rotate", "k1", "--keep", "soon"], 2, "--keep: expected a time"),
         (["keys", "list", "--database", "mysql://x/y"], 2, "--database: 'mysql' is not known"),
     ],
 )
-def test_what_cannot_be_is_one_sentence_and_an_exit_code(tmp_path, words, code, sentence):
-    done = quantgate(tmp_path, *words, HF_HUB_OFFLINE="1")
+def test_what_cannot_be_is_one_sentence_and_an_exit_code(tmp_path, monkeypatch, command, words, code, sentence):
+    monkeypatch.chdir(tmp_path)
+    found, out, err = command(*words)
+    assert (found, out) == (code, ""), err
+    assert sentence in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--host", "0.0.0.0", "--port", "0"], 2, "others can reach it, and there is no key yet"),
+        (["--target", "fleet"], 4, "registry"),
+        (["--model", "no/where", "--port", "0"], 4, "no/where"),
+    ],
+)
+def test_a_gateway_that_cannot_start_is_one_sentence_and_an_exit_code(tmp_path, words, code, sentence):
+    done = quantgate(tmp_path, "serve", *words, HF_HUB_OFFLINE="1")
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
@@ -153,14 +180,7 @@ def test_a_port_in_use_is_told_before_anything_slow(tmp_path):
 def test_several_workers_share_a_port_a_budget_and_an_end(tmp_path):
     secret = quantgate(tmp_path, "keys", "new", "--name", "a", "--requests", "30/day").stdout.strip()
     with ScriptedUpstream() as upstream:
-        config = {
-            "data": ".quantgate",
-            "live": {"baseline": "BF16"},
-            "variants": {"BF16": {"endpoint": {"url": upstream.url, "model": "scripted"}}},
-            "workers": 2,
-        }
-        (tmp_path / "serve.yaml").write_text(json.dumps(config))
-        with serving(tmp_path, "--config", "serve.yaml") as (process, url, _):
+        with serving(tmp_path, "--config", over(upstream, tmp_path, workers=2)) as (process, url, _):
             statuses = [chat(url, key=secret)[0] for _ in range(40)]
             assert statuses.count(200) <= 30
             assert set(statuses) <= {200, 429}

@@ -67,7 +67,7 @@ def evidence(name: str, lost: int, ratio: float) -> Evidence:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report() -> RunReport:
     gates = [gate("math"), gate("json_tools")]
     found = [evidence("W8A8", 0, 1.0), evidence("W3A16", 60, 1.02)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.postgres import Postgres, postgres
+from tests.postgres import Postgres
 
-__all__ = ["postgres", "url"]
+__all__ = ["url"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

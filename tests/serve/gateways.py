@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from quantgate.guard.admission import admit
+from quantgate.guard.admission import Admission
+from quantgate.guard.limits import Limits as SchemaLimits
 from quantgate.serve import Arm, Caller, Choice, Exchange, Request
 from quantgate.serve.app import Gateway
 from quantgate.serve.scripted import ScriptedUpstream
@@ -20,6 +21,7 @@ from quantgate.serve.upstreams.http import HttpUpstream
 
 BASELINE = Arm("BF16", "sha256:" + "b" * 64, "baseline")
 PLAIN = RoutePolicy()
+PATIENT = Admission(SchemaLimits(compile_s=60.0))  # a busy machine refuses no schema
 CANARY = Arm("W4A16", "sha256:" + "c" * 64, "canary")
 
 
@@ -69,7 +71,7 @@ def settings_of(
         upstreams[BASELINE.name] = HttpUpstream(baseline.url, "scripted")
     choice = Choice(CANARY, "canary", 0.5, 3, fallback=BASELINE if baseline is not None else None)
     given: dict[str, Any] = {"sink": Kept(), "limits": Limits(grace_s=5.0), "target": "demo", "router": Fixed(choice)}
-    return Settings(upstreams, admit=admit, sessions=Sessions(), policy=lambda _request: policy, **given | more)
+    return Settings(upstreams, admit=PATIENT.admit, sessions=Sessions(), policy=lambda _request: policy, **given | more)
 
 
 def gateway_of(
@@ -132,7 +134,7 @@ class Answer:
 
 def call(running: Running, path: str, body: Any = None, *, method: str = "", headers: Mapping[str, str] = {}) -> Answer:
     """One request on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=120)
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     given = {"content-type": "application/json", **headers} if data is not None else dict(headers)
     try:
@@ -153,7 +155,7 @@ def chat(running: Running, body: Mapping[str, Any], **headers: str) -> Answer:
 @contextmanager
 def streaming(running: Running, body: Mapping[str, Any]) -> Iterator[http.client.HTTPResponse]:
     """A stream that is read line by line; the client leaves at the end of the block."""
-    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=120)
     data = json.dumps({**body, "stream": True}).encode()
     connection.request("POST", "/v1/chat/completions", data, {"content-type": "application/json"})
     try:
@@ -172,7 +174,7 @@ def line_with(response: http.client.HTTPResponse, what: bytes) -> list[bytes]:
     raise EOFError(f"{what!r} is in none of {lines}")
 
 
-def until(what: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(what: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What it says as soon as it says anything. Raises TimeoutError."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

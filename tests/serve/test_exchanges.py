@@ -11,14 +11,14 @@ import time
 
 import pytest
 import sqlalchemy as sa
-from tests.serve.databases import postgres, url
+from tests.serve.databases import url
 
 from quantgate.errors import QuantgateError
 from quantgate.serve import Exchange
 from quantgate.serve._ledger_sql import connect
 from quantgate.serve.exchanges import ROWS, Journal, Reader
 
-__all__ = ["postgres", "url"]
+__all__ = ["url"]
 
 
 def exchange(number: int = 0, **changed) -> Exchange:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.serve.databases import postgres, url
+from tests.serve.databases import url
 
 from quantgate.errors import QuantgateError, UsageError
 from quantgate.serve import OverBudget
@@ -19,7 +19,7 @@ from quantgate.serve.folder import DataFolder
 from quantgate.serve.keys import WRONG_A_SECOND, KeyBook, KeyRing, hashed
 from quantgate.serve_config import Budget
 
-__all__ = ["postgres", "url"]
+__all__ = ["url"]
 PEPPER = b"p" * 32
 DAILY = Budget.model_validate({"tokens": "1M/day"})
 

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.serve.databases import postgres, url
+from tests.serve.databases import url
 
 from quantgate.errors import QuantgateError, UsageError
 from quantgate.serve import Caller, LedgerClosed, OverBudget, Reservation
@@ -23,7 +23,7 @@ from quantgate.serve._ledger_sql import connect
 from quantgate.serve.ledger import LeaseLedger
 from quantgate.serve_config import Budget, PriceConfig
 
-__all__ = ["postgres", "url"]
+__all__ = ["url"]
 ANN, BOB = Caller("k_ann", budget="ann"), Caller("k_bob")
 SPENDER = Path(__file__).with_name("spender.py")
 TWO = {

@@ -131,7 +131,7 @@ def reference(tmp_path_factory: Any) -> dict[str, TorchEngine]:
 @pytest.mark.parametrize("variant", ["baseline", "W4A16"])
 def test_answers_are_those_that_evaluation_judges(variant: str, reference: dict[str, TorchEngine]) -> None:
     engine = reference[variant]
-    cases = [case for name in suites.names() for case in suites.cases(name, "tune", 3)][:20]
+    cases = [case for name in suites.names() for case in suites.cases(name, "tune", 1)]
     prompts = [Prompt.model_validate({**prompt_of(case).model_dump(), "max_tokens": 12}) for case in cases]
     want = [engine.generate([prompt])[0] for prompt in prompts]
 
@@ -147,7 +147,7 @@ def test_answers_are_those_that_evaluation_judges(variant: str, reference: dict[
             ]
             return await asyncio.gather(*(upstream.ask(body, timeout_s=GENEROUS) for body in bodies))
 
-    assert len(cases) == 20
+    assert len(cases) >= 8  # one of each suite, long contexts too
     for reply, judged in zip(asyncio.run(answers()), want, strict=True):
         assert isinstance(judged, Completion)
         choice, usage = reply.body["choices"][0], reply.body["usage"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from tests.release.given import register, variant_of
-from tests.serve.databases import postgres
 from tests.serve.opened import config_of, served, until
 
 from quantgate.errors import GuardDead, QuantgateError, UsageError
@@ -17,7 +16,6 @@ from quantgate.serve.open import Around, open_gateway
 from quantgate.serve.scripted import ScriptedUpstream
 from quantgate.serve_config import Budget, ServeConfig
 
-__all__ = ["postgres"]
 LIVE = {"baseline": "BF16", "canary": "W4A16", "share": 0.5}
 
 

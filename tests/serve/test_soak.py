@@ -14,8 +14,8 @@ from tests.serve.clients.conftest import TARGET, serving, settings_of
 
 from quantgate.serve.scripted import Script, ScriptedUpstream
 
-WARM, MEASURED, AT_ONCE = 1000, 3000, 16
-GROWTH = 12 * 2**20  # bytes; the client and the upstream live in this process too
+WARM, MEASURED, AT_ONCE = 800, 2000, 16
+GROWTH = 8 * 2**20  # bytes; the client and the upstream live in this process too
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
 
@@ -65,7 +65,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text("utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def until(true: Callable[[], bool], seconds: float = 20.0) -> bool:
+def until(true: Callable[[], bool], seconds: float = 60.0) -> bool:
     """Whether it becomes so."""
     end = time.monotonic() + seconds
     while not true():

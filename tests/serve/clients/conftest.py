@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from quantgate.guard.admission import Admission
+from quantgate.guard.limits import Limits
 from quantgate.release import Live, Variant
 from quantgate.serve import Caller, openapi
 from quantgate.serve.app import Gateway
@@ -21,6 +22,7 @@ from quantgate.serve.settings import RoutePolicy, Settings
 from quantgate.serve.upstreams.http import HttpUpstream
 
 KEY, TARGET = "qg_clients", "fleet"
+PATIENT = Limits(compile_s=60.0)  # a busy machine refuses no schema
 
 
 @dataclass
@@ -89,7 +91,7 @@ def settings_of(upstream: ScriptedUpstream, *, policy: RoutePolicy | None = None
     return Settings(
         upstreams={name: HttpUpstream(upstream.url, "scripted") for name in ("full", "small")},
         router=CohortRouter(TARGET, live, ("full", "small")),
-        admit=Admission().admit,
+        admit=Admission(PATIENT).admit,
         sessions=SessionNames(b"a secret of the tests"),
         keys=keys,
         policy=lambda _request: kept,

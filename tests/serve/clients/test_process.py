@@ -51,8 +51,8 @@ def told(*words: str, cwd: Path) -> str:
 
 
 @contextmanager
-def process(cwd: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
-    """A gateway, its address and all that it said until then. Whoever leaves it running, it ends here."""
+def process(cwd: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A gateway and its address. Whoever leaves it running, it ends here."""
     with (cwd / "errors.log").open("a") as errors:
         started = subprocess.Popen(
             quantgate("serve", *words), env=environment(), cwd=cwd, stdout=subprocess.PIPE, stderr=errors, text=True
@@ -66,7 +66,7 @@ def process(cwd: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str
                 break
         found = ADDRESS.search("".join(lines))
         assert found, "".join(lines) + (cwd / "errors.log").read_text()
-        yield started, found[1], lines
+        yield started, found[1]
     finally:
         if started.poll() is None:
             started.kill()
@@ -109,7 +109,7 @@ def charged(folder: Path) -> int:
 def test_a_gateway_is_started_asked_and_ended(place):
     folder, _ = place
     key, poor = new_key(folder), new_key(folder, "team-b", "--requests", "1/day")
-    with process(folder, "--config", "serve.yaml") as (started, url, _):
+    with process(folder, "--config", "serve.yaml") as (started, url):
         with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
             answer = client.chat.completions.create(model="fleet", messages=HELLO)
             pieces = list(client.chat.completions.create(model="fleet", messages=HELLO, stream=True))
@@ -135,7 +135,7 @@ def test_kill_9_in_mid_stream_is_a_cut_and_no_end_and_loses_nothing(place):
     key = new_key(folder)
     exchanges = folder / "data" / "exchanges.db"
     used = 0
-    with process(folder, "--config", "serve.yaml") as (started, url, _):
+    with process(folder, "--config", "serve.yaml") as (started, url):
         with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
             for _ in range(5):
                 used += client.chat.completions.create(model="fleet", messages=HELLO).usage.total_tokens
@@ -147,7 +147,7 @@ def test_kill_9_in_mid_stream_is_a_cut_and_no_end_and_loses_nothing(place):
                 read.extend(stream)
         assert not any(chunk.choices and chunk.choices[0].finish_reason for chunk in read)
         assert upstream.wait(lambda server: server.at_once == 0)  # nobody generates for a client that is not there
-    with process(folder, "--config", "serve.yaml") as (started, url, _):
+    with process(folder, "--config", "serve.yaml") as (started, url):
         with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
             used += client.chat.completions.create(model="fleet", messages=HELLO).usage.total_tokens
         started.send_signal(signal.SIGINT)
@@ -183,19 +183,8 @@ def refusals(url: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith("quantgate_budget_refusals_total{"))
 
 
-def wait_for(true: Any, seconds: float = 30.0) -> None:
+def wait_for(true: Any, seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it never became so"
         time.sleep(0.02)
-
-
-def test_the_line_to_try_that_it_prints_works_with_the_built_in_model(tmp_path):
-    with process(tmp_path, "--port", "0", "--data", "data") as (_, url, lines):
-        text = "".join(lines)
-        command = text[text.index("curl ") :].replace("\\\n", " ").strip()
-        done = subprocess.run(["bash", "-c", command + " -sS --noproxy '*'"], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        answer = json.loads(done.stdout)
-        assert answer["choices"][0]["message"]["content"]
-        assert answer["usage"]["completion_tokens"] > 0 and url in command
