@@ -3,6 +3,7 @@
     app.py         the ASGI application: one function per route, the path of a request from first byte to last
     wire.py        what crosses HTTP: bodies in, answers, error objects and server-sent events out
     relay.py       an upstream's stream -> what may leave, under a policy, with a watch on both ends
+    sound.py       an upstream's whole answer, as far as others count on its form
     upstreams/     an OpenAI-compatible server, or an engine of this process (one file each)
     routing.py     session -> cohort -> variant; rules by features of a request
     keys.py        callers: keyed hashes, scopes          ledger.py   budgets and quotas, reserved and settled
