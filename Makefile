@@ -29,7 +29,7 @@ demo: $(VENV)/.ready-run
 	@$(BIN)/quantgate demo
 
 test: $(VENV)/.ready-dev
-	@$(BIN)/python -m pytest
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest  # a thread that waits lets the servers and processes of tests run
 
 llama: $(VENV)/.ready-llama
 

@@ -27,13 +27,15 @@ class Grown:
     rss: tuple[int, ...]  # bytes: after the warm-up, then after each tenth of the requests
 
 
-async def memory(door: Door, running: Running, requests: int, warm: int, say: Callable[[str], None]) -> Grown:
+async def memory(
+    door: Door, running: Running, requests: int, warm: int, say: Callable[[str], None], *, rest_s: float = 1.0
+) -> Grown:
     """Resident memory while requests go on, a tenth of them streams, and a twentieth streams that are left halfway."""
     aborted = bad = 0
     sizes = []
     for amount in (warm, *[requests // 10] * 10):
         left, wrong = await _mixed(door, amount)
-        await asyncio.sleep(1.0)  # for what is done behind the answers
+        await asyncio.sleep(rest_s)  # for what is done behind the answers
         sizes.append(running.rss_bytes())
         if len(sizes) > 1:
             aborted, bad = aborted + left, bad + wrong

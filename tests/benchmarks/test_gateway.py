@@ -105,7 +105,7 @@ def test_a_connection_that_is_used_again_is_left_in_its_own_stream(upstream):
 def test_idle_connections_are_held_and_memory_is_read(upstream, bare):
     held = asyncio.run(endurance.idle(bare.door, bare.running, 50, 0.2))
     assert held.alive == held.connections == 50
-    grown = asyncio.run(endurance.memory(bare.door, bare.running, 100, 40, lambda _said: None))
+    grown = asyncio.run(endurance.memory(bare.door, bare.running, 100, 40, lambda _said: None, rest_s=0.01))
     assert len(grown.rss) == 11 and min(grown.rss) > 0 and grown.bad == 0 and grown.aborted == 10
 
 

@@ -179,13 +179,15 @@ def test_a_port_in_use_is_told_before_anything_slow(tmp_path):
 
 def test_several_workers_share_a_port_a_budget_and_an_end(tmp_path):
     secret = quantgate(tmp_path, "keys", "new", "--name", "a", "--requests", "30/day").stdout.strip()
-    with ScriptedUpstream() as upstream:
-        with serving(tmp_path, "--config", over(upstream, tmp_path, workers=2)) as (process, url, _):
-            statuses = [chat(url, key=secret)[0] for _ in range(40)]
-            assert statuses.count(200) <= 30
-            assert set(statuses) <= {200, 429}
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0
+    with (
+        ScriptedUpstream() as upstream,
+        serving(tmp_path, "--config", over(upstream, tmp_path, workers=2)) as (process, url, _),
+    ):
+        statuses = [chat(url, key=secret)[0] for _ in range(40)]
+        assert statuses.count(200) <= 30
+        assert set(statuses) <= {200, 429}
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
     log = (tmp_path / "log").read_text()
     assert log.count("metrics on http://127.0.0.1:") == 2
     assert log.count("quantgate: ended") == 2

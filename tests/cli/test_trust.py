@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import Command
 from tests.release.made import artifact
 from tests.release.test_verify import flip
 from tests.report.conftest import report  # noqa: F401 - a fixture
@@ -29,26 +30,37 @@ def quantgate(*words: str | Path, home: Path, password: str | None = None) -> su
     )  # fmt: skip
 
 
-def test_artifact_is_signed_and_verified_and_a_changed_one_is_rejected(tmp_path: Path) -> None:
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home of one's own, where keys and what was verified are remembered."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("QUANTGATE_KEY_PASSWORD", raising=False)
+
+
+def test_artifact_is_signed_and_verified_and_a_changed_one_is_rejected(
+    tmp_path: Path, home: None, command: Command
+) -> None:
     pytest.importorskip("cryptography")
     folder, key = tmp_path / "W4A16", tmp_path / "release.key"
     digest = artifact(folder)
-    made = quantgate("sign", "--new-key", key, "--no-password", home=tmp_path)
-    assert made.returncode == 0, made.stderr
-    assert (tmp_path / "release.pub").read_text().splitlines()[1] in made.stdout
-    assert key.read_text().splitlines()[1] not in made.stdout + made.stderr
-    signed = quantgate("sign", folder, "--key", key, home=tmp_path)
-    assert signed.returncode == 0 and (folder / "manifest.json.minisig").is_file(), signed.stderr
-    good = quantgate("verify", folder, "--pubkey", tmp_path / "release.pub", "--digest", digest, home=tmp_path)
-    assert good.returncode == 0 and f"as {digest} says" in good.stdout and "signed by" in good.stdout, good.stderr
+    made = command("sign", "--new-key", key, "--no-password")
+    assert made[0] == 0, made[2]
+    assert (tmp_path / "release.pub").read_text().splitlines()[1] in made[1]
+    assert key.read_text().splitlines()[1] not in made[1] + made[2]
+    signed = command("sign", folder, "--key", key)
+    assert signed[0] == 0 and (folder / "manifest.json.minisig").is_file(), signed[2]
+    good = command("verify", folder, "--pubkey", tmp_path / "release.pub", "--digest", digest)
+    assert good[0] == 0 and f"as {digest} says" in good[1] and "signed by" in good[1], good[2]
     flip(folder / "model.safetensors")
-    bad = quantgate("verify", folder, "-p", tmp_path / "release.pub", home=tmp_path)
-    assert bad.returncode == 1 and "model.safetensors: holds other bytes" in bad.stderr
-    again = quantgate("sign", folder, "--key", key, home=tmp_path)
-    assert again.returncode == 1 and "holds other bytes" in again.stderr
+    bad = command("verify", folder, "-p", tmp_path / "release.pub")
+    assert bad[0] == 1 and "model.safetensors: holds other bytes" in bad[2]
+    again = command("sign", folder, "--key", key)
+    assert again[0] == 1 and "holds other bytes" in again[2]
 
 
-def test_what_cannot_be_looked_at_exits_otherwise_than_what_is_wrong(tmp_path: Path) -> None:
+def test_what_cannot_be_looked_at_exits_otherwise_than_what_is_wrong(
+    tmp_path: Path, home: None, command: Command
+) -> None:
     pytest.importorskip("cryptography")
     folder = tmp_path / "W4A16"
     artifact(folder)
@@ -60,11 +72,11 @@ def test_what_cannot_be_looked_at_exits_otherwise_than_what_is_wrong(tmp_path: P
         ("--pubkey", "nowhere.pub"): 2,
     }
     for words, code in codes.items():
-        done = quantgate("verify", folder, *words, home=tmp_path)
-        assert done.returncode == code, (words, done.stderr)
-        assert "Traceback" not in done.stderr
-    gone = quantgate("verify", tmp_path / "gone", home=tmp_path)
-    assert gone.returncode == 4 and "is not there" in gone.stderr
+        done = command("verify", folder, *words)
+        assert done[0] == code, (words, done[2])
+        assert "Traceback" not in done[2]
+    gone = command("verify", tmp_path / "gone")
+    assert gone[0] == 4 and "is not there" in gone[2]
 
 
 def test_password_is_taken_from_the_environment_and_never_shown(tmp_path: Path) -> None:
@@ -82,9 +94,9 @@ def test_password_is_taken_from_the_environment_and_never_shown(tmp_path: Path) 
     assert right.returncode == 0 and "sesame" not in right.stdout + right.stderr
 
 
-def test_card_is_written_beside_the_manifest(report: RunReport, tmp_path: Path) -> None:  # noqa: F811
+def test_card_is_written_beside_the_manifest(report: RunReport, tmp_path: Path, home: None, command: Command) -> None:  # noqa: F811
     run, _ = kept(report, tmp_path)
-    done = quantgate("card", run, "W8A8", home=tmp_path)
-    assert done.returncode == 0 and str(run / "artifacts" / "W8A8" / "README.md") in done.stdout, done.stderr
-    assert quantgate("verify", run / "artifacts" / "W8A8", home=tmp_path).returncode == 0
-    assert quantgate("card", run, "W9", home=tmp_path).returncode == 2
+    done = command("card", run, "W8A8")
+    assert done[0] == 0 and str(run / "artifacts" / "W8A8" / "README.md") in done[1], done[2]
+    assert command("verify", run / "artifacts" / "W8A8")[0] == 0
+    assert command("card", run, "W9")[0] == 2
