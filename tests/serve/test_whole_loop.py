@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a run was made and registered: W8A16 is proven, W2A16-rtn is refuted."""
     folder = tmp_path_factory.mktemp("loop")
     (folder / "release.yaml").write_text(json.dumps(RELEASE))
-    said = done(folder, "run", "--quiet", "--register", "sqlite:///runs/quantgate.db", **QUIET)
+    said = done(folder, "run", "--quiet", "--register", "sqlite:///runs/quantgate.db", code=0, **QUIET)
     assert "default, new, serves the baseline: may be promoted: W8A16" in said.stdout
     assert "next: quantgate promote default W8A16 --canary 5%" in said.stderr
     return folder
