@@ -30,7 +30,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: ClassVar[int] = 1
-    made_by: ClassVar[str] = ""  # how messages name the command that writes one
+    written_by: ClassVar[str] = ""  # how messages name the command that writes one
 
     @classmethod
     def kind(cls) -> str:
@@ -55,7 +55,9 @@ class Record(BaseModel):
         try:
             envelope = json.loads(path.read_bytes())
         except FileNotFoundError:
-            raise RecordError(f"{path}: no such {cls.kind()}; run the step that writes it first{cls.made_by}") from None
+            raise RecordError(
+                f"{path}: no such {cls.kind()}; run the step that writes it first{cls.written_by}"
+            ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as broken:
             raise RecordError(f"{path}: not a {cls.kind()} record ({broken}); delete it and run again") from None
         if not isinstance(envelope, dict) or set(envelope) != {"record", "version", "digest", "body"}:

@@ -63,7 +63,7 @@ class Stage(Record):
 class RunReport(Record):
     """Everything a report shows. ``report.json`` is this record."""
 
-    made_by: ClassVar[str] = ": quantgate run"
+    written_by: ClassVar[str] = ": quantgate run"
 
     title: str
     model: str
