@@ -44,7 +44,8 @@ class Postgres:
         if os.geteuid() == 0:
             owner = pwd.getpwnam(USER)
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
-            self.as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups"]
+            owner_words = [f"--reuid={USER}", f"--regid={USER}", "--init-groups"]
+            self.as_user = ["setpriv", *owner_words, "--pdeathsig=QUIT"]  # it ends with tests that are killed
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
