@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -425,25 +426,26 @@ def test_a_journal_that_is_gone_lets_nothing_leave(tmp_path: Path) -> None:
         held(gate)
 
 
-@pytest.fixture
-def small_files() -> Iterator[Callable[[int], None]]:
+@contextmanager
+def small_files(size: int) -> Iterator[None]:
     """Lets no file of this process grow beyond a size: a full disk, as write sees it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, old)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, old)
 
 
-def test_a_step_that_cannot_be_written_did_not_happen(tmp_path: Path, small_files: Callable[[int], None]) -> None:
+def test_a_step_that_cannot_be_written_did_not_happen(tmp_path: Path) -> None:
     path = tmp_path / "approvals.jsonl"
     gate = Gate(RULES, Journal(path))
     pending = held(gate)
     size = path.stat().st_size
-    small_files(size + 40)
-    with pytest.raises((DiskFull, OSError)):
+    with small_files(size + 40), pytest.raises((DiskFull, OSError)):
         gate.approve(pending["id"], by="ann", hash=pending["hash"])
-    small_files(size + 10_000)
     assert path.stat().st_size == size
     assert refusal(lambda: gate.redeem(pending["id"], caller="key1")) == "approval_pending"
     gate.approve(pending["id"], by="ann", hash=pending["hash"])

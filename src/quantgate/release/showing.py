@@ -12,7 +12,7 @@ from quantgate.release import Live, Variant
 from quantgate.release.history import WORDS, Move, percent, same
 from quantgate.release.store import Registry
 
-SHORT = 19  # "sha256:" and twelve digits
+SHORT = 12  # digits of a digest that people are shown
 
 
 def live_sentence(live: Live) -> str:
@@ -100,4 +100,4 @@ def _traffic(live: Live) -> str:
 
 
 def _named(variant: Variant) -> str:
-    return f"{variant.name} {variant.artifact[:SHORT]}"
+    return f"{variant.name} {variant.artifact.removeprefix('sha256:')[:SHORT]}"

@@ -12,6 +12,10 @@ NULL: Json = {"type": "null"}
 ANY: Json = {"type": "object"}
 TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
 CALLS_SAID: Json = {"description": "earlier calls of tools, as an answer holds them; the upstream judges them"}
+SOMETHING: Json = {"not": {"enum": [None, False, 0, "", [], {}]}, "description": "the upstream judges it"}
+CONTENT: Json = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#/components/schemas/Part"}, "minItems": 1}]
+}
 NAME = "^[a-zA-Z0-9_-]{1,64}$"  # of a function, a schema
 
 
@@ -92,7 +96,7 @@ def _asked() -> Json:
             streaming={"stream": {"type": "boolean"}},
         ),
         "ModelName": {**TEXT, "description": "one of /v1/models"},
-        "Turn": {"oneOf": [*map(_turn, ("system", "developer", "user")), _assistant(), _tool_turn()]},
+        "Turn": {"oneOf": [*map(_turn, ("system", "developer", "user", "function")), _assistant(), _tool_turn()]},
         "Part": {"description": "text, an image ...: the upstream judges it", **shape({"type": TEXT})},
         "Call": shape(
             {"id": TEXT, "type": {"const": "function"}, "function": shape({"name": TEXT, "arguments": TEXT})}
@@ -157,17 +161,22 @@ def _named_schema() -> tuple[dict[str, Json], dict[str, Json]]:
 
 
 def _turn(role: str) -> Json:
-    content = {"anyOf": [TEXT, many(ref("Part"), at_least=1)]}
-    return shape({"role": {"const": role}, "content": content})
+    return shape({"role": {"const": role}, "content": CONTENT})
 
 
 def _assistant() -> Json:
-    return shape({"role": {"const": "assistant"}, "content": TEXT}, {"tool_calls": CALLS_SAID})
+    """Words, or something in their place."""
+    said = shape({"role": {"const": "assistant"}, "content": CONTENT}, {"tool_calls": CALLS_SAID})
+    instead = [
+        shape({"role": {"const": "assistant"}, key: SOMETHING}, {"content": NULL})
+        for key in ("tool_calls", "function_call", "refusal", "audio")
+    ]
+    return {"anyOf": [said, *instead]}
 
 
 def _tool_turn() -> Json:
     told = {"description": "of the call whose result it is; the upstream judges it"}
-    return shape({"role": {"const": "tool"}, "content": TEXT}, {"tool_call_id": told})
+    return shape({"role": {"const": "tool"}, "content": CONTENT}, {"tool_call_id": told})
 
 
 def _sampling() -> dict[str, Json]:
