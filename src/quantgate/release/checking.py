@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -33,56 +35,61 @@ def problems(registry: Registry) -> Checked:
     return Checked(rows, tuple(found))
 
 
-def _variants(connection: Connection) -> tuple[list[str], int]:
-    found, rows = list[str](), connection.execute(sa.select(variants)).all()
+Rows = Sequence[Any]
+Told = tuple[list[str], int]
+COLUMNS = "its columns are not those of its record"
+
+
+def _each(rows: Rows, where: Callable[[Any], str], judge: Callable[[Any, str], str]) -> Told:
+    """``judge`` reads a row and says what is wrong with it, "" where nothing is; a row that cannot be read is told."""
+    found = list[str]()
     for row in rows:
-        where = f"variants, row {row.id}"
+        at = where(row)
         try:
-            one = read(Variant, row.record, where=where)
+            wrong = judge(row, at)
         except RecordError as problem:
             found.append(str(problem))
             continue
-        if (row.digest, row.name, row.artifact, row.engine) != (one.digest, one.name, one.artifact, one.engine):
-            found.append(f"{where}: its columns are not those of its record")
+        if wrong:
+            found.append(f"{at}: {wrong}")
     return found, len(rows)
 
 
-def _evidence(connection: Connection) -> tuple[list[str], int]:
+def _variants(connection: Connection) -> Told:
+    def judge(row: Any, at: str) -> str:
+        one = read(Variant, row.record, where=at)
+        same = (row.digest, row.name, row.artifact, row.engine) == (one.digest, one.name, one.artifact, one.engine)
+        return "" if same else COLUMNS
+
+    return _each(connection.execute(sa.select(variants)).all(), lambda row: f"variants, row {row.id}", judge)
+
+
+def _evidence(connection: Connection) -> Told:
     from quantgate.evaluate.evidence import Evidence
 
-    found, rows = list[str](), connection.execute(sa.select(evidence)).all()
-    for row in rows:
-        where = f"evidence, row {row.id}"
-        try:
-            one = read(Evidence, row.record, where=where)
-        except RecordError as problem:
-            found.append(str(problem))
-            continue
-        if (row.digest, row.artifact, row.engine) != (one.digest, one.artifact, one.engine):
-            found.append(f"{where}: its columns are not those of its record")
-    return found, len(rows)
+    def judge(row: Any, at: str) -> str:
+        one = read(Evidence, row.record, where=at)
+        return "" if (row.digest, row.artifact, row.engine) == (one.digest, one.artifact, one.engine) else COLUMNS
+
+    return _each(connection.execute(sa.select(evidence)).all(), lambda row: f"evidence, row {row.id}", judge)
 
 
-def _decisions(connection: Connection) -> tuple[list[str], int]:
-    found, rows = list[str](), connection.execute(sa.select(decisions)).all()
-    for row in rows:
-        where = f"decisions, row {row.id} on {row.target}"
-        try:
-            record = read_decision(row.record, where=where)
-        except RecordError as problem:
-            found.append(str(problem))
-            continue
+def _decisions(connection: Connection) -> Told:
+    def judge(row: Any, at: str) -> str:
+        record = read_decision(row.record, where=at)
         said = {
             (one.variant, row.target, one.artifact, one.engine, one.verdict, one.eligible) for one in record.verdicts
         }
         own = connection.execute(sa.select(verdicts).where(verdicts.c.decision == row.id))
         kept = {(one.variant, one.target, one.artifact, one.engine, one.verdict, one.eligible) for one in own}
-        if (row.digest, row.baseline) != (record.digest, record.baseline) or said != kept:
-            found.append(f"{where}: its columns and verdicts are not those of its record")
-    return found, len(rows)
+        same = (row.digest, row.baseline) == (record.digest, record.baseline) and said == kept
+        return "" if same else "its columns and verdicts are not those of its record"
+
+    rows = connection.execute(sa.select(decisions)).all()
+    return _each(rows, lambda row: f"decisions, row {row.id} on {row.target}", judge)
 
 
-def _moves(connection: Connection) -> tuple[list[str], int]:
+def _moves(connection: Connection) -> Told:
     found = list[str]()
     rows = connection.execute(sa.select(moves).order_by(moves.c.target, moves.c.revision)).all()
     last: Move | None = None
@@ -95,7 +102,7 @@ def _moves(connection: Connection) -> tuple[list[str], int]:
             last = None
             continue
         if (row.digest, row.target, row.revision) != (one.digest, one.target, one.live.revision):
-            found.append(f"{where}: its columns are not those of its record")
+            found.append(f"{where}: {COLUMNS}")
         before = last if last is not None and last.target == one.target else None
         if one.previous != (before.digest if before else "") or one.before != (before.live if before else None):
             found.append(f"{where}: does not follow the move before it; one was taken out or put in")
@@ -103,17 +110,12 @@ def _moves(connection: Connection) -> tuple[list[str], int]:
     return found, len(rows)
 
 
-def _pointers(connection: Connection) -> tuple[list[str], int]:
-    found, rows = list[str](), connection.execute(sa.select(pointers)).all()
-    for row in rows:
-        where = f"live {row.target}"
-        try:
-            one = read(Live, row.record, where=where)
-        except RecordError as problem:
-            found.append(str(problem))
-            continue
+def _pointers(connection: Connection) -> Told:
+    def judge(row: Any, at: str) -> str:
+        one = read(Live, row.record, where=at)
         own = sa.select(moves.c.record).where(moves.c.target == row.target).order_by(moves.c.revision.desc()).limit(1)
         latest = connection.scalar(own)
-        if latest is None or read(Move, latest, where=where).live != one or one.revision != row.revision:
-            found.append(f"{where}: is not where its last move led")
-    return found, len(rows)
+        led = latest is not None and read(Move, latest, where=f"{at}, its last move").live == one
+        return "" if led and one.revision == row.revision else "is not where its last move led"
+
+    return _each(connection.execute(sa.select(pointers)).all(), lambda row: f"live {row.target}", judge)
