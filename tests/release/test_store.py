@@ -176,6 +176,7 @@ Edit = Callable[[sqlite3.Connection], object]
             "does not match its digest",
         ),
         ("UPDATE moves SET record = '{' WHERE revision = 2", "not a record of quantgate"),
+        ("UPDATE moves SET record = '{' WHERE revision = 3", "its last move: not a record of quantgate"),
         ("DELETE FROM moves WHERE revision = 2", "does not follow the move before it"),
         ("UPDATE pointers SET record = (SELECT record FROM pointers WHERE target = 'laptop')", "is not where its last"),
         ("UPDATE verdicts SET verdict = 'pass', eligible = 1", "its columns and verdicts are not those of its record"),
