@@ -97,7 +97,7 @@ def test_a_stranger_reads_the_same_file(made: dict[str, Artifact], model: Opened
     ours = made["Q4_K_M"]
     theirs = open_gguf_artifact(ours.path / "Q4_K_M.gguf", model)
     assert theirs.label == ours.label
-    assert all(fate.facts["cosine"] > 0.99 for fate in theirs.manifest.quantized)  # type: ignore[operator]
+    assert all(fate.facts["cosine"] > 0.98 for fate in theirs.manifest.quantized)  # type: ignore[operator]
     for name in model.files.entries:
         assert torch.equal(theirs.files.read(name), ours.files.read(name))
 
