@@ -25,6 +25,7 @@ ROOMS = {
     "tailored": ("quantgate.evaluate.tailored", "TAILORED"),
     "scorers": ("quantgate.evaluate.scorers", "SCORER"),
     "validators": ("quantgate.guard.validators", "VALIDATOR"),
+    "signals": ("quantgate.watch.signals", "SIGNAL"),
 }
 
 

@@ -15,6 +15,7 @@ from quantgate.guard.confirm import Rules
 from quantgate.hardware.quantities import Bytes, PerMillion
 from quantgate.records import Record, parse
 from quantgate.store import is_address
+from quantgate.watch_config import WatchConfig
 
 STAGES = ("parse", "context", "cache", "queue", "prefill", "decode", "validate", "stream")
 WINDOWS = {"min": 60, "hour": 3600, "day": 86400, "month": 0, "ever": -1}  # seconds; of a month: by the calendar, UTC
@@ -255,6 +256,9 @@ class ServeConfig(Record):
     limits: LimitsConfig = Field(default=LimitsConfig(), description="of requests")
     shadow: ShadowConfig | None = Field(default=None, description="copies to a variant nobody hears")
     exchanges: ExchangesConfig = Field(default=ExchangesConfig(), description="the record of every request")
+    watch: WatchConfig = Field(
+        default=WatchConfig(), description="live evidence on what is released, and what follows from it"
+    )
     telemetry: bool = Field(
         default=True, description="OpenTelemetry to where its own variables name a collector; needs quantgate[otel]"
     )

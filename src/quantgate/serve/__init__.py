@@ -32,6 +32,9 @@ Role = Literal["baseline", "stable", "canary"]
 Cohort = Literal["stable", "canary", "holdback", "pinned"]
 """Why a request got its variant. stable, canary, holdback: by the hash of its session; pinned: by a rule or by hand,
 and never part of a comparison."""
+Side = Literal["trial", "control", ""]
+"""Which side of a comparison a session was drawn to: the variant on trial, what it is held against, or neither. With it
+goes ``odds``: the probability with which a session of either side would have been the trial's."""
 STAGES = ("parse", "context", "cache", "queue", "prefill", "decode", "validate", "stream")
 Body = dict[str, Any]
 
@@ -86,6 +89,9 @@ class Choice:
     revision: int  # of the release that said so
     rule: str = ""  # of the policy that pinned it
     fallback: Arm | None = None  # where an answer that fails is asked again: the baseline, unless it is the arm
+    side: Side = ""
+    odds: float = 0.0
+    against: str = ""  # digest of the other side's bytes
 
 
 @dataclass(slots=True)
@@ -199,6 +205,9 @@ class Exchange(Record):
     answered_by: str  # the variant whose answer left; another than ``variant`` after an escalation; empty: none did
     cohort: Cohort
     share: float
+    side: Side = ""
+    odds: float = 0.0
+    against: str = ""  # digest of the other side's bytes; empty where there is no side
     revision: int
     rule: str = ""
     shadow: bool = False
@@ -225,7 +234,7 @@ class Exchange(Record):
     total_s: float = 0.0
     overhead_s: float = 0.0  # of total_s, spent in the gateway itself
     prompt_hash: int | None = Field(default=None, description="64-bit SimHash of the last user turn, keyed")
-    correction: bool | None = Field(default=None, description="whether the last user turn corrects an answer")
+    marks: dict[str, float] = Field(default={}, description="what signals read from its texts, by their names")
     text: dict[str, Any] | None = Field(default=None, description="prompt and answer, only where the operator asked")
 
 
