@@ -27,4 +27,4 @@ def test_alarms_that_nobody_sends_are_refused():
 
 
 def test_percentages_are_read_as_people_write_them():
-    assert WatchConfig(alpha="0.5%", holdback="3 %").alpha == 0.005
+    assert WatchConfig.model_validate({"alpha": "0.5%", "holdback": "3 %"}).alpha == 0.005
