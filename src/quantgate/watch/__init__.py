@@ -44,6 +44,8 @@ class Talk:
     structured: bool = False
     shadow: Talk | None = None  # what the variant nobody hears answered to the same prompt
     logprob: float | None = None  # mean log probability of the answer's tokens, nats, where the upstream told
+    tools: bool = False  # whether the request offered any
+    faulty: bool = False  # whether the guard refused the answer at first, also where it was mended
 
     @property
     def asked(self) -> str:

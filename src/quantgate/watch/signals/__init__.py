@@ -32,7 +32,7 @@ class Signal:
     worse: Literal["more", "less", "either"] = "more"
     unit: str = ""  # of a quantity: s, tokens, nats
     each: Literal["session", "request"] = "session"  # what is counted once
-    weight: float = 1.0  # of the error rate, beside the other signals; seeds the share of each
+    weight: float = 1.0  # of the error rate, beside the other signals; all that ship add up to about 100
     margin: float = 1.25  # ratio of risks that a promotion must exclude
     floor: float = 0.005  # a rate of the trial so low that a promotion asks no more
     promotes: bool = True  # whether a promotion waits for it
