@@ -6,6 +6,10 @@ BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 SAY  := @printf 'quantgate: %s\n'
 
+# processes of `make test`, each of one thread; some gigabytes of memory each. WORKERS=0 runs the tests in pytest's own
+CORES   := $(shell nproc)
+WORKERS := $(if $(filter 1 2 3 4 5 6 7 8,$(CORES)),$(CORES),8)
+
 export PYTHONUTF8 = 1
 
 .DEFAULT_GOAL := help
@@ -14,11 +18,11 @@ export PYTHONUTF8 = 1
 
 help:
 	@printf '%s\n' 'make demo    set up, then run the main job on the built-in model and write a report' \
-	               'make test    set up, then run the tests' \
+	               'make test    set up, then run the tests, in as many processes as there are cores' \
 	               'make llama   compile llama.cpp for GGUF variants and the tests that run it (some minutes, a C++ compiler)' \
-	               'make extras  what the tests of optional parts need: lm-eval, Ray, S3, model servers, PostgreSQL, clients' \
-               'make schema-suite  the cases of the JSON Schema Test Suite, for the tests of the guard' \
-               'make check   formatting, lint, types, the floors' \
+	               'make extras  what the tests of optional parts need: lm-eval, Ray, S3, model servers, PostgreSQL, clients, browser' \
+	               'make schema-suite  the cases of the JSON Schema Test Suite, for the tests of the guard' \
+	               'make check   formatting, lint, types, the floors' \
 	               'make bench   the speed table' \
 	               'make bench-peers  quality, time, memory and the gateway beside other programs, each in an environment of its own' \
 	               'make docs    the documentation site, in site/' \
@@ -29,7 +33,7 @@ demo: $(VENV)/.ready-run
 	@$(BIN)/quantgate demo
 
 test: $(VENV)/.ready-dev
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest  # a thread that waits lets the servers and processes of tests run
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 llama: $(VENV)/.ready-llama
 
@@ -105,8 +109,8 @@ $(VENV)/.ready-llama: $(VENV)/.ready-dev
 	@touch $@
 
 $(VENV)/.ready-extras: $(VENV)/.ready-dev
-	$(SAY) 'installing lm-eval, Ray, S3, model servers, PostgreSQL and clients of the gateway'
-	@$(PIP) install -c constraints.txt -e '.[hub,lm-eval,ray,s3,s3-tests,servers,postgres,sign,mlflow,otel,clients]'
+	$(SAY) 'installing lm-eval, Ray, S3, model servers, PostgreSQL, clients of the gateway and a driver of Chromium'
+	@$(PIP) install -c constraints.txt -e '.[hub,lm-eval,ray,s3,s3-tests,servers,postgres,sign,mlflow,otel,clients,browser]'
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready-run
