@@ -262,6 +262,18 @@ def _about() -> Json:
                 "arms": many(shape({"name": TEXT, "role": TEXT, "digest": TEXT, "serves": maybe(TEXT)})),
             }
         ),
+        "Verdict": shape(
+            {
+                "action": one_of("rollback", "hold", "promote"),
+                "pass": {"type": "boolean"},
+                "because": TEXT,
+                "score": number(0, 1),
+                "evidence": {"type": "number", "minimum": 0},
+                "signals": many(shape({"signal": TEXT, "direction": one_of("more", "less")})),
+            }
+        ),
+        "Points": shape({"trial": TEXT, "points": many(ANY)}),
+        "Alarms": shape({"alarms": many(ANY)}),
         "Error": shape(
             {
                 "error": shape(

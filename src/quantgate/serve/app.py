@@ -49,6 +49,8 @@ class Gateway:
         self.surface = Surface(settings, self.metrics)
         self.in_flight = 0
         self.draining = False  # told by /ready; requests that come all the same are answered
+        own = {} if settings.admin is None else {"admin": settings.admin}
+        self._apps = {**settings.apps, **own}
         self._streams: dict[Out, Leaving] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -98,12 +100,13 @@ class Gateway:
                 return
 
     async def _aside(self, scope: wire.Scope, receive: wire.Receive, send: wire.Send) -> None:
-        """Everything but answers: models, health, metrics, and what is not there."""
+        """Everything but answers: models, health, metrics, operators' and others' pages, and what is not there."""
         id = self._id()
         try:
             path = scope["path"]
-            if self.settings.admin is not None and (path == "/admin" or path.startswith("/admin/")):
-                await self.settings.admin(scope, receive, send)
+            app = self._apps.get(path[1:].partition("/")[0])
+            if app is not None:
+                await app(scope, receive, send)
                 return
             headers = wire.headers_of(scope)
             if path.startswith("/v1/"):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from quantgate.release.store import Registry
 
 log = logging.getLogger("quantgate.serve")
-POLL_S = 0.15
+POLL_S = 0.05  # new requests are elsewhere within 0.1 s of a rollback, whoever decided it
 Changed = Callable[[int], Live | None]
 """What is live, if its revision is beyond the given one: ``Registry.changed`` of a target."""
 
@@ -68,6 +68,7 @@ class LiveFeed:
         self.trouble: str | None = None
         self.asked_at = 0.0  # monotonic: when the registry last answered
         self._end = threading.Event()
+        self._asking = threading.Lock()
         self._heard: Callable[[Live], None] = lambda _: None
         self._thread = threading.Thread(target=self._run, name="live", daemon=True)
 
@@ -105,7 +106,12 @@ class LiveFeed:
             self.ask()
 
     def ask(self) -> None:
-        """Once, now: in the feed's thread, or by a test."""
+        """Once, now: in the feed's thread, or in whosever that has just moved the pointer. One at a time, so that
+        releases are heard in their order."""
+        with self._asking:
+            self._ask()
+
+    def _ask(self) -> None:
         since = self._now.revision if self._now is not None else -1
         try:
             found = self._changed(since)

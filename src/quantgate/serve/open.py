@@ -20,7 +20,7 @@ from prometheus_client import Gauge
 from quantgate.errors import UsageError, hint
 from quantgate.guard.admission import admit
 from quantgate.release import Live, Variant
-from quantgate.serve import Arm, Request
+from quantgate.serve import Arm, Request, Sink
 from quantgate.serve._ledger_sql import connect, create
 from quantgate.serve.admin import Admin
 from quantgate.serve.app import Gateway
@@ -37,7 +37,7 @@ from quantgate.serve.refusals import Refused
 from quantgate.serve.routing import CohortRouter
 from quantgate.serve.rules import FirstFit
 from quantgate.serve.sessions import SessionNames
-from quantgate.serve.settings import RoutePolicy, Settings, Watch
+from quantgate.serve.settings import Attached, RoutePolicy, Settings, Watch
 from quantgate.serve.shadow import ACCOUNT, Copies
 from quantgate.serve_config import Budget, ServeConfig
 
@@ -58,6 +58,7 @@ class Around:
     actor: str = "gateway"
     tell: Tell = lambda _sentence: None
     worker: str = "0"  # of several processes on one port
+    attach: Callable[[Parts], Attached | None] = lambda _parts: None  # such as watch.attached.attach
 
 
 class ServedGateway(Gateway):
@@ -79,6 +80,8 @@ class ServedGateway(Gateway):
         await super().start()
         if self.parts.feed is not None:
             self.parts.feed.start(self.parts.heard)
+        if self.parts.attached is not None:
+            await asyncio.to_thread(self.parts.attached.start, self.parts.loop)
 
     async def _open_first(self) -> None:
         parts = self.parts
@@ -145,16 +148,20 @@ class Parts:
         own = {ACCOUNT: config.shadow.budget} if config.shadow is not None else {}
         self.ledger = self._closing(LeaseLedger(connect(folder.database), folder.leases, self._budget(own), prices))
         self.ledger.start()
-        text = config.exchanges.keep_text
         self.journal = self._closing(
             Journal(
                 connect(folder.exchanges),
                 days=config.exchanges.days,
                 queue=config.exchanges.queue,
-                keep_text=text,
+                keep_text=config.exchanges.keep_text,
             )
         )
         self.journal.start()
+        self.attached = self.around.attach(self)
+        if self.attached is not None:
+            self._closing(self.attached)
+        self.sink: Sink = self.journal if self.attached is None else self.attached.sink
+        self.keep_text = config.exchanges.keep_text or (self.attached is not None and self.attached.reads_text)
         self.shadow = self._shadow()
         self.watch = self._telemetry()
         self.settings = self._settings()
@@ -197,11 +204,11 @@ class Parts:
             wanted,
             arm,
             lambda: self.fleet.upstreams.get(arm.name),
-            self.journal,
+            self.sink,
             admit,
             target=self.config.target,
             ledger=self.ledger,
-            keep_text=self.config.exchanges.keep_text,
+            keep_text=self.keep_text,
         )
 
     def _telemetry(self) -> Watch | None:
@@ -221,7 +228,8 @@ class Parts:
             route = first.of(request)
             return default if route is None else policies[route.name]
 
-        described = document([config.target, *config.names])
+        apps = {} if self.attached is None else self.attached.apps
+        described = document([config.target, *config.names], watch="watch" in apps)
         return Settings(
             upstreams=self.fleet.upstreams,
             router=self.router,
@@ -229,15 +237,16 @@ class Parts:
             sessions=SessionNames(self.folder.secret()),
             keys=None if self.open_to_all else self.ring,
             ledger=self.ledger,
-            sink=self.journal,
+            sink=self.sink,
             watch=self.watch,
             shadow=self.shadow,
             policy=policy,
             limits=limits_of(config.limits),
             target=config.target,
-            keep_text=config.exchanges.keep_text,
+            keep_text=self.keep_text,
             openapi=lambda: described,
             admin=Admin(self) if config.admin else None,
+            apps=apps,
             proven=lambda: True,
             dead=self.dead,
         )
@@ -251,7 +260,8 @@ class Parts:
         """What is not as it should be, while requests are answered all the same."""
         found = [*self.router.warnings(), *self.fleet.failed.values()]
         troubles = (self.feed and self.feed.trouble, self.ledger.trouble, self.ring.trouble, self.journal.trouble)
-        return list(dict.fromkeys([*found, *(one for one in troubles if one)]))
+        beside = self.attached.warnings() if self.attached is not None else ()
+        return list(dict.fromkeys([*found, *(one for one in troubles if one), *beside]))
 
     def heard(self, live: Live) -> None:
         """A new release, in the feed's thread: what is up serves it now, what is not is opened meanwhile."""

@@ -45,8 +45,9 @@ def encoded() -> bytes:
     return orjson.dumps(document(), option=orjson.OPT_INDENT_2)
 
 
-def document(models: Sequence[str] = (), *, closed: bool = False) -> Json:
-    """The whole description; ``models`` that a request may name, and ``closed``: no others, now or later."""
+def document(models: Sequence[str] = (), *, closed: bool = False, watch: bool = False) -> Json:
+    """The whole description; ``models`` that a request may name, and ``closed``: no others, now or later; ``watch``:
+    with the routes by which other controllers ask for the verdict."""
     made = shapes.schemas()
     if models:
         made["ModelName"]["enum" if closed else "examples"] = list(models)
@@ -70,6 +71,7 @@ def document(models: Sequence[str] = (), *, closed: bool = False) -> Json:
             "/ready": {"get": _ready()},
             "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _itself()},
+            **(_watched() if watch else {}),
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "made by `quantgate keys`"}},
@@ -161,6 +163,26 @@ def _itself() -> Json:
         "summary": "This document",
         "security": [],
         "responses": {"200": {"description": "OpenAPI 3.1", "content": content}},
+    }
+
+
+def _watched() -> Json:
+    """What ``watch.verdicts`` answers."""
+    fail_on = {"name": "fail_on", "in": "query", "schema": shapes.one_of("rollback", "hold")}
+    hook = {"name": "hook", "in": "query", "schema": shapes.one_of("confirm", "rollback")}
+    variant = {"name": "variant", "in": "query", "schema": {"type": "string", "minLength": 1}}
+    verdict = {
+        **_read("verdict", "Whether the variant on trial may go on, and why", "Verdict", 400, 401, 403),
+        "parameters": [fail_on, variant],
+    }
+    flagger = _read("flagger", "The verdict as Flagger's webhooks ask: go on, or not", "Verdict", 400, 401, 403)
+    flagger["responses"]["412"] = {"description": "Not; the body tells why", "content": _json("Verdict")}
+    flagger["parameters"] = [fail_on, variant, hook]
+    return {
+        "/watch/verdict": {"get": verdict, "post": {**verdict, "operationId": "verdictByPost"}},
+        "/watch/flagger": {"get": flagger, "post": {**flagger, "operationId": "flaggerByPost"}},
+        "/watch/points": {"get": _read("points", "Evidence over time", "Points", 400, 401, 403)},
+        "/watch/alarms": {"get": _read("alarms", "What moved, or should have", "Alarms", 400, 401, 403)},
     }
 
 

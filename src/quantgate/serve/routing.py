@@ -4,6 +4,11 @@ A session has one number in [0, 1), the keyed hash of its name and the release's
 the canary's, from 1 - holdback on the baseline's, and otherwise the stable variant's. So raising the share moves
 sessions to the canary and none away from it. What is live is one object that a swap replaces by one assignment: a
 request is placed by the releases of before or of after, never by half of each.
+
+A choice says as well which side of a comparison the session was drawn to. On trial is the canary, or, where there is
+none, the stable variant if it is not the baseline; it is held against the baseline if that has sessions of its own, and
+else against the stable variant. Only draws count: of a session that could not have been the other side's, no side is
+told, and neither of one that was pinned.
 """
 
 from __future__ import annotations
@@ -14,12 +19,13 @@ from hashlib import blake2b
 from typing import Any
 
 from quantgate.release import Live, Variant
-from quantgate.serve import Arm, Choice, Request
+from quantgate.serve import Arm, Choice, Request, Side
 from quantgate.serve.refusals import Refused
 from quantgate.serve.rules import FirstFit
 from quantgate.serve_config import PolicyRule
 
 PREFIX = "quantgate/"
+NO_SIDE: tuple[Side, float, str] = ("", 0.0, "")
 
 
 def place(session: str, salt: str) -> float:
@@ -63,9 +69,14 @@ class Releases:
         share = min(live.share, 1.0 - holdback) if "canary" in named else 0.0
         baseline = named["baseline"]
 
+        sides = compared(live, named, share, holdback)
+
         def choice(role: str, cohort: Any) -> Choice:
             fallback = None if named[role] is baseline else baseline
-            return Choice(named[role], cohort, share, live.revision, fallback=fallback)
+            side, odds, against = sides.get(cohort, NO_SIDE)
+            return Choice(
+                named[role], cohort, share, live.revision, fallback=fallback, side=side, odds=odds, against=against
+            )
 
         return cls(
             revision=live.revision,
@@ -89,6 +100,29 @@ class Releases:
         """By role or by name; of a variant that is not up, the baseline: it is what every variant must stand up to."""
         found, baseline = self.pins.get(name, self.pins["baseline"]), self.pins["baseline"]
         return Choice(found, "pinned", self.share, self.revision, rule, None if found is baseline else baseline)
+
+
+def compared(live: Live, named: Mapping[str, Arm], share: float, holdback: float) -> dict[str, tuple[Side, float, str]]:
+    """Side, odds and the other side's digest, by cohort. ``named``: arms by role, as they answer here; ``share`` and
+    ``holdback``: as sessions are drawn here.
+
+    Empty where both sides are the same bytes, where nobody is drawn to one of them, and where a variant of the
+    comparison is not up: replicas that have it up tell of a trial, and none tells of another one.
+    """
+    control, trial = live.baseline, live.canary or live.stable
+    if live.canary is None:
+        cohorts, odds = ("stable", "holdback"), 1.0 - holdback
+    elif holdback > 0:
+        cohorts, odds = ("canary", "holdback"), share / (share + holdback)
+    else:
+        cohorts, odds = ("canary", "stable"), share
+        if not live.holdback:
+            control = live.stable
+    arms = [named.get("baseline" if one == "holdback" else one) for one in cohorts]
+    digests = [one.digest if one is not None else None for one in arms]
+    if digests != [trial.artifact, control.artifact] or trial.artifact == control.artifact or not 0.0 < odds < 1.0:
+        return {}
+    return {cohorts[0]: ("trial", odds, control.artifact), cohorts[1]: ("control", odds, trial.artifact)}
 
 
 class CohortRouter:

@@ -5,7 +5,8 @@ Each part is a Protocol, small enough for a stand-in of three lines; ``None`` an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ from quantgate.guard import Contract, Policy
 from quantgate.serve import Arm, Caller, Choice, Exchange, Keys, Ledger, Request, Sink, Upstream
 
 Headers = list[tuple[bytes, bytes]]
+Application = Callable[..., Awaitable[None]]
+"""Of ASGI: scope, receive, send."""
 
 
 class Router(Protocol):
@@ -73,6 +76,28 @@ class Admit(Protocol):
         ...
 
 
+class Attached(Protocol):
+    """What somebody above puts beside a gateway: a sink before its own, and pages. The watch is one."""
+
+    sink: Sink  # gets every exchange, and hands it on to the gateway's own
+    reads_text: (
+        bool  # whether exchanges are to come with prompt and answer; it alone sees to it that they go no further
+    )
+    apps: Mapping[str, Application]  # by the first word of their path
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Once the gateway is up. Raises QuantgateError."""
+        ...
+
+    def close(self) -> None:
+        """While the gateway's own sink is still open; also of what never started."""
+        ...
+
+    def warnings(self) -> Sequence[str]:
+        """What is not as it should be, while requests are answered all the same."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RoutePolicy:
     """What the answers of some requests are held to."""
@@ -121,8 +146,9 @@ class Settings:
     policy: Callable[[Request], RoutePolicy] = lambda _request, _same=RoutePolicy(): _same  # type: ignore[misc]
     limits: Limits = Limits()
     target: str = ""
-    keep_text: bool = False  # whether exchanges hold prompt and answer
+    keep_text: bool = False  # whether the sink gets exchanges with prompt and answer
     openapi: Callable[[], Mapping[str, Any]] | None = None
-    admin: Callable[..., Any] | None = None  # an ASGI application for what begins with /admin
+    admin: Application | None = None  # for what begins with /admin
+    apps: Mapping[str, Application] = field(default_factory=dict)  # more of the kind, by the first word of their path
     proven: Callable[[], bool] = lambda: True  # whether the guards' proof at start went well
     dead: Callable[[], str | None] = lambda: None  # other reasons not to be ready, such as a ledger that is closed

@@ -2,7 +2,8 @@
 
 A copy is taken after its request was placed, waits in a queue of its own and is dropped first: a full queue, a spent
 budget, a gateway that ends. It bills no caller, has its own concurrency, is never streamed, and leaves one Exchange
-with ``shadow=True``, in the words of every other one: nothing is compared here.
+with ``shadow=True``, in the words of every other one: nothing is compared here. The exchange has its original's id, and
+``against`` is the digest of the variant that the original was given to.
 """
 
 from __future__ import annotations
@@ -149,6 +150,7 @@ class Copies:
             answered_by=self.arm.name if reply is not None and not faults else "",
             cohort="pinned",
             share=choice.share,
+            against=choice.arm.digest,
             revision=choice.revision,
             rule="shadow",
             shadow=True,
@@ -169,8 +171,18 @@ class Copies:
             answer_tokens=answer,
             stages=dict(reply.stages) if reply is not None else {},
             total_s=took_s,
-            text={"prompt": request.body.get("messages"), "answer": choices} if self._keep_text else None,
+            text={"prompt": request.body.get("messages"), "answer": _messages(choices)} if self._keep_text else None,
         )
+
+
+def _messages(choices: Any) -> list[Any]:
+    """What each choice says, as an exchange's text has it.
+
+    >>> _messages([{"message": {"content": "a"}}, "broken"]), _messages(None)
+    ([{'content': 'a'}], [])
+    """
+    listed = choices if isinstance(choices, list) else []
+    return [one["message"] for one in listed if isinstance(one, dict) and isinstance(one.get("message"), dict)]
 
 
 def _faults(contract: Contract, choices: Any) -> tuple[str, ...]:
