@@ -200,6 +200,14 @@ class KeyRing:
             return None
         return found[1] if now_s - self._read_at <= self._grace_s else None
 
+    def of(self, id: str) -> Caller | None:
+        """Whose key has this public id, for who has shown its secret before; None: nobody's, or revoked."""
+        found, now_s = self._known.get(id), time.monotonic()
+        if found is None or now_s - self._read_at > self._grace_s:
+            return None
+        ends = found[0].ends_at
+        return None if ends is not None and ends <= now_s + self._ahead_s else found[1]
+
     def budget(self, account: str) -> Budget | None:
         """The budget of an account: that of its newest key."""
         return self._budgets.get(account)
