@@ -2,8 +2,9 @@
 
 Requests never wait for it: ``put`` appends to a bounded queue, and what does not fit is dropped and counted. A batch
 is one transaction, of 500 rows or of 50 ms. On a full disk, or with the database gone, the gateway goes on: the queue
-fills, drops are counted, ``trouble`` says why, and writing goes on by itself. Rows have numbers that only grow in the
-order in which they can be read, so a reader that remembers the last one misses nothing.
+fills, drops are counted, ``trouble`` says why, and writing goes on by itself. A batch whose acknowledgement was lost is
+written again, and an exchange is there once all the same. Rows have numbers that only grow in the order in which they
+can be read, so a reader that remembers the last one misses nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 
 from quantgate.errors import RecordError
 from quantgate.records import parse
 from quantgate.serve import Exchange
+from quantgate.serve._exchange_rows import ROWS, begins, insert, locked, make
 from quantgate.serve._ledger_sql import begun, plain
 
 log = logging.getLogger("quantgate.serve")
@@ -29,25 +32,10 @@ BATCH = 500
 WAIT_S = 0.05  # that a row may wait for others
 AGAIN_S = 0.5  # between tries while nothing can be written
 HOURLY_S = 3600.0
+KNOWN = frozenset(Exchange.model_fields)
 SWEEP = 5000  # rows that one step of forgetting takes: writing goes on between them
-META = sa.MetaData()
-ROWS = sa.Table(
-    "exchanges",
-    META,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("at", sa.Float, nullable=False),
-    sa.Column("target", sa.Text, nullable=False),
-    sa.Column("variant", sa.Text, nullable=False),
-    sa.Column("cohort", sa.Text, nullable=False),
-    sa.Column("shadow", sa.Boolean, nullable=False),
-    sa.Column("revision", sa.Integer, nullable=False),
-    sa.Column("session", sa.Text, nullable=False),
-    sa.Column("record", sa.Text, nullable=False),
-    sa.Index("exchanges_at", "at"),
-    sqlite_autoincrement=True,  # a number is never used twice, also not after rows were forgotten
-)
 COLUMNS = ("at", "target", "variant", "cohort", "shadow", "revision", "session")
-LOCK = 71_020_002  # of PostgreSQL: who writes a batch takes its numbers alone, so that they come in order
+WRITTEN = (*COLUMNS, "exchange", "record")
 
 
 class Journal:
@@ -62,8 +50,12 @@ class Journal:
         self.trouble: str | None = None
 
     def start(self) -> None:
-        """Raises QuantgateError when the database is not there."""
-        begun(self._engine, self._make, what="exchanges")
+        """Raises QuantgateError when the database is not there, or of another release."""
+        try:
+            begun(self._engine, self._make, what="exchanges")
+        except BaseException:
+            self._engine.dispose()
+            raise
         self._thread.start()
 
     def put(self, exchange: Exchange) -> None:
@@ -91,9 +83,7 @@ class Journal:
 
     def _make(self) -> None:
         with self._engine.begin() as link:
-            if link.dialect.name == "postgresql":
-                link.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-            META.create_all(link)
+            make(link)
 
     def _run(self) -> None:
         forgot = -HOURLY_S
@@ -122,9 +112,8 @@ class Journal:
         rows = [row for _, row in made]
         try:
             with self._engine.begin() as link:
-                if link.dialect.name == "postgresql":
-                    link.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-                link.exec_driver_sql(_insert(link), rows)
+                locked(link)
+                link.exec_driver_sql(insert(link, WRITTEN), rows)
         except sa.exc.SQLAlchemyError as problem:
             if self.trouble is None:
                 log.warning("exchanges cannot be written (%s); requests go on, and drops are counted", plain(problem))
@@ -142,7 +131,7 @@ class Journal:
         if not self._keep_text:
             said["text"] = None
         try:
-            return (*(said[name] for name in COLUMNS), orjson.dumps(said).decode())
+            return (*(said[name] for name in COLUMNS), one.id, orjson.dumps(said).decode())
         except (TypeError, ValueError) as problem:
             self.dropped += 1
             log.warning("exchange %s cannot be written (%s)", one.id, problem)
@@ -162,11 +151,19 @@ class Journal:
                 return
 
 
-def _insert(link: Connection) -> str:
-    """Plain, for a tuple each: SQLAlchemy's own insert costs as much again as writing the row."""
-    mark = "?" if link.dialect.name == "sqlite" else "%s"
-    names = ", ".join(f'"{name}"' for name in (*COLUMNS, "record"))
-    return f"INSERT INTO exchanges ({names}) VALUES ({', '.join([mark] * (len(COLUMNS) + 1))})"
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one target, in the order of their numbers."""
+
+    rows: tuple[tuple[int, Exchange], ...]
+    broken: tuple[str, ...]  # a sentence for each row that cannot be read
+    number: int  # to go on from: of the last row, or of the journal's end where that is reached
+    last: int  # the highest number of the whole journal
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was left to read."""
+        return self.number >= self.last
 
 
 class Reader:
@@ -185,9 +182,49 @@ class Reader:
             if len(rows) < most:
                 return
 
+    def batch(self, number: int, *, target: str, most: int = 1000) -> Batch:
+        """What comes after ``number``, at most ``most`` rows; a broken one is told and holds up no other.
+
+        Raises QuantgateError.
+        """
+        last = self.last()  # before the rows are asked for: all up to it can be seen then
+        if last <= number:
+            return Batch((), (), number, last)
+        rows = self._rows(number, target, most)
+        found, broken = list[tuple[int, Exchange]](), list[str]()
+        for at, text in rows:
+            try:
+                found.append((at, _read(at, text)))
+            except RecordError as problem:
+                broken.append(str(problem))
+        return Batch(tuple(found), tuple(broken), rows[-1][0] if len(rows) == most else max(last, _end(rows)), last)
+
+    def get(self, ids: Sequence[str]) -> list[Exchange]:
+        """Exchanges by their ids, in the order of ``ids``, with their copies in the shadow after them; those that are
+        there. Raises QuantgateError, RecordError."""
+        asked = sa.select(ROWS.c.id, ROWS.c.record).where(ROWS.c.exchange.in_(list(ids))).order_by(ROWS.c.id)
+        found = [_read(int(row.id), str(row.record)) for row in self._asked(asked)]
+        place = {name: at for at, name in enumerate(ids)}
+        return sorted(found, key=lambda one: (place[one.id], one.shadow))
+
     def last(self) -> int:
         """The highest number; 0 where there is none."""
         return int(self._asked(sa.select(sa.func.coalesce(sa.func.max(ROWS.c.id), 0)))[0][0])
+
+    def begins(self) -> int:
+        """The number after which gateways drew sides and named exchanges: a watch need not read what is before."""
+
+        def ask() -> int:
+            with self._engine.begin() as link:
+                return begins(link)
+
+        return begun(self._engine, ask, what="exchanges")
+
+    def waits_since(self, number: int, target: str) -> float | None:
+        """``at`` of the first exchange after ``number``: the oldest that is not counted yet."""
+        asked = sa.select(ROWS.c.at).where(ROWS.c.id > number, ROWS.c.target == target).order_by(ROWS.c.id).limit(1)
+        found = self._asked(asked)
+        return float(found[0].at) if found else None
 
     def _rows(self, number: int, target: str | None, most: int) -> list[tuple[int, str]]:
         asked = sa.select(ROWS.c.id, ROWS.c.record).where(ROWS.c.id > number).order_by(ROWS.c.id).limit(most)
@@ -205,8 +242,15 @@ class Reader:
         self._engine.dispose()
 
 
+def _end(rows: list[tuple[int, str]]) -> int:
+    return rows[-1][0] if rows else 0
+
+
 def _read(number: int, text: str) -> Exchange:
+    """Without what this version does not know: rows stay for weeks, and releases come and go meanwhile."""
     try:
-        return parse(Exchange, orjson.loads(text), where=f"exchange {number}", error=RecordError)
+        said = orjson.loads(text)
     except orjson.JSONDecodeError as broken:
         raise RecordError(f"exchange {number}: not a record ({broken}); delete the row") from None
+    known = {key: said[key] for key in said if key in KNOWN} if isinstance(said, dict) else said
+    return parse(Exchange, known, where=f"exchange {number}", error=RecordError)
