@@ -251,6 +251,43 @@ def test_a_rollback_asks_whether_that_is_up(registry: Registry) -> None:
     assert move and move.capacity == "up"
 
 
+def test_a_verdict_on_one_never_moves_another(registry: Registry) -> None:
+    a, b = register(registry, A="pass", B="pass")
+    promote(registry, "fleet", "A")
+    promote(registry, "fleet", "B", canary=0.05)
+    before = registry.live("fleet")
+    for digest in (a.artifact, BASE.artifact, "sha256:nobody"):  # of B alone would a rollback take the traffic now
+        assert rollback(registry, "fleet", why="e-value 130", automatic=True, of=digest) is None
+        with pytest.raises(NotPromoted, match="has another canary, B, and what was judged is"):
+            ramp(registry, "fleet", 0.5, of=digest)
+        with pytest.raises(NotPromoted, match="has another canary, B"):
+            promote(registry, "fleet", "A", of=digest)
+    assert registry.live("fleet") == before
+    assert ramp(registry, "fleet", 0.5, of=b.artifact).share == 0.5
+    assert promote(registry, "fleet", "B", of=b.artifact).stable == b
+    with pytest.raises(NotPromoted, match="it has no canary, and what was judged is"):
+        promote(registry, "fleet", "B", of=b.artifact)
+    assert rollback(registry, "fleet", why="e-value 130", automatic=True, of=a.artifact) is None
+    move = rollback(registry, "fleet", why="e-value 130", automatic=True, of=b.artifact)
+    assert move and move.live.stable == a
+    assert rollback(registry, "fleet", why="e-value 130", automatic=True, of=b.artifact) is None
+
+
+def test_a_rollback_of_one_that_another_took_the_place_of_meanwhile_moves_nothing(registry: Registry) -> None:
+    """Between the look and the move: the question whether the old place is up takes its time."""
+    a, _ = register(registry, A="pass", B="pass")
+    promote(registry, "fleet", "A", canary=0.05)
+
+    def meanwhile(_: Variant) -> str:
+        rollback(registry, "fleet", why="by hand")
+        promote(registry, "fleet", "B", canary=0.05)
+        return ""
+
+    assert rollback(registry, "fleet", why="e-value 130", of=a.artifact, capacity=meanwhile) is None
+    canary = registry.live("fleet").canary
+    assert canary and canary.name == "B"
+
+
 def test_another_baseline_is_an_operators_word_and_there_is_no_way_behind_it(registry: Registry) -> None:
     register(registry, A="pass")
     promote(registry, "fleet", "A")

@@ -32,15 +32,17 @@ def promote(
     canary: float | None = None,
     holdback: float | None = None,
     why: str = "",
+    of: str | None = None,
     details: Mapping[str, JsonValue] = {},
 ) -> Live:
     """Give ``variant`` the traffic of ``target``, or the share ``canary`` of its sessions first.
 
     ``variant``: its name, of which the latest decided counts, or the start of its artifact's digest. ``holdback``: the
-    share of sessions that stays with the baseline for ever. Raises UnknownName, UsageError, NotPromoted, Moved.
+    share of sessions that stays with the baseline for ever. ``of``: the digest that must be the canary's, for whoever
+    judged that one. Raises UnknownName, UsageError, NotPromoted, Moved.
     """
     live = registry.live(target)
-    chosen = find(registry, live, variant)
+    chosen = _canary(live, of) if of is not None else find(registry, live, variant)
     if chosen.is_baseline:
         raise UsageError(f"{target}: the baseline is not promoted; go back to it with: quantgate rollback {target}")
     decided = proven(registry, live, chosen)
@@ -70,10 +72,21 @@ def promote(
 
 
 def ramp(
-    registry: Registry, target: str, share: float, *, why: str = "", details: Mapping[str, JsonValue] = {}
+    registry: Registry,
+    target: str,
+    share: float,
+    *,
+    why: str = "",
+    of: str | None = None,
+    details: Mapping[str, JsonValue] = {},
 ) -> Live:
-    """Give the canary of ``target`` more of its sessions: those that it has stay with it. Raises NotPromoted, Moved."""
+    """Give the canary of ``target`` more of its sessions: those that it has stay with it.
+
+    ``of``: the digest that must be the canary's, for whoever judged that one. Raises NotPromoted, Moved.
+    """
     live = registry.live(target)
+    if of is not None:
+        _canary(live, of)
     if live.canary is None:
         raise NotPromoted(f"{target}: it has no canary; start one with: quantgate promote {target} VARIANT --canary 5%")
     if share == live.share:
@@ -107,6 +120,7 @@ def rollback(
     capacity: Capacity | None = None,
     force: bool = False,
     automatic: bool = False,
+    of: str | None = None,
     details: Mapping[str, JsonValue] = {},
 ) -> Move | None:
     """Take the traffic back in one move, on the disk when this returns; None where it was there already.
@@ -114,6 +128,8 @@ def rollback(
     Without ``to``: a canary is taken away; without a canary, what had the traffic before gets it again. Doing it again
     goes no further back: a rollback that was told twice happens once. ``to``: the baseline, or what had the traffic of
     this target before, by name or digest. ``capacity`` says whether that is up; ``force`` goes there all the same.
+    ``of``: the digest of what is to lose the traffic, the canary or else the stable variant; where that is another by
+    now, in the very moment of the move, nothing moves and None is returned: a verdict on one never takes back another.
 
     Raises UsageError without a reason, NotPromoted for what was never live here and for anything automatic while the
     target is held, NoCapacity, ReleaseError.
@@ -123,10 +139,12 @@ def rollback(
     told: dict[str, Any] = {"why": why, "details": dict(details)}
     for _ in range(TRIES):
         live = registry.live(target)
+        if not _is_of(live, of):
+            return None
         back = _where_it_is(registry, live, _back(live, registry.history(target), to, automatic))
         said = _ask(target, back, capacity, force) if _would_move(live, back) else ""
         try:
-            return registry.move_from(target, _rollback_plan(back, to, automatic, told | {"capacity": said}))
+            return registry.move_from(target, _rollback_plan(back, to, automatic, of, told | {"capacity": said}))
         except _Elsewhere:
             continue  # somebody moved it while we asked whether the old place is up: ask about the new one
     raise Moved(f"{target}: others move it all the time; hold it first: quantgate hold {target}")
@@ -136,8 +154,10 @@ class _Elsewhere(Exception):
     """What is live now would be gone back from to another variant than the one that was asked about."""
 
 
-def _rollback_plan(back: Variant, to: str | None, automatic: bool, told: dict[str, Any]) -> Plan:
+def _rollback_plan(back: Variant, to: str | None, automatic: bool, of: str | None, told: dict[str, Any]) -> Plan:
     def plan(now: Live, moves: Moves) -> tuple[Live, What, dict[str, Any]] | None:
+        if not _is_of(now, of):
+            return None
         goal = _back(now, moves(), to, automatic)
         if not _would_move(now, goal):
             return None
@@ -159,6 +179,19 @@ def _where_it_is(registry: Registry, live: Live, back: Variant) -> Variant:
     if same(back, live.baseline):
         return live.baseline
     return next((one for one in registry.variants(live.target) if same(one, back)), back)
+
+
+def _is_of(live: Live, of: str | None) -> bool:
+    """Whether ``of`` is what a rollback would take the traffic from."""
+    return of is None or (live.canary or live.stable).artifact == of
+
+
+def _canary(live: Live, of: str) -> Variant:
+    """The canary, where it is these bytes; what is done with it moves from ``live`` alone. Raises NotPromoted."""
+    if live.canary is None or live.canary.artifact != of:
+        found = "has no canary" if live.canary is None else f"has another canary, {live.canary.name}"
+        raise NotPromoted(f"{live.target}: it {found}, and what was judged is {of[:19]}; nothing was moved")
+    return live.canary
 
 
 def _would_move(live: Live, back: Variant) -> bool:
