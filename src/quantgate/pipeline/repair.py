@@ -10,33 +10,30 @@ in choosing the mixture; those that judged the failed variant are left out, sinc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantgate import decide
 from quantgate.engines import Engine
-from quantgate.errors import DataError, FormatError, Stopped, UsageError, hint
+from quantgate.errors import DataError, Stopped, UsageError
 from quantgate.evaluate import scorers, suites
 from quantgate.evaluate.answers import Answers
-from quantgate.evaluate.compare import Pairs, Side, Task, compare_all, mean, visiting_order
+from quantgate.evaluate.compare import Pairs, Side, Task, compare_all, mean
 from quantgate.evaluate.evidence import Evidence, Gate
 from quantgate.evaluate.lock import Terms, agreed, comparable, terms_of
 from quantgate.evaluate.suites import Case
-from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, deciding, made_suites, overlaps, probing, published_suites, targets
-from quantgate.pipeline.cases import calibration_of, gate_cases
+from quantgate.pipeline import auto, overlaps, probing, published_suites
+from quantgate.pipeline.cases import calibration_of
 from quantgate.pipeline.lock import alone_in
+from quantgate.pipeline.repair_bench import Bench, bench_of
+from quantgate.pipeline.repair_record import record_of, write
 from quantgate.pipeline.runtimes import TORCH
 from quantgate.pipeline.sharing import folder_of
 from quantgate.pipeline.two_models import Progress
-from quantgate.pipeline.variants import candidate_of, sentences_of, summary_of
-from quantgate.quantize.manifest import BASELINE, SAFE_NAME
-from quantgate.records import digest_of, folder_aside
+from quantgate.pipeline.variants import sentences_of
+from quantgate.quantize.manifest import BASELINE
 from quantgate.release_config import ReleaseConfig, load_config
-from quantgate.report import RunReport
-from quantgate.report.environment import environment
-from quantgate.report.repairs import Lift, Repair, Trial
+from quantgate.report.repairs import Repair, Trial
 
 if TYPE_CHECKING:
     from quantgate.quantize import Artifact
@@ -45,22 +42,6 @@ if TYPE_CHECKING:
 SHARES = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.02)  # of the failed variant's foreseen drift, tried in this order
 TUNE_CASES = 150  # per capability, that a mixture must keep before it may go to the gate
 SPARE = 0.5  # share of the margin that may be lost on the tune split
-
-
-@dataclass
-class Bench:
-    """What a repair works on."""
-
-    config: ReleaseConfig
-    out: Path
-    report: RunReport
-    model: OpenedModel
-    name: str  # of the failed variant
-    label: str  # of the repaired one
-    number: int  # the first repair of this run, the second ...
-    targets: tuple[str, ...]  # capabilities that it did not keep
-    sources: dict[str, Artifact]  # the failed variant first
-    progress: Progress
 
 
 def repair(
@@ -84,75 +65,9 @@ def repair(
     folder = folder_of(out or config.out)
     try:
         with alone_in(folder):
-            return _repair(_bench(config, folder, variant, label or f"{variant}+repair", progress))
+            return _repair(bench_of(config, folder, variant, label or f"{variant}+repair", progress))
     except KeyboardInterrupt:
         raise Stopped(f"stopped; the answers so far are kept in {folder}, and the same command uses them") from None
-
-
-def _bench(config: ReleaseConfig, out: Path, variant: str, label: str, progress: Progress | None) -> Bench:
-    from quantgate.quantize import open_artifact
-    from quantgate.quantize.artifact import MANIFEST
-    from quantgate.quantize.mix import mixable
-
-    report = _finished(config, out)
-    names = [one.name for one in report.variants]
-    if variant not in names:
-        raise UsageError(f"repair: '{variant}' is no variant of {out / 'report.json'}; {hint(variant, names)}")
-    verdict = next(one for one in report.decision.verdicts if one.variant == variant)
-    targets = tuple(one.capability for one in verdict.capabilities if one.verdict != "pass")
-    if not targets:
-        raise UsageError(f"repair: {variant} passed on every capability; there is nothing to repair")
-    if not SAFE_NAME.fullmatch(label) or label in names:
-        raise UsageError(f"repair: '{label}' cannot name the repaired variant; give another name")
-    if next(one.kin for one in report.variants if one.name == variant) is not None:
-        raise UsageError(
-            f"repair: '{variant}' is a model of its own, and no layer of the baseline fits it; repair it in a release "
-            "that has it as 'model' above its variants"
-        )
-    model = open_model(config.model)
-    ours = [one for one in report.variants if (out / one.path / MANIFEST).is_file()]
-    if variant not in [one.name for one in ours]:
-        raise FormatError(f"repair: '{variant}' is another program's artifact; only quantgate's own can be mixed")
-    found = {one.name: open_artifact(out / one.path) for one in ours}
-    for one in ours:
-        if found[one.name].manifest.digest != one.artifact:
-            raise UsageError(f"repair: {out / one.path} is not what {out / 'report.json'} judged; run it again")
-    if found[variant].rounds_inputs:
-        raise FormatError(f"repair: {variant} rounds activations too, which gradients by weights do not foresee")
-    if reason := mixable(model, variant, found[variant]):
-        raise FormatError(f"repair: {reason}; repair another variant")
-    others = {
-        name: one
-        for name, one in found.items()
-        if name != variant and not mixable(model, name, one) and not one.rounds_inputs
-    }
-    sources = {variant: found[variant], **others}
-    number = _number(out, label)
-    return Bench(config, out, report, model, variant, label, number, targets, sources, progress or (lambda *_: None))
-
-
-def _finished(config: ReleaseConfig, out: Path) -> RunReport:
-    file = out / "report.json"
-    if not file.is_file():
-        raise UsageError(f"repair: no {file}; finish the run first, with: quantgate run")
-    report = RunReport.load(file)
-    if report.config != config.content:
-        raise UsageError(f"repair: {file} is of another configuration; run it again, with: quantgate run")
-    for row in report.evidence[0].comparisons:
-        made_suites.refuse(config.capabilities[row.gate.capability], row.gate.capability, "a repair")
-        cases, _ = gate_cases(row.gate.capability, config.capabilities[row.gate.capability], row.gate.seed)
-        if row.suite_digest != digest_of([case.digest for case in visiting_order(cases, row.gate.seed)]):
-            raise UsageError(
-                f"repair: the cases of {row.gate.capability} are no longer those of the run, so nobody can tell which "
-                "ones it asked; run it again, with: quantgate run"
-            )
-    return report
-
-
-def _number(out: Path, label: str) -> int:
-    """The how-many-th repair of the run this is; made once more, it keeps its number."""
-    known = {file.parent.name: Repair.load(file).number for file in sorted((out / "repairs").glob("*/repair.json"))}
-    return known.get(label, max(known.values(), default=0) + 1)
 
 
 def _repair(bench: Bench) -> Repair:
@@ -183,8 +98,8 @@ def _repair(bench: Bench) -> Repair:
             f"repair: only the model itself drifts less than {bench.name}; there is nothing to lift it with"
         )
     evidence = _gate(bench, rules, fresh, base, side, made)
-    result = _record(bench, found, choice, made, trials, evidence)
-    _write(bench, result, made)
+    result = record_of(bench, found, choice, made, trials, evidence)
+    write(bench, result, made)
     return result
 
 
@@ -302,82 +217,3 @@ def _gate(
         sandbox=scorers.ready(case.scorer for gate in rules for case in fresh[gate.capability]),
         lock=locked,
     )
-
-
-def _record(
-    bench: Bench,
-    found: Sensitivity,
-    choice: dict[str, str],
-    made: Artifact,
-    trials: Sequence[Trial],
-    evidence: Evidence,
-) -> Repair:
-    judge = bench.config.judge
-    candidate = candidate_of(made)
-    gates = [one.gate for one in evidence.comparisons]
-    failed = next(one for one in bench.report.candidates if one.name == bench.name)
-    return Repair(
-        variant=bench.name,
-        repaired=made.name,
-        number=bench.number,
-        targets=bench.targets,
-        lifts=tuple(_lifts(bench, found, choice)),
-        trials=tuple(trials),
-        bytes_before=failed.stored_bytes,
-        bytes_after=candidate.stored_bytes,
-        chosen=bench.report.decision.chosen,
-        chosen_bytes=next(
-            (one.stored_bytes for one in bench.report.candidates if one.name == bench.report.decision.chosen), None
-        ),
-        report=deciding.of_repair(
-            bench.report,
-            bench.report.model_copy(
-                update={
-                    "title": f"repair of {bench.name}",
-                    "gates": tuple(gates),
-                    "candidates": (candidate,),
-                    "variants": (summary_of(made, bench.out, bench.model),),
-                    "evidence": (evidence,),
-                    "decision": decide.decide(
-                        gates, [candidate], [evidence], alpha=judge.alpha, order=judge.order, ledger=judge.ledger
-                    ),
-                    "placed": targets.place_again(bench.report.placed, bench.model, [made]),
-                    "loads": (),
-                    "targets": (),
-                    "environment": environment(),
-                    "stages": (),
-                }
-            ),
-        ),
-    )
-
-
-def _lifts(bench: Bench, found: Sensitivity, choice: dict[str, str]) -> Iterator[Lift]:
-    """The groups that no longer come from the failed variant, those that gain most per byte first."""
-    from quantgate.quantize.mix import cost
-
-    made = list[Lift]()
-    for at, group in enumerate(found.groups):
-        name = choice[group[0]]
-        if name == bench.name:
-            continue
-        lent = bench.sources.get(name)
-        added = sum(
-            cost(bench.model, lent, layer) - cost(bench.model, bench.sources[bench.name], layer) for layer in group
-        )
-        column = None if lent is None else found.sources.index(name)
-        drop = {
-            capability: float(kl[at, 0] - (0 if column is None else kl[at, column]))
-            for capability in bench.targets
-            for kl in (found.kl(capability),)
-        }
-        made.append(Lift(layers=group, source=name, bytes_added=added, drift_removed=drop))
-    return iter(sorted(made, key=lambda one: -sum(one.drift_removed.values()) / max(one.bytes_added, 1)))
-
-
-def _write(bench: Bench, result: Repair, made: Artifact) -> None:
-    from quantgate.pipeline import write_reports
-
-    with folder_aside(bench.out / "repairs" / made.name) as folder:
-        write_reports(result.report, folder)
-        result.save(folder / "repair.json")
