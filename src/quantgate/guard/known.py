@@ -9,6 +9,7 @@ SAID = frozenset({"role", "content", "refusal", "reasoning", "reasoning_content"
 CHOICE = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
 """Keys that a guard reads, or that hold no words."""
 TOKENS = ("content", "refusal", "reasoning", "reasoning_content")  # lists of logprobs
+MOST, LEAST = 512, -100.0  # tokens whose mean is taken; nats that stand for "never", of which servers say -9999
 
 
 def known(said: dict[str, Any], keys: frozenset[str] = SAID) -> dict[str, Any]:
@@ -32,6 +33,17 @@ def logprobs_of(told: Any) -> Mapping[str, Any] | None:
         return None
     rows = [row for key in TOKENS for row in _rows(told.get(key))]
     return told if all(_row(row) and all(map(_row, _rows(row.get("top_logprobs")))) for row in rows) else None
+
+
+def mean_logprob(told: Any) -> float | None:
+    """Of the first ``MOST`` tokens of an answer's content, nats; None where nobody told.
+
+    >>> mean_logprob({"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.5}]})
+    -1.0
+    """
+    rows = told.get("content") if isinstance(told, Mapping) else None
+    found = [max(LEAST, row["logprob"]) for row in rows[:MOST] if _row(row)] if isinstance(rows, list) else []
+    return sum(found) / len(found) if found else None
 
 
 def _rows(told: Any) -> list[Any]:

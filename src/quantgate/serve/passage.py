@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from quantgate.guard import Contract, Fault
+from quantgate.guard.known import mean_logprob
 from quantgate.serve import Arm, Body, Choice, Exchange, Request, Reservation
 from quantgate.serve.settings import Headers, RoutePolicy
 from quantgate.serve.stages import Clock
@@ -55,7 +56,7 @@ class Passage:
     answer_tokens: int | None = None
     pieces: int = 0  # chunks of a stream, or tokens by its bytes: what an answer is charged by that nobody counted
     ttft_s: float | None = None
-    keep_text: bool = False  # whether the operator asked for prompts and answers
+    keep_text: bool = False  # whether the operator, or a sink that reads and forgets it, asked for prompts and answers
     text: dict[str, Any] | None = None
 
     @property
@@ -79,10 +80,18 @@ class Passage:
         if count_of(answer):
             self.answer_tokens = (wrote or 0) + answer
 
-    def said(self, messages: Iterable[Mapping[str, Any]]) -> None:
-        """Keep prompt and answer, where that was asked for."""
-        if self.keep_text:
-            self.text = {"prompt": self.request.body["messages"], "answer": list(messages)}
+    def __post_init__(self) -> None:
+        self.said(())
+
+    def said(self, messages: Iterable[Mapping[str, Any]], logprobs: Any = None) -> None:
+        """Keep prompt and answer, where that was asked for: the prompt from the beginning, of an answer what came."""
+        if not self.keep_text:
+            return
+        body = self.request.body
+        tools = bool(body.get("tools")) and body.get("tool_choice") != "none"
+        self.text = {"prompt": body["messages"], "answer": list(messages), "tools": tools}
+        if (mean := mean_logprob(logprobs)) is not None:
+            self.text["logprob"] = mean
 
     def charge(self) -> tuple[int, int]:
         """Tokens to settle the budget with. Where the upstream did not tell: of an answer that began, what was

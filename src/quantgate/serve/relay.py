@@ -195,6 +195,7 @@ async def _pump(passage: Passage, out: Out, lane: Lane, arm: Arm) -> None:
                 await _each(passage, out, guard, stream)
             finally:
                 lane.leave(begun)
+                _heard(passage, guard)
                 await stream.aclose()
             clock.enter("validate")
             last = guard.end()
@@ -251,7 +252,13 @@ def _concluded(passage: Passage, guard: StreamGuard) -> None:
     drafts = guard.assembly.drafts.values()
     passage.finish = word(next((draft.finish for draft in drafts if draft.finish), ""))
     passage.refusal = any("refusal" in draft.texts for draft in drafts)
-    passage.said(draft.message() for draft in drafts)
+
+
+def _heard(passage: Passage, guard: StreamGuard) -> None:
+    """What came of an answer, also of one that was broken off."""
+    drafts = guard.assembly.drafts
+    first = drafts.get(0)
+    passage.said((draft.message() for draft in drafts.values()), first.logprobs if first is not None else None)
 
 
 def _bytes(form: Form, leaving: Sequence[Body], chunk: Chunk) -> bytes:

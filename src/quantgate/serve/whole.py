@@ -153,7 +153,7 @@ def _finished(passage: Passage, choices: Sequence[Mapping[str, Any]], steps: Seq
     passage.step = max(steps, key=order.index)
     passage.finish = word(choices[0].get("finish_reason"))
     passage.refusal = any(choice["message"].get("refusal") for choice in choices)
-    passage.said(choice["message"] for choice in choices)
+    passage.said((choice["message"] for choice in choices), choices[0].get("logprobs"))
 
 
 def _usage(passage: Passage, body: Mapping[str, Any]) -> Body | None:
