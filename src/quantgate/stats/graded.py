@@ -8,8 +8,9 @@ f (1 - f), and for any fixed centre c since L - f has mean 0,
 
 So under "the trial's mean is at most delta above the control's" E[z] <= 0 whatever the means are at that moment, and
 for every lambda > 0 with 1 + lambda z >= 0 the product of 1 + lambda z is a non-negative supermartingale; so is a mean
-over a grid of lambdas and centres. lambda is cut where the least z, for any delta in [-1, 1], would use up the stake: a cut
-that depends on f alone, which is known before the draw. The centre 0 suits values that are mostly 0, 1 those mostly 1.
+over a grid of lambdas and centres. lambda is cut where the least z, for any delta in [-1, 1], would use up the stake: a
+cut that depends on f alone, which is known before the draw. The centre 0 suits values that are mostly 0, 1 those mostly
+1.
 
 Source: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024 (arXiv
 2010.09686), section 4; Waudby-Smith, Wu, Ramdas, Karampatziakis and Mineiro, "Anytime-valid off-policy inference",
