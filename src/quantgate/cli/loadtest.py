@@ -75,7 +75,7 @@ def loadtest(
     context: Annotated[int | None, typer.Option(min=8, help="Tokens that the server's model holds.")] = None,
     blocks: Annotated[int, typer.Option(min=0, help="Stretches that two targets take turns in; 0 chooses.")] = 0,
     rows: Annotated[int, typer.Option(min=1, help="Answers decoded together at most, in this process.")] = 16,
-    request: Annotated[str, typer.Option(help='More keys of every request, such as {"ignore_eos": true}.')] = "",
+    request: Annotated[str, typer.Option(help='More keys of every request, such as {"ignore_eos": true}, or a response_format.')] = "",
     timeout: Annotated[str, typer.Option(help="For one request.")] = "120s",
     api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the servers' key.")] = None,
     seed: Annotated[int, typer.Option(help="Fixes arrivals and prompts.")] = 0,
@@ -159,7 +159,7 @@ def _body(text: str) -> dict[str, Any]:
         raise UsageError(f'--request: not valid JSON ({broken}); write an object such as {{"top_k": 1}}') from None
     if not isinstance(found, dict):
         raise UsageError(f'--request: a JSON {type(found).__name__}, not an object; write such as {{"top_k": 1}}')
-    own = sorted((OWN - {"temperature", "top_p", "seed"}) & set(found))
+    own = sorted((OWN - {"temperature", "top_p", "seed", "response_format", "tools"}) & set(found))
     if own:
         raise UsageError(f"--request: '{own[0]}' is written by quantgate itself; leave it out")
     return found
