@@ -17,6 +17,7 @@ NAME = "looping"
 LOOPS = Degenerate(Settings(period=512, times=4, characters=200))
 REACH = 512 * 4  # characters of the longest loop
 STEP = 256  # characters between two looks
+FIRST, LAST = 4096, 12288  # characters that are looked at of a long text: a loop mostly goes on until the end
 WORDS, LEAST, SAME = 256, 64, 0.6
 
 
@@ -33,6 +34,8 @@ def repeats(text: str) -> bool:
     >>> repeats("the cat sat on the mat. " * 12), repeats("=" * 80 + "and so on")
     (True, False)
     """
+    if len(text) > FIRST + LAST:
+        text = text[:FIRST] + text[-LAST:]
     ends = (*range(STEP, len(text), STEP), len(text))
     return any(LOOPS.look(text[max(0, end - REACH) : end].rstrip(), "") is not None for end in ends)
 
@@ -41,7 +44,7 @@ def few_words(text: str) -> bool:
     """Whether the newest words of a text hardly say anything new."""
     words = text[-16 * WORDS :].split()[-WORDS:]
     runs = len(words) - 3
-    if runs < LEAST:
+    if runs < LEAST or len(set(words)) - 3 > (1 - SAME) * runs:  # each new word begins a new run
         return False
     return 1 - len(set(zip(words, words[1:], words[2:], words[3:], strict=False))) / runs >= SAME
 
