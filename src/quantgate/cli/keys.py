@@ -36,7 +36,7 @@ def about() -> None:
 @app.command()
 def new(
     name: Annotated[str, typer.Option(help="Whose key it is, for lists and records.")],
-    scope: Annotated[str, typer.Option(help="use, admin, or use,admin.")] = "use",
+    scope: Annotated[str, typer.Option(help="use, admin, watch (reads verdicts), or several: use,watch.")] = "use",
     tokens: Annotated[str | None, typer.Option(help="Budget, such as 1M/day.")] = None,
     money: Annotated[str | None, typer.Option(help="Budget by the variants' prices, such as 20/month.")] = None,
     requests: Annotated[str | None, typer.Option(help="Quota, such as 60/min.")] = None,

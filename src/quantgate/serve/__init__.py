@@ -53,7 +53,7 @@ class Caller:
     """Whose key it was. ``key`` is its public id, never the secret."""
 
     key: str
-    scopes: frozenset[str] = frozenset({"use"})  # use, admin
+    scopes: frozenset[str] = frozenset({"use"})  # use, admin, watch
     budget: str = ""  # the ledger's account; empty: none
 
 

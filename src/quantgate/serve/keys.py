@@ -26,7 +26,7 @@ from quantgate.serve import Caller, OverBudget
 from quantgate.serve._ledger_sql import ABOUT, KEYS, LEASES, SPENT, now, plain
 from quantgate.serve_config import Budget
 
-SCOPES = ("use", "admin")
+SCOPES = ("use", "admin", "watch")
 POLL_S = 0.5
 GRACE_S = 300.0  # how long keys that are known work while the database is out of reach
 WRONG_A_SECOND = 100  # wrong keys that are told apart from no key; more are asked to wait

@@ -175,8 +175,16 @@ def _watched() -> Json:
         **_read("verdict", "Whether the variant on trial may go on, and why", "Verdict", 400, 401, 403),
         "parameters": [fail_on, variant],
     }
-    flagger = _read("flagger", "The verdict as Flagger's webhooks ask: go on, or not", "Verdict", 400, 401, 403)
-    flagger["responses"]["412"] = {"description": "Not; the body tells why", "content": _json("Verdict")}
+    sentence = {"text/plain": {"schema": {"type": "string"}}}
+    flagger: Json = {
+        "operationId": "flagger",
+        "summary": "The verdict as Flagger's webhooks ask: go on, or not",
+        "responses": {
+            "200": {"description": "Go on; of a hook of type rollback: roll back", "content": sentence},
+            "412": {"description": "Do not; the sentence tells why", "content": sentence},
+            **_refusals(400, 401, 403),
+        },
+    }
     flagger["parameters"] = [fail_on, variant, hook]
     return {
         "/watch/verdict": {"get": verdict, "post": {**verdict, "operationId": "verdictByPost"}},
