@@ -9,6 +9,7 @@ from quantgate.serve import Exchange
 from quantgate.watch import Message, Talk, plain
 
 BANDS = (128, 512, 2048, 8192)  # tokens; few and wide, so that each has enough of the control's to be held against
+LONGEST_S = 1e6
 TEXTS = ("content", "reasoning_content", "reasoning")
 
 
@@ -45,6 +46,15 @@ def both_bands(exchange: Exchange) -> str:
 
 def form(exchange: Exchange) -> str:
     return "structured" if exchange.structured else "text"
+
+
+def seconds(told: float | None) -> float | None:
+    """A time that can be one; a clock that jumped, or a record from elsewhere, may hold others.
+
+    >>> [seconds(one) for one in (0.5, -0.1, float("nan"), float("inf"), None)]
+    [0.5, None, None, None, None]
+    """
+    return told if told is not None and 0 <= told < LONGEST_S else None
 
 
 def calls_of(message: Message) -> list[Mapping[str, Any]]:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 from quantgate.serve import Exchange
 from quantgate.watch.signals import Signal
-from quantgate.watch.signals._reading import both_bands, whole
+from quantgate.watch.signals._reading import both_bands, seconds, whole
 
 
 def read(exchange: Exchange, _before: Sequence[Exchange]) -> float | None:
     """None: no answer left whole."""
-    return exchange.total_s if whole(exchange) else None
+    return seconds(exchange.total_s) if whole(exchange) else None
 
 
 SIGNAL = Signal(

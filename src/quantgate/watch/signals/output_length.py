@@ -8,12 +8,13 @@ from quantgate.serve import Exchange
 from quantgate.watch.signals import Signal
 from quantgate.watch.signals._reading import form, own, prompt_band
 
+MOST = 2**31  # tokens; more are none
+
 
 def read(exchange: Exchange, _before: Sequence[Exchange]) -> float | None:
     """None: nobody counted, or the count is not of one answer of the variant's own."""
-    if not own(exchange) or exchange.answer_tokens is None:
-        return None
-    return float(exchange.answer_tokens)
+    tokens = exchange.answer_tokens
+    return float(tokens) if own(exchange) and tokens is not None and 0 <= tokens < MOST else None
 
 
 SIGNAL = Signal(

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 
 from quantgate.serve import Exchange
 from quantgate.watch.signals import Signal
-from quantgate.watch.signals._reading import both_bands, own
+from quantgate.watch.signals._reading import both_bands, own, seconds
 
 LEAST = 8  # tokens: of fewer, the time is that of the network
 
 
 def read(exchange: Exchange, _before: Sequence[Exchange]) -> float | None:
     """None: the stage or the tokens are not known, or more than one answer was asked for."""
-    took_s, tokens = exchange.stages.get("decode"), exchange.answer_tokens
+    took_s, tokens = seconds(exchange.stages.get("decode")), exchange.answer_tokens
     if took_s is None or tokens is None or tokens < LEAST or not own(exchange):
         return None
-    return max(0.0, took_s) / (tokens - 1)
+    return took_s / (tokens - 1)
 
 
 SIGNAL = Signal(

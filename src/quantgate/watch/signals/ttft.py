@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from quantgate.serve import Exchange
 from quantgate.watch.signals import Signal
-from quantgate.watch.signals._reading import prompt_band
+from quantgate.watch.signals._reading import prompt_band, seconds
 
 
 def read(exchange: Exchange, _before: Sequence[Exchange]) -> float | None:
     """None: it was no stream, or nothing of it left."""
-    return exchange.ttft_s if exchange.stream else None
+    return seconds(exchange.ttft_s) if exchange.stream else None
 
 
 SIGNAL = Signal(

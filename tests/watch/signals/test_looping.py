@@ -1,0 +1,56 @@
+"""looping: over and over, letter by letter or nearly so; tables, code and long lists of their own are none."""
+
+from __future__ import annotations
+
+import pytest
+from tests.watch.signals.made import calling, marked, said
+
+PARAGRAPH = (
+    "The harbour lies west of the town, and its oldest warehouse was built before the railway came. Boats leave at "
+    "seven and at noon for the island, where a path leads from the pier through the dunes to the lighthouse. "
+)
+STORY = " ".join(
+    f"In the year {1900 + at} the {name} of the town decided about {at * 7} things, most of which concerned {what}."
+    for at, (name, what) in enumerate(
+        (
+            *(("mayor", "boats"), ("baker", "bread and ovens"), ("doctor", "cold rooms"), ("teacher", "old maps")),
+            *(("miller", "stones"), ("smith", "hinges for gates"), ("tailor", "coats"), ("captain", "weather in May")),
+        )
+    )
+)
+LOOPS = {
+    "a word": "the " * 60,
+    "a sentence": "The cat sat on the mat. " * 12,
+    "a paragraph": PARAGRAPH * 6,
+    "signs": "ab" * 200,
+    "Japanese": "それはいい考えです。" * 30,
+    "loops at last": STORY + "and so on and on, " * 40,
+    "loops and ends": "and so on and on, " * 40 + STORY,
+    "numbered": " ".join(f"{at}. You should always check the oil of the car before driving." for at in range(40)),
+}
+GOOD = {
+    "a story": STORY,
+    "a paragraph twice": PARAGRAPH * 2,
+    "a table": "| name | age |\n| --- | --- |\n" + "".join(f"| person {at} | {at * 13 % 71} |\n" for at in range(60)),
+    "JSON": str([{"id": at, "name": f"n{at * 7919 % 1000}", "tags": [at % 3, at % 7]} for at in range(40)]),
+    "a rule": "Title\n" + "=" * 80 + "\nText of the section follows here.",
+    "one word": "yes",
+    "numbers": ", ".join(str(at * at) for at in range(300)),
+}
+
+
+@pytest.mark.parametrize("text", LOOPS.values(), ids=list(LOOPS))
+def test_the_same_over_and_over(text: str) -> None:
+    assert marked("looping", said(text)) == 1.0
+    assert marked("looping", said({"content": "Done.", "reasoning_content": text})) == 1.0
+    assert marked("looping", said(calling(arguments=text))) == 1.0
+
+
+@pytest.mark.parametrize("text", GOOD.values(), ids=list(GOOD))
+def test_what_merely_has_a_form_is_no_loop(text: str) -> None:
+    assert marked("looping", said(text)) == 0.0
+
+
+def test_a_loop_at_the_end_of_a_very_long_text_is_found() -> None:
+    long = " ".join(f"word{at * 7919 % 100_003}" for at in range(20_000))
+    assert marked("looping", said(long)) == 0.0 and marked("looping", said(long + " again" * 60)) == 1.0
