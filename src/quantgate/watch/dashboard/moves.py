@@ -1,0 +1,189 @@
+"""What the buttons do: said beforehand in full, and done by the same functions as the command line and /admin.
+
+A form bears the revision that its reader saw. Where somebody moved the target meanwhile nothing is done, and the new
+state is shown: nobody confirms one thing and gets another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from quantgate.errors import Moved, UsageError
+from quantgate.release import Live, Variant
+from quantgate.release.capacity import Capacity
+from quantgate.release.history import Move, same, was_stable
+from quantgate.watch.dashboard.words import share
+
+KINDS = ("canary", "ramp", "promote", "hold", "lift", "rollback")
+Form = Mapping[str, str]
+SOON = "Answers under way are finished where they began; new requests follow within a fraction of a second."
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A confirmation: what will happen, and what the form asks for."""
+
+    kind: str
+    title: str
+    button: str
+    says: tuple[str, ...]
+    revision: int
+    share: str = ""  # percent, where it asks for one
+    variant: str = ""  # digest, of a new canary
+    back: tuple[tuple[str, str], ...] = ()  # value and what it says, of where a rollback may go
+    danger: bool = False
+
+
+def offered(live: Live | None) -> tuple[str, ...]:
+    """What may be done now; a new canary starts from the page of releases."""
+    if live is None:
+        return ()
+    freeze = "lift" if live.frozen else "hold"
+    if live.canary is not None:
+        more = ("ramp", "promote") if not live.frozen else ()
+        return (*(one for one in more if one != "ramp" or live.share < 1), freeze, "rollback")
+    return (freeze,) if same(live.stable, live.baseline) else (freeze, "rollback")
+
+
+def asked(kind: str, live: Live, moves: Sequence[Move], form: Form, steps: Sequence[float] = ()) -> Asked:
+    """Raises UsageError for what cannot be done from here."""
+    name = live.canary.name if live.canary is not None else ""
+    match kind:
+        case "canary":
+            return _canary(live, moves, form)
+        case "ramp" if live.canary is not None:
+            more = next((one for one in steps if one > live.share), 1.0)
+            wanted = form.get("share", f"{100 * more:g}")
+            return Asked(
+                kind, f"Give {name} more", "Give it more", _ramp_says(live, wanted), live.revision, share=wanted
+            )
+        case "promote" if live.canary is not None:
+            return Asked(kind, f"Promote {name} to everyone", "Promote it", _promote_says(live), live.revision)
+        case "hold" if not live.frozen:
+            says = (
+                f"{live.target} stays as it is: no promotion, no ramp, and nothing goes back by itself.",
+                "The evidence goes on, and alarms are told. A person can still roll back.",
+            )
+            return Asked(kind, f"Hold {live.target}", "Hold it", says, live.revision)
+        case "lift" if live.frozen:
+            says = (f"{live.target} may be moved again, by people and by the watch: also back, by itself.",)
+            return Asked(kind, f"Lift the hold on {live.target}", "Lift it", says, live.revision)
+        case "rollback" if live.canary is not None or not same(live.stable, live.baseline):
+            return _rollback(live, moves)
+    raise UsageError(f"{live.target}: there is nothing to '{kind}' now; it is at revision {live.revision}")
+
+
+def do(registry: Any, target: str, kind: str, form: Form, capacity: Capacity) -> Live:
+    """The move, in the registry's name for who asked. Raises UsageError, NotPromoted, Moved, NoCapacity, ReleaseError."""
+    from quantgate.release import lifecycle
+
+    why = form.get("why", "").strip()
+    if not why:
+        raise UsageError("a reason is missing; write in a few words why, for who reads the history later")
+    live: Live = registry.live(target)
+    if form.get("revision") != str(live.revision):
+        raise Moved(
+            f"{target}: somebody moved it meanwhile, it is at revision {live.revision} now; read what would happen, "
+            "and decide again"
+        )
+    match kind:
+        case "canary":
+            given = part(form.get("share", ""))
+            return lifecycle.promote(registry, target, form.get("variant", ""), canary=given, why=why)
+        case "ramp":
+            return lifecycle.ramp(registry, target, part(form.get("share", "")), why=why)
+        case "promote" if live.canary is not None:
+            return lifecycle.promote(registry, target, live.canary.artifact, why=why)
+        case "hold" | "lift":
+            return lifecycle.hold(registry, target, why=why, off=kind == "lift")
+        case "rollback":
+            to, force = form.get("to") or None, form.get("force") == "yes"
+            lifecycle.rollback(registry, target, to=to, why=why, capacity=capacity, force=force)
+            done: Live = registry.live(target)
+            return done
+    raise UsageError(f"{target}: there is nothing to '{kind}' now; it is at revision {live.revision}")
+
+
+def part(text: str) -> float:
+    """A share of 1 out of percent as people type it. Raises UsageError.
+
+    >>> part("25"), part(" 2.5 % ")
+    (0.25, 0.025)
+    """
+    try:
+        percent = float(text.strip().removesuffix("%").strip().replace(",", "."))
+    except ValueError:
+        raise UsageError(f"share: expected percent of sessions, such as 25, found '{text[:40]}'") from None
+    if not 0 < percent <= 100:
+        raise UsageError(f"share: more than 0 % and at most 100 % of sessions, found {text.strip()[:40]}")
+    return round(percent / 100, 9)
+
+
+def _canary(live: Live, moves: Sequence[Move], form: Form) -> Asked:
+    digest = form.get("variant", "")
+    wanted = form.get("share", "1")
+    if live.canary is not None:
+        raise UsageError(f"{live.target}: {live.canary.name} is its canary; promote it or take it away first")
+    try:
+        given = share(part(wanted))
+    except UsageError:
+        given = "the share that you write"
+    name = form.get("name", "") or digest.removeprefix("sha256:")[:12]
+    says = (
+        f"{given} of sessions go to {name}; the others stay with {live.stable.name}. A session stays where it is drawn.",
+        "The watch compares both sides from the first session on, and takes it back by itself where it is worse.",
+        "The registry demands that the latest decision about exactly these bytes has passed.",
+    )
+    return Asked("canary", f"Try {name} on live sessions", "Start", says, live.revision, share=wanted, variant=digest)
+
+
+def _ramp_says(live: Live, wanted: str) -> tuple[str, ...]:
+    assert live.canary is not None
+    try:
+        given = part(wanted)
+    except UsageError as problem:
+        return (str(problem),)
+    if given <= live.share:
+        return (
+            f"{live.canary.name} has {share(live.share)} already, and a ramp only goes up. To take it away, roll back.",
+        )
+    more = f"{live.canary.name} gets {share(given)} of sessions instead of {share(live.share)}."
+    return (
+        f"{more} Those that it has stay with it, and {share(given - live.share)} of all move over from "
+        f"{live.stable.name}.",
+        f"The evidence goes on from where it is, and the watch can still take it back. {SOON}",
+    )
+
+
+def _promote_says(live: Live) -> tuple[str, ...]:
+    assert live.canary is not None
+    held = f", but {share(live.holdback)} that stay with {live.baseline.name} to compare with" if live.holdback else ""
+    alone = (
+        "Nothing stays with the baseline, so nothing is left to compare it with: set a holdback by the command line first."
+        if not live.holdback
+        else "The watch goes on comparing, and can still take it back."
+    )
+    return (
+        f"{live.canary.name} serves all sessions{held}. {live.stable.name} gives up its {share(1 - live.share)}.",
+        f"{alone} {SOON}",
+    )
+
+
+def _rollback(live: Live, moves: Sequence[Move]) -> Asked:
+    choices: list[tuple[str, str]] = []
+    if live.canary is not None:
+        choices.append(("", f"take {live.canary.name} away: {live.stable.name} serves everyone"))
+    since = next((at for at, one in enumerate(moves) if one.what in ("open", "rebase")), len(moves))
+    known: list[Variant] = [one for one in was_stable(list(moves[: since + 1])) if not same(one, live.stable)]
+    if not any(same(one, live.baseline) for one in [*known, live.stable]):
+        known.append(live.baseline)
+    for one in known:
+        told = ", the baseline" if same(one, live.baseline) else ", which had the traffic before"
+        choices.append((one.artifact, f"to {one.name}{told}"))
+    lost = live.canary.name if live.canary is not None else live.stable.name
+    says = (f"{lost} loses all of its sessions at once. {SOON}", "Nothing is deleted: it can be promoted again.")
+    return Asked(
+        "rollback", f"Roll {live.target} back", "Roll back", says, live.revision, back=tuple(choices), danger=True
+    )
