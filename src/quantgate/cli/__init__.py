@@ -37,6 +37,7 @@ from quantgate.cli import (
     track,
     train,
     verify,
+    watch,
 )
 from quantgate.cli.screen import errors
 from quantgate.errors import QuantgateError
@@ -76,6 +77,7 @@ app.command("sign")(sign.sign)
 app.command("verify")(verify.verify)
 app.command("track")(track.track)
 app.command("serve")(serve.serve)
+app.command("watch")(watch.watch)
 app.add_typer(keys.app, name="keys")
 app.add_typer(train.app, name="train")
 

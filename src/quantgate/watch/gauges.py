@@ -134,16 +134,16 @@ class Gauges(Collector):
 
 def _of_verdict(target: str, verdict: Verdict) -> Iterator[Metric]:
     action = _family("action", "1 for what is to become of the trial now", ("target", "action"))
-    for one in ACTIONS:
-        action.add_metric((target, one), float(verdict.action == one))
+    for name in ACTIONS:
+        action.add_metric((target, name), float(verdict.action == name))
     yield action
     trial = _family("trial", "1, with what is on trial", ("target", "variant", "control"))
     trial.add_metric((target, verdict.trial.variant, verdict.trial.control), 1.0)
     yield trial
     yield _one("evidence", "Weighted mean over all signals, natural logarithm", target, verdict.log_e)
     yield _one("share", "Of sessions that were the trial's at the newest verdict", target, verdict.share)
-    for name, (about, value) in FIGURES.items():
-        made = _family(name, about, OF)
+    for figure, (about, value) in FIGURES.items():
+        made = _family(figure, about, OF)
         for one in verdict.findings:
             found = value(one)
             if found is not None:

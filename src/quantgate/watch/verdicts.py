@@ -95,6 +95,8 @@ def answer(standings: Standings, target: str, live: Live | None, asked: Asked, *
         verdict, alarms, behind_s = standings.verdict(target), standings.alarms(target), standings.behind_s(target)
     except QuantgateError as problem:
         return Answer("hold", f"hold, because the evidence cannot be read ({problem})")
+    if live is None and verdict is not None:  # who cannot know what is live goes by what was judged last
+        alarms = [one for one in alarms if asked.variant or one.verdict.trial == verdict.trial]
     back = next((one for one in alarms if _stands(one, live, asked.variant)), None)
     if back is not None:
         return Answer("rollback", back.verdict.because, back.verdict, behind_s)
