@@ -68,7 +68,7 @@ class Pairs:
             self._drop()
 
     def _paired(self, talk: Talk, shadow: Talk, found: Found) -> Found:
-        together = replace(talk, shadow=shadow)
+        together = replace(talk, shadow=replace(shadow, tools=talk.tools))  # one prompt, one offer
         read = {name: self._read(name, mark, together) for name, mark in self._marks}
         self.made += 1
         marks: Mapping[str, float] = found.get("marks", {})

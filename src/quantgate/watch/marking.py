@@ -29,6 +29,7 @@ from quantgate.watch.signals._simhash import prompt_hash
 
 log = logging.getLogger("quantgate.watch")
 WAIT_S = 0.02  # that an exchange may wait for others: a thread that wakes for each would disturb the loop
+RECENT_S = 600.0  # for which a failure is a warning
 SLICE_S = 0.001  # of reading, after which others get their turn
 
 
@@ -62,6 +63,7 @@ class Marker:
         self._some, self._end = threading.Event(), threading.Event()
         self.marked = self.unmarked = 0
         self.failed: Counter[str] = Counter()
+        self._failed_s = 0.0
         self._thread = threading.Thread(target=self._run, name="marks", daemon=True)
         self._thread.start()
 
@@ -75,7 +77,7 @@ class Marker:
         """Why marks are missing now, in one sentence."""
         if self._shedding:
             return f"more answers come than signals can be read from; {self.unmarked} exchanges went on without marks"
-        if self.failed:
+        if self.failed and time.monotonic() - self._failed_s < RECENT_S:
             names = ", ".join(sorted(self.failed))
             return f"signals could not be read from {self.failed.total()} exchanges: {names}; the log tells why"
         return None
@@ -205,6 +207,7 @@ class Marker:
     def _fails(self, name: str, problem: Exception) -> None:
         """Counted each time, told once; by the type alone: its words may hold words of the text."""
         self.failed[name] += 1
+        self._failed_s = time.monotonic()
         if self.failed[name] == 1:
             told = type(problem).__name__
             log.warning("%s could not be read from an exchange (%s); it goes on without, and is counted", name, told)
