@@ -1,0 +1,462 @@
+"""Exchanges, in the order of their numbers in the journal -> the evidence of one trial. No clock, no chance, no disk.
+
+The same rows in the same order give the same state, bit for bit, however often a watch was killed in between:
+``Fold.of(fold.state(), ...)``, then ``remember`` for every row from ``rebuild_from`` on that was counted already.
+
+What counts: exchanges that were drawn to a side, with the odds that they tell themselves, of exactly the two digests
+that are on trial. Once a session: its first bad event of a signal, its first value of a quantity. What is pinned, late,
+told twice or of another trial does not. A newer release of other bytes is another trial and begins from nothing, and so
+does one that comes back after it was gone. A promotion begins a period, with evidence that is renewed within it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from quantgate.errors import RecordError
+from quantgate.serve import Exchange
+from quantgate.stats.attribution import Counts
+from quantgate.stats.renewal import log_mix
+from quantgate.watch import Finding, Point, Trial
+from quantgate.watch.alone import Alone
+from quantgate.watch.explaining import Sizes, finding
+from quantgate.watch.processes import COPIES, Process, Rule, rules
+from quantgate.watch.signals import Signal
+from quantgate.watch.steps import step_of
+from quantgate.watch.units import SPAN, Clock, Filter, Rows, Seen, key_of, mixed
+from quantgate.watch_config import WatchConfig
+
+VERSION = 1
+MOST_ODDS = 256  # different ones, of a trial or a period
+BAD_BITS = 1 << 17
+
+
+@dataclass(slots=True)
+class Standing:
+    """Of one trial: who, since when, and how much was seen. All of it is JSON."""
+
+    variant: str = ""  # digests of the bytes
+    control: str = ""
+    variant_name: str = ""
+    control_name: str = ""
+    control_is_baseline: bool = True
+    revision: int = 0  # the newest that was counted
+    gone: int | None = None  # revision of a release without this trial
+    copied: bool = False  # nothing but copies (shadow) was seen of it
+    held: bool = False  # promoted: it has all traffic but the holdback
+    began_s: float = 0.0  # of the period; seconds of the trial's clock
+    share: float = 0.0  # of sessions, the trial's
+    share_since_s: float = 0.0
+    odds: float = 0.0  # of the newest exchange
+    copies: int = 0  # of prompts that were answered by both
+    quiet: list[int] = field(default_factory=lambda: [0, 0])  # new sessions since the last of control, of trial
+    drawn: list[list[Any]] = field(default_factory=list)  # [odds, sessions, of them the trial's]
+
+
+@dataclass(slots=True)
+class Uncounted:
+    """What was left out, for whoever asks why."""
+
+    late: int = 0
+    twice: int = 0
+    strangers: int = 0  # of other bytes than those on trial
+    crowded: int = 0  # of odds beyond the 256 different ones
+    odd: int = 0  # values that no signal may have
+    broken: dict[str, int] = field(default_factory=dict)  # signals that raised an error
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A signal, its bit among those counted of a session, and its one or two processes."""
+
+    signal: Signal
+    bit: int
+    salt: int
+    processes: tuple[Process, ...]
+
+
+class Fold:
+    """See the head of this file. ``number`` is that of the last row that was taken, ``at`` of the last counted."""
+
+    def __init__(
+        self,
+        config: WatchConfig,
+        target: str,
+        signals: Sequence[Signal] | None = None,
+        *,
+        bounds: Mapping[str, float] = {},
+        order: Sequence[str] = (),
+    ) -> None:
+        """``bounds``: rates that the gate found, for a variant that nothing is compared with; ``order``: of bits."""
+        self.config, self.target = config, target
+        self.rules: tuple[Rule, ...] = rules(config, signals)
+        self.number, self.at = 0, 0.0
+        self.clock = Clock(config.late)
+        self.standing: Standing | None = None
+        self.uncounted = Uncounted()
+        self.alone = Alone(bounds)
+        self.order = list(dict.fromkeys((*order, *(one.signal.name for one in self.rules))))
+        self._rows = Rows()
+        self._named: Trial | None = None
+        self._fresh()
+
+    def _fresh(self) -> None:
+        """No evidence, and no session was met."""
+        self.processes = tuple(Process(one) for one in self.rules)
+        by_name: dict[str, list[Process]] = {}
+        for one in self.processes:
+            by_name.setdefault(one.rule.signal.name, []).append(one)
+        self._readings = [
+            Reading(own[0].rule.signal, 1 << self.order.index(name), key_of(name), tuple(own))
+            for name, own in by_name.items()
+        ]
+        self._again()
+
+    def _again(self) -> None:
+        """Sessions may count once more: evidence of before is kept apart, or gone."""
+        self._seen, self._bad = Seen(), Filter(BAD_BITS)
+        self._drawn: Counts = {}
+
+    # rows in
+
+    @property
+    def rebuild_from(self) -> int:
+        """The lowest number that ``remember`` must be given again after ``of``."""
+        return max(1, self.number - SPAN + 1)
+
+    def remember(self, number: int, exchange: Exchange) -> None:
+        """A row that was counted before a restart."""
+        self._rows.take(number, exchange)
+
+    def add(self, number: int, exchange: Exchange) -> None:
+        """The next row. One whose number is not higher than the last one's was counted, and changes nothing."""
+        if number <= self.number:
+            return
+        self.number = number
+        before = self._rows.take(number, exchange)
+        if before is None:
+            self.uncounted.twice += 1
+            return
+        on_time = self.clock.see(exchange.at)
+        if exchange.cohort == "pinned" and not exchange.shadow:
+            return
+        if not on_time:
+            self.uncounted.late += 1
+        elif exchange.shadow:
+            self._copy(exchange)
+        elif not exchange.side:
+            self._without(exchange, before)
+        elif self._on_trial(exchange):
+            self._count(exchange, before)
+
+    def _without(self, exchange: Exchange, before: Sequence[Exchange]) -> None:
+        """A session that was drawn to no side: in a newer release than the trial's, the trial is gone."""
+        now = self.standing
+        if now is not None and not now.copied:
+            now.quiet = [one + 1 for one in now.quiet]
+            if exchange.revision > now.revision:
+                now.gone = exchange.revision
+        if exchange.cohort == "stable":
+            self.at = exchange.at
+            signals = {one.signal.name: one.signal for one in self._readings}
+            self.alone.add(exchange, lambda signal: self._read(signal, exchange, before), signals)
+
+    def _on_trial(self, exchange: Exchange) -> bool:
+        """Whether it is one of the trial's; a newer trial than the one so far begins here."""
+        if not (math.isfinite(exchange.odds) and 0.0 < exchange.odds < 1.0 and exchange.against):
+            self.uncounted.odd += 1
+            return False
+        ours = exchange.side == "trial"
+        pair = (exchange.artifact, exchange.against) if ours else (exchange.against, exchange.artifact)
+        now = self.standing
+        if now is None or (now.copied and now.gone is None and (now.variant, now.control) != pair):
+            now = self._begin(pair, exchange)
+        elif (now.variant, now.control) != pair:
+            # of one release, a replica where the canary is not up compares the stable variant: the canary goes before
+            newer = exchange.revision > now.revision
+            before_it = exchange.revision == now.revision and ours and exchange.cohort == "canary" and now.held
+            if not (newer or before_it):
+                self.uncounted.strangers += 1
+                return False
+            now = self._begin(pair, exchange)
+        elif now.gone is not None:
+            if exchange.revision < now.gone:
+                self.uncounted.strangers += 1
+                return False
+            if exchange.revision > now.gone:
+                now = self._begin(pair, exchange)
+            now.gone = None
+        now.copied = False
+        return True
+
+    def _begin(self, pair: tuple[str, str], exchange: Exchange) -> Standing:
+        self._fresh()
+        since = self.clock.elapsed_s
+        self.standing = Standing(*pair, revision=exchange.revision, began_s=since, share_since_s=since)
+        return self.standing
+
+    # counting
+
+    def _count(self, exchange: Exchange, before: Sequence[Exchange]) -> None:
+        now, ours = self.standing, exchange.side == "trial"
+        if now is None:
+            return
+        if ours and exchange.cohort == "stable" and not now.held:
+            self._promoted(now)
+        self._renew(now)
+        self._place(now, exchange, ours)
+        if exchange.odds not in self._drawn and len(self._drawn) >= MOST_ODDS:
+            self.uncounted.crowded += 1
+            return
+        self.at = exchange.at
+        key = key_of(exchange.session) if exchange.told_session else None
+        new, mask = (True, 0) if key is None else self._seen.meet(key)
+        if new:
+            row = self._drawn.setdefault(exchange.odds, [0, 0])
+            row[0] += 1
+            row[1] += ours
+            now.quiet = [now.quiet[0] + 1, now.quiet[1] + 1]
+        now.quiet[ours] = 0
+        counted = mask
+        for one in self._readings:
+            if one.signal.kind == "pair":
+                continue
+            value = self._read(one.signal, exchange, before)
+            if value is None:
+                continue
+            first = key is None or one.signal.each == "request" or not mask & one.bit
+            counted |= one.bit
+            self._take(one, exchange, value, ours, first, key)
+        if key is not None and counted != mask:
+            self._seen.counted(key, counted)
+
+    def _take(self, one: Reading, exchange: Exchange, value: float, ours: bool, first: bool, key: int | None) -> None:
+        if one.signal.kind == "event":
+            if first:
+                for process in one.processes:
+                    process.unit(ours)
+            each = key is None or one.signal.each == "request"
+            if value and (each or self._bad.add(mixed(key or 0, one.salt))):
+                for process in one.processes:
+                    process.bad(ours, exchange.odds, exchange.id)
+        elif first:
+            stratum = one.signal.stratum(exchange) if one.signal.kind == "quantity" else ""
+            for process in one.processes:
+                process.value(ours, exchange.odds, value, stratum, exchange.id)
+
+    def _copy(self, exchange: Exchange) -> None:
+        """A copy (shadow) of a prompt: for signals that hold two answers to one prompt against each other."""
+        pair = (exchange.artifact, exchange.against)
+        if not exchange.against or exchange.artifact == exchange.against:
+            return
+        now = self.standing
+        if now is None or (now.copied and (now.variant, now.control) != pair and exchange.revision > now.revision):
+            now = self._begin(pair, exchange)
+            now.copied, now.variant_name = True, exchange.variant
+        if (now.variant, now.control) != pair:
+            self.uncounted.strangers += 1
+            return
+        if now.copied:
+            now.revision = max(now.revision, exchange.revision)
+            self.at = exchange.at
+        now.copies += 1
+        key = key_of(exchange.session) if exchange.told_session else None
+        for one in self._readings:
+            if one.signal.kind == "pair" and (value := self._read(one.signal, exchange, ())) is not None:
+                each = key is None or one.signal.each == "request"
+                if each or self._bad.add(mixed(key or 0, one.salt)):
+                    for process in one.processes:
+                        process.pair(value == 1.0, exchange.id)
+
+    def _read(self, signal: Signal, exchange: Exchange, before: Sequence[Exchange]) -> float | None:
+        """What a signal reads; None too for what it may not be. A signal that fails is counted, and stops nothing."""
+        try:
+            value = signal.read(exchange, before)
+        except Exception:  # a plug-in's own mistake: that one signal is silent here
+            self.uncounted.broken[signal.name] = self.uncounted.broken.get(signal.name, 0) + 1
+            return None
+        if value is None:
+            return None
+        sound = math.isfinite(value) if signal.kind == "quantity" else 0.0 <= value <= 1.0
+        if not sound or (signal.kind in ("event", "pair") and value not in (0.0, 1.0)):
+            self.uncounted.odd += 1
+            return None
+        return value
+
+    # time
+
+    def _place(self, now: Standing, exchange: Exchange, ours: bool) -> None:
+        """Who is on which side, and with what share."""
+        if ours:
+            now.variant_name = exchange.variant
+        else:
+            now.control_name = exchange.variant
+        if exchange.revision < now.revision:
+            return
+        now.revision, now.odds = exchange.revision, exchange.odds
+        share = exchange.odds if now.held else exchange.share
+        if share != now.share:
+            now.share, now.share_since_s = share, self.clock.elapsed_s
+
+    def _promoted(self, now: Standing) -> None:
+        now.held, now.began_s = True, self.clock.elapsed_s
+        self._again()
+        for one in self.processes:
+            one.begin(renewed=True)
+
+    def _renew(self, now: Standing) -> None:
+        """After a promotion: a copy of the evidence at each eighth of a period, and all anew at its end."""
+        if not now.held:
+            return
+        age_s = self.clock.elapsed_s - now.began_s
+        if age_s >= self.config.period:
+            self._promoted(now)
+            return
+        copies = len(self.processes[0].segments)
+        while copies < min(COPIES, 1 + int(age_s * COPIES / self.config.period)):
+            copies += 1
+            for one in self.processes:
+                one.copy()
+
+    # what it says
+
+    @property
+    def trial(self) -> Trial | None:
+        """None while not both sides are known by name; ``know`` tells what a release knows of them."""
+        now = self.standing
+        if now is None:
+            return None
+        if self._named is not None and (self._named.artifact, self._named.control_artifact) == (
+            now.variant,
+            now.control,
+        ):
+            return self._named
+        if not (now.variant_name and now.control_name):
+            return None
+        return Trial(
+            target=self.target,
+            variant=now.variant_name,
+            artifact=now.variant,
+            control=now.control_name,
+            control_artifact=now.control,
+        )
+
+    def know(self, trial: Trial) -> None:
+        """Names of both sides, from the release; no evidence."""
+        self._named = trial
+
+    def sessions(self) -> tuple[int, int]:
+        """Of the control and of the trial, since the evidence began."""
+        ours = sum(row[1] for row in self._drawn.values())
+        return sum(row[0] for row in self._drawn.values()) - ours, ours
+
+    def drawn(self) -> Counts:
+        """Odds -> [sessions, of them the trial's]; a request without a session is one."""
+        return self._drawn
+
+    def crossed(self) -> Process | None:
+        """The process that is furthest beyond its threshold; None: none is. Cheap: ask after each batch of rows."""
+        beyond = [(one.log_e(self.config.ratio) - one.rule.log_threshold, -at) for at, one in enumerate(self.processes)]
+        most, at = max(beyond)
+        return self.processes[-at] if most >= 0.0 else None
+
+    def log_e(self) -> float:
+        """Weighted mean over all processes."""
+        return log_mix((one.rule.weight, one.log_e(self.config.ratio)) for one in self.processes)
+
+    def findings(self) -> tuple[Finding, ...]:
+        """One for each process, the one nearest to its threshold first."""
+        if self.standing is None:
+            return ()
+        trial, step = self.trial, step_of(self.config, self.standing.share)
+        names = (trial.variant, trial.control) if trial else (self.standing.variant_name or "the variant", "control")
+        seen = Sizes(*self.sessions(), self.standing.copies)
+        found = [finding(one, self.config, names, step.margin, seen) for one in self.processes]
+        return tuple(sorted(found, key=lambda one: one.log_threshold - one.log_e))
+
+    def points(self, at: float) -> list[Point]:
+        """Where each process stands, for a chart."""
+        share = self.standing.share if self.standing else 0.0
+        kept = ("signal", "direction", "log_e", "log_threshold", "trial", "control", "ratio", "low", "high")
+        return [Point(at=at, share=share, **{key: getattr(one, key) for key in kept}) for one in self.findings()]
+
+    # to the disk and back
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able and exact: floats survive JSON bit for bit. Some 200 kB at the most, a few while little was met."""
+        standing = None
+        if self.standing is not None:
+            standing = asdict(self.standing) | {
+                "drawn": [[odds, *row] for odds, row in self._drawn.items()],
+            }
+        return {
+            "version": VERSION,
+            "number": self.number,
+            "at": self.at,
+            "order": self.order,
+            "clock": self.clock.state(),
+            "standing": standing,
+            "named": self._named.body() if self._named else None,
+            "uncounted": asdict(self.uncounted),
+            "seen": self._seen.state(),
+            "bad": self._bad.state(),
+            "processes": {_key(one): one.state() for one in self.processes},
+            "alone": self.alone.state(),
+        }
+
+    @classmethod
+    def of(
+        cls,
+        state: Mapping[str, Any],
+        config: WatchConfig,
+        target: str,
+        signals: Sequence[Signal] | None = None,
+        *,
+        bounds: Mapping[str, float] = {},
+    ) -> Self:
+        """A signal that is new begins from nothing. Raises RecordError for what is no state of this version."""
+        if state.get("version") != VERSION:
+            raise RecordError(
+                f"watch of {target}: its state is of version {state.get('version')}, expected {VERSION}; "
+                "delete the row of watch_state, and evidence begins anew"
+            )
+        try:
+            made = cls(config, target, signals, bounds=bounds, order=state["order"])
+            made._load(state)
+        except (KeyError, TypeError, ValueError) as broken:
+            told = f"{type(broken).__name__}: {broken}"
+            raise RecordError(
+                f"watch of {target}: its state is broken ({told}); delete the row of watch_state, and evidence begins "
+                "anew"
+            ) from None
+        return made
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.number, self.at = state["number"], state["at"]
+        self.clock = Clock.of(state["clock"], self.config.late)
+        self._named = None if state["named"] is None else Trial(**state["named"])
+        self.uncounted = Uncounted(**state["uncounted"])
+        self._seen, self._bad = Seen.of(state["seen"]), Filter.of(state["bad"])
+        self.alone.load(state["alone"])
+        if state["standing"] is None:
+            return
+        self.standing = Standing(**state["standing"])
+        self._drawn = {odds: [n, ours] for odds, n, ours in self.standing.drawn}
+        self.standing.drawn = []
+        known = state["processes"]
+        copies = max((len(one["segments"]) for one in known.values()), default=1)
+        for one in self.processes:
+            if _key(one) in known:
+                one.load(known[_key(one)], renewed=self.standing.held)
+            elif self.standing.held:
+                one.begin(renewed=True)
+            while len(one.segments) < copies:
+                one.copy()
+
+
+def _key(process: Process) -> str:
+    rule = process.rule
+    return f"{rule.signal.name}/{rule.signal.kind}/{rule.direction}"
