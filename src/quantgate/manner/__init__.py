@@ -1,6 +1,7 @@
 """How an answer takes a request: it refuses, does what was asked, asks back, or owns that it does not know.
 
     english.py   the rules for English      abroad.py   the rules for fourteen other languages
+    rules.py     texts folded to one form, and patterns that are tried only where a hint of them stands
 
 Refusals are told in all of them, questions and ignorance in English. The scorer ``refusal`` judges answers by these
 rules, the guard and the watch count by them, and so does calibration what the traffic holds. A refusal shows at the
@@ -16,16 +17,16 @@ from itertools import islice
 from typing import Literal
 
 from quantgate.manner import abroad, english
+from quantgate.manner.rules import fold
 
 Class = Literal["refuse", "comply", "ask", "none"]
 READ = 1500  # characters that are looked at; those of a longer answer, which asks nothing, at its start
 HEAD = 200  # of them, in which a refusal shows
 ASKING = 60  # words; a longer answer does something besides asking
 
-REFUSALS = re.compile(english.REFUSALS)
 SPEAKER = english.SPEAKER
 WORD = re.compile(r"\w+(?:'\w+)?")
-CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+QUOTED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]{1,80}\"", re.DOTALL)  # code, and what others say
 ASKS = re.compile(
     r"\b(?:which|what|when|who|whom|whose|where|how (?:many|much|long|large|often))\b[^.!?]*\?|"
     r"\b(?:could|can|would|will|may|do|did|should) (?:you|i)\b[^.!?]*\?|"
@@ -54,7 +55,7 @@ def classify(answer: str) -> Class:
     ('refuse', 'refuse')
     """
     short = len(answer) <= READ
-    text = abroad.fold(answer if short else answer.lstrip()[:READ])
+    text = fold(answer if short else answer.lstrip()[:READ])
     told = refuses(text)
     one_word = len(list(islice(WORD.finditer(text), 2))) < 2
     if one_word and (text.isascii() or not told):  # where no blanks are written, a sentence is a word
@@ -65,10 +66,9 @@ def classify(answer: str) -> Class:
 
 
 def refuses(text: str) -> bool:
-    """Whether a folded text (``abroad.fold``) refuses at its start; what stands in code says nothing."""
-    head = CODE.sub(" ", text) if "`" in text else text
-    head = head[:HEAD]
-    return bool(REFUSALS.search(head)) or abroad.refusing(head) is not None
+    """Whether a folded text (``fold``) refuses at its start; code and what it quotes say nothing."""
+    head = (QUOTED.sub(" ", text) if "`" in text or '"' in text else text)[:HEAD]
+    return english.refusing(head) or abroad.refusing(head) is not None
 
 
 def asks(text: str) -> bool:
@@ -80,7 +80,7 @@ def asks(text: str) -> bool:
     rest = DONE.sub("", text)
     # "I can't set it without a time. Which time?" asks; "I can't help with that. What else is new?" refuses.
     first = re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
-    if REFUSALS.search(first) and not re.search(r"\b(?:without|until|unless|need|missing)\b|\?|\bplease\b", first):
+    if english.refusing(first) and not re.search(r"\b(?:without|until|unless|need|missing)\b|\?|\bplease\b", first):
         return False
     return not ANNOUNCED.search(rest) and not re.match(r"\W*(?:the|to|first|step)\b[^?]*\.\s", rest)
 
@@ -106,4 +106,4 @@ def abstains(answer: str) -> bool:
     >>> [abstains(one) for one in ("I don't know who won.", "None of the functions can do that.", "You don't know me.")]
     [True, True, False]
     """
-    return bool(UNKNOWN.search(abroad.fold(answer.lstrip()[:READ])[:HEAD]))
+    return bool(UNKNOWN.search(fold(answer.lstrip()[:READ])[:HEAD]))

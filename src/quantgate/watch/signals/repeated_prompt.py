@@ -36,4 +36,5 @@ SIGNAL = Signal(
     about="users who ask the same again within ten minutes",
     kind="event",
     read=read,
+    weight=5.0,
 )

@@ -1,0 +1,45 @@
+"""refusal: the answer declines, wholly or in part; more of them is worse, and so is less.
+
+By the message's own field, by the filter that ended it, or by its words: rules over its beginning in fifteen languages
+(``quantgate.manner``, measured there). An answer that asks back for what is missing, or calls a tool, declines nothing.
+"""
+
+from __future__ import annotations
+
+from quantgate.manner import HEAD, READ, asks, refuses
+from quantgate.manner.rules import fold
+from quantgate.watch import Talk, plain
+from quantgate.watch.signals import Signal, of_mark
+
+
+def mark(talk: Talk) -> float | None:
+    if not talk.answers:
+        return None
+    first = talk.answers[0]
+    if talk.finish == "content_filter" or plain(first.get("refusal")).strip():
+        return 1.0
+    if not talk.said.strip():
+        return 0.0 if first.get("tool_calls") else None
+    return float(declines(talk.said))
+
+
+def declines(text: str) -> bool:
+    """Whether the words decline.
+
+    >>> declines("I'm sorry, but I can't."), declines("I can't set it without a time. Which time?")
+    (True, False)
+    """
+    short = len(text) <= READ
+    head = fold(text if short else text.lstrip()[: 4 * HEAD])
+    return refuses(head) and not (short and asks(head))
+
+
+SIGNAL = Signal(
+    name="refusal",
+    about="answers that decline",
+    kind="event",
+    read=of_mark("refusal"),
+    worse="either",
+    weight=10.0,
+    mark=mark,
+)
