@@ -29,13 +29,15 @@ class Sizes(NamedTuple):
     copies: int = 0  # prompts that both answered
 
 
-def finding(process: Process, config: WatchConfig, names: Names, step: float, seen: Sizes) -> Finding:
-    """``step``: margin of the step that the share is at."""
+def finding(
+    process: Process, config: WatchConfig, names: Names, step: float, seen: Sizes, *, lately: bool = False
+) -> Finding:
+    """``step``: margin of the step that the share is at; ``lately``: the interval may be that of a moment ago."""
     rule = process.rule
     copy = process.telling(config.ratio)
     control, trial = process.tallies(copy)
     level = config.alpha * min(max(1.0, 2.0 * rule.weight), 0.5 / config.alpha)
-    ratio, low, high = process.limits(copy, level / len(process.segments))
+    ratio, low, high = process.limits(copy, level / len(process.segments), lately=lately)
     margin = max(rule.margin, step)
     found = Finding(
         signal=rule.signal.name,

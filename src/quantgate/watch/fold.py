@@ -367,14 +367,14 @@ class Fold:
         """Weighted mean over all processes."""
         return log_mix((one.rule.weight, one.log_e(self.config.ratio)) for one in self.processes)
 
-    def findings(self) -> tuple[Finding, ...]:
-        """One for each process, the one nearest to its threshold first."""
+    def findings(self, *, lately: bool = False) -> tuple[Finding, ...]:
+        """One for each process, the one nearest to its threshold first; ``lately``: with intervals of a moment ago."""
         if self.standing is None:
             return ()
         trial, step = self.trial, step_of(self.config, self.standing.share)
         names = (trial.variant, trial.control) if trial else (self.standing.variant_name or "the variant", "control")
         seen = Sizes(*self.sessions(), self.standing.copies)
-        found = [finding(one, self.config, names, step.margin, seen) for one in self.processes]
+        found = [finding(one, self.config, names, step.margin, seen, lately=lately) for one in self.processes]
         return tuple(sorted(found, key=lambda one: one.log_threshold - one.log_e))
 
     def points(self, at: float) -> list[Point]:

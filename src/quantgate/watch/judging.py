@@ -87,8 +87,8 @@ class _Case:
 
     def shadow(self, trial: Trial) -> Verdict:
         """Copies alone: it has no traffic that could be taken back, and may get its first."""
-        findings = self.fold.findings()
         worst = self.fold.crossed()
+        findings = self.fold.findings(lately=worst is None)
         pairs = [one for one in findings if self._kind(one) == "pair"]
         if worst is not None:
             first = self._finding(findings, worst.rule.signal.name, worst.rule.direction)
@@ -117,7 +117,7 @@ class _Case:
             return alone
         doubt = self._doubt(trial, standing)
         crossed = fold.crossed()
-        findings = fold.findings()
+        findings = fold.findings(lately=crossed is None)
         if crossed is not None:
             first = self._finding(findings, crossed.rule.signal.name, crossed.rule.direction)
             if doubt:
@@ -151,7 +151,7 @@ class _Case:
             f"{trial.variant} is less than {times(margin)} as bad as {trial.control} in every signal that counts, on "
             f"{count(self.fold.sessions()[1], 'session')}: from {told[0]} to {told[1]} of sessions"
         )
-        return self._verdict(trial, "promote", why, findings=findings, next_share=goal)
+        return self._verdict(trial, "promote", why, findings=self.fold.findings(), next_share=goal)
 
     def _missing(self, trial: Trial, standing: Standing, findings: tuple[Finding, ...]) -> list[str]:
         """What the next share waits for."""
@@ -264,7 +264,7 @@ class _Case:
         return next(one for one in findings if (one.signal, one.direction) == (name, direction))
 
     def _verdict(self, trial: Trial, action: Action, because: str, **told: Any) -> Verdict:
-        told.setdefault("findings", self.fold.findings())
+        told.setdefault("findings", self.fold.findings(lately=True))
         told.setdefault("log_e", self.fold.log_e() if told["findings"] else 0.0)
         told["missing"] = tuple(told.get("missing", ()))
         return Verdict(

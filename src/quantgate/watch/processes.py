@@ -26,6 +26,8 @@ COPIES = 8  # of the evidence in one period after a promotion
 EXAMPLES = 5
 P95 = exceedance.LEVELS.index(0.95)
 MOST_SIGNALS = 64
+LATELY = 1.05  # times as many events, at which limits are found anew
+Estimate = tuple[float | None, float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Process:
         self.segments = [self._segment()]
         self.shares: tuple[float, ...] = (1.0,)  # of the copies
         self._known: dict[tuple[Any, ...], Any] = {}
+        self._kept: dict[tuple[int, float], tuple[int, Estimate]] = {}
 
     def _segment(self) -> Segment:
         return Segment(KINDS[self.rule.signal.kind](self.rule.direction))
@@ -153,11 +156,13 @@ class Process:
         self.segments, self.shares = [self._segment()], weights(COPIES) if renewed else (1.0,)
         self.examples.clear()
         self._known.clear()
+        self._kept.clear()
 
     def copy(self) -> None:
         """Another copy of the evidence begins."""
         self.segments.append(self._segment())
         self._known.clear()
+        self._kept.clear()
 
     def since(self) -> list[Evidence]:
         """What each copy counts, the one that counts all first."""
@@ -191,14 +196,23 @@ class Process:
         """Of "not ``margin`` times worse", over all copies."""
         return self._once(("better", margin), lambda: self.since()[0].log_better(margin))
 
-    def limits(self, copy: int, alpha: float) -> tuple[float | None, float | None, float | None]:
-        """Estimate, low and high of the ratio (of grades: of the difference of means)."""
+    def limits(self, copy: int, alpha: float, *, lately: bool = False) -> Estimate:
+        """Estimate, low and high of the ratio (of grades: of the difference of means).
 
-        def found() -> tuple[float | None, float | None, float | None]:
-            evidence = self.since()[copy]
-            return (evidence.estimate(), *evidence.interval(alpha)) if evidence.events() else (None, None, None)
+        ``lately``: those of a moment ago will do, when there was hardly an event less: to find them takes a while.
+        """
+        evidence = self.since()[copy]
+        events = evidence.events()
+        kept = self._kept.get((copy, alpha))
+        if kept is not None and lately and kept[0] <= events <= kept[0] * LATELY:
+            return kept[1]
 
-        return self._once(("limits", copy, alpha), found)
+        def found() -> Estimate:
+            return (evidence.estimate(), *evidence.interval(alpha)) if events else (None, None, None)
+
+        made = self._once(("limits", copy, alpha), found)
+        self._kept[copy, alpha] = (events, made)
+        return made
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
         if key not in self._known:
