@@ -57,6 +57,7 @@ def serve(
     Without options it serves the built-in model on http://127.0.0.1:8000/v1, open to this machine alone.
     """
     from quantgate.serve.open import Around, open_gateway
+    from quantgate.watch.attached import attach
 
     wanted = _config(config, target, registry, model, host, port, data)
     tell = (lambda _sentence: None) if quiet else (lambda said: errors.print(f"[dim]{said} ...[/]", soft_wrap=True))
@@ -69,7 +70,7 @@ def serve(
         with sockets[0] as listening:
             _workers.run(listening, wanted.workers, sys.argv[1:])
         return
-    around = Around(os.environ, os.environ.get("QUANTGATE_SECRET"), "gateway", tell, number)
+    around = Around(os.environ, os.environ.get("QUANTGATE_SECRET"), "gateway", tell, number, attach)
     with contextlib.ExitStack() as held:
         for one in sockets:
             held.enter_context(one)
@@ -161,6 +162,9 @@ def _welcome(gateway: ServedGateway, sockets: list[socket.socket]) -> None:
     console.print(f"quantgate serves [bold]{parts.config.target}[/] on [bold]{url}[/]", soft_wrap=True)
     for arm in parts.router.arms():
         console.print(f"  {arm.role:<9} {arm.name:<12} {arm.digest}", soft_wrap=True, markup=False)
+    if parts.attached is not None:
+        root = url.removesuffix("/v1")
+        console.print(f"  watch     {root}/dashboard, or: quantgate watch", soft_wrap=True, markup=False)
     console.print(f"  guards    {len(parts.proofs)} proven: each refused what it is there to refuse")
     for warning in parts.warnings():
         console.print(f"  warning   {warning}", soft_wrap=True, markup=False)
@@ -187,7 +191,8 @@ def _log() -> None:
     """One line for what somebody should know, on stderr, without colours; requests leave none."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    mine = logging.getLogger("quantgate.serve")
-    mine.addHandler(handler)
-    mine.setLevel(logging.INFO)
-    mine.propagate = False
+    for name in ("quantgate.serve", "quantgate.watch"):
+        mine = logging.getLogger(name)
+        mine.addHandler(handler)
+        mine.setLevel(logging.INFO)
+        mine.propagate = False
