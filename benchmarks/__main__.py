@@ -1,7 +1,8 @@
 """Run all benchmarks of speed, or those named: ``python -m benchmarks sweep``; ``--write`` appends to the page.
 
 ``kquants``, ``gguf`` and ``llamacpp`` compare with llama.cpp and need llama-cpp-python, ``harness`` compares with
-lm-eval and needs that, ``gateway`` compares with LiteLLM's proxy: they run when they are named.
+lm-eval and needs that, ``gateway`` compares with LiteLLM's proxy, ``watch`` simulates for minutes: they run when they
+are named.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks.tables import Table, of_results, section
 NAMES = ("engine", "sweep", "forecast", "sandbox", "overlap", "loadgen", "guard", "constrained",
          "demo")  # unless something is named  # fmt: skip
 NAMED = ("kquants",)  # need another program
-TABLED = ("gguf", "llamacpp", "harness", "planner")  # likewise, with tables of their own
+TABLED = ("gguf", "llamacpp", "harness", "planner", "watch")  # likewise, with tables of their own
 PEERS, GATEWAY = "peers", "gateway"
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 

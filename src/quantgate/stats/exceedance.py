@@ -77,9 +77,7 @@ def exceed(value: float, thresholds: Sequence[float], worse: Worse = "more") -> 
 def log_worse(levels: Levels, ratio: float = 1.0) -> float:
     """log E against "at every level the trial is beyond it at most ``ratio`` times as often as the control"."""
     _refuse(levels)
-    each = (1.0 - RANKED) / (len(LEVELS) - 1)
-    rows = [(each, attribution.log_worse(counts, ratio)) for counts in levels[1:]]
-    return log_mix([*rows, (RANKED, _log_ranks(levels) if ratio <= 1.0 else -math.inf)])
+    return _log_worse(levels, _log_ranks(levels) if ratio <= 1.0 else -math.inf, ratio)
 
 
 def log_better(levels: Levels, margin: float = 1.25) -> float:
@@ -90,7 +88,13 @@ def log_better(levels: Levels, margin: float = 1.25) -> float:
 
 def interval(levels: Levels, alpha: float) -> tuple[float | None, float | None]:
     """Confidence sequence of the worst level's ratio of risks; as ``attribution.interval``."""
-    return attribution.inverted(partial(log_worse, levels), partial(log_better, levels), alpha)
+    _refuse(levels)
+    ranks = _log_ranks(levels)
+
+    def worse(ratio: float) -> float:
+        return _log_worse(levels, ranks if ratio <= 1.0 else -math.inf, ratio)
+
+    return attribution.inverted(worse, partial(log_better, levels), alpha)
 
 
 def telling(levels: Levels) -> int:
@@ -102,6 +106,11 @@ def telling(levels: Levels) -> int:
 def estimate(levels: Levels) -> float | None:
     """The likeliest ratio of risks at the level that is most telling."""
     return attribution.estimate(levels[telling(levels)])
+
+
+def _log_worse(levels: Levels, ranks: float, ratio: float) -> float:
+    each = (1.0 - RANKED) / (len(LEVELS) - 1)
+    return log_mix([*((each, attribution.log_worse(counts, ratio)) for counts in levels[1:]), (RANKED, ranks)])
 
 
 def _log_ranks(levels: Levels) -> float:

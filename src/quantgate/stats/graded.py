@@ -36,6 +36,7 @@ STEPS = 64
 CENTRES = (0.0, 0.5, 1.0)
 BETS = (0.25, 0.5, 1.0, 2.0, 4.0)  # lambda, before it is cut
 MOST = 0.9  # of the stake that one unit may take
+WITHIN = 1e-6  # of a difference, its ends are found
 
 Array = NDArray[np.float64]
 
@@ -68,16 +69,16 @@ def interval(counts: Mapping[tuple[float, int], Sequence[int]], alpha: float) ->
 
     ``low >= 0`` just when ``log_worse`` has crossed log(2 / alpha), ``high <= 0`` when ``log_better(counts, 0)`` has.
     """
-    enough = decided_at(alpha / 2.0)
+    enough, table, other = decided_at(alpha / 2.0), _table(counts), _table(mirrored(counts))
 
     def above(delta: float) -> bool:
-        return log_worse(counts, delta) >= enough
+        return _log_e(table, delta) >= enough
 
     def not_below(delta: float) -> bool:
-        return log_better(counts, delta) < enough
+        return _log_e(other, -delta) < enough
 
-    low = turning_point(above, *((0.0, 1.0) if above(0.0) else (-1.0, 0.0)))[0]
-    high = turning_point(not_below, *((0.0, 1.0) if not_below(0.0) else (-1.0, 0.0)))[1]
+    low = turning_point(above, *((0.0, 1.0) if above(0.0) else (-1.0, 0.0)), within=WITHIN)[0]
+    high = turning_point(not_below, *((0.0, 1.0) if not_below(0.0) else (-1.0, 0.0)), within=WITHIN)[1]
     return low, high
 
 
