@@ -59,7 +59,6 @@ DELIVERIES = sa.Table(
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("next_at", sa.Float, nullable=False),
-    sa.Column("until", sa.Float, nullable=False),
     sa.Column("done", sa.Boolean, nullable=False),
     sa.Column("told", sa.Text, nullable=False),
 )

@@ -51,32 +51,34 @@ class ServerLock:
     def __init__(self, engine: Engine, target: str, *, hangs_s: float = HANGS_S) -> None:
         self._engine, self._target, self._hangs_s = engine, target, hangs_s
         self._link: Connection | None = None
+        self._has = False
 
     def take(self) -> bool:
-        if self._link is not None:
+        if self._has:
             return self.held()
-        link = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        taken = False
         try:
-            link.detach()  # no longer the pool's, which would hand it to others
-            taken = self._ask(link)
-        finally:
-            if not taken:
-                link.close()
-        if taken:
-            self._link = link
-        return taken
+            self._link = self._link or self._open()
+            told = {"key": self._key(self._link)}
+            self._has = bool(self._link.execute(sa.text("SELECT pg_try_advisory_lock(:key)"), told).scalar())
+        except BaseException:
+            self.give()
+            raise
+        return self._has
 
-    def _ask(self, link: Connection) -> bool:
+    def _open(self) -> Connection:
+        link = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        link.detach()  # no longer the pool's, which would hand it to others
         with contextlib.suppress(sa.exc.DBAPIError):  # before version 14 a lost network is noticed by TCP alone
             link.exec_driver_sql(f"SET idle_session_timeout = {int(self._hangs_s * 1000)}")
+        return link
+
+    def _key(self, link: Connection) -> int:
         schema = link.exec_driver_sql("SELECT current_schema()").scalar()
         told = hashlib.sha256(f"quantgate watch\0{schema}\0{self._target}".encode()).digest()
-        key = int.from_bytes(told[:8], "big", signed=True)
-        return bool(link.execute(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar())
+        return int.from_bytes(told[:8], "big", signed=True)
 
     def held(self) -> bool:
-        if self._link is None:
+        if not self._has or self._link is None:
             return False
         try:
             self._link.exec_driver_sql("SELECT 1")
@@ -86,7 +88,7 @@ class ServerLock:
         return True
 
     def give(self) -> None:
-        link, self._link = self._link, None
+        link, self._link, self._has = self._link, None, False
         if link is not None:
             with contextlib.suppress(sa.exc.SQLAlchemyError):
                 link.close()

@@ -42,6 +42,7 @@ class Evidence:
     number: int
     state: dict[str, Any] | None  # None: nothing was folded yet
     trial: str = ""
+    broken: str = ""  # why there is no state, where there was one
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,6 @@ class Delivery:
     hook: str  # digest of its address
     host: str
     next_at: float  # seconds since 1970
-    until: float  # when trying ends
     tries: int = 0
     done: bool = False
     told: str = "waits"
@@ -101,16 +101,17 @@ class Store:
         return self._write(work)
 
     def load(self, target: str) -> Evidence | None:
-        """Raises RecordError for what is no state."""
+        """None where nobody ever led."""
         columns = (STATES.c.number, STATES.c.trial, STATES.c.state)
         row = self._one(sa.select(*columns).where(STATES.c.target == target))
         if row is None:
             return None
+        state, broken = None, ""
         try:
             state = None if row.state is None else json.loads(row.state)
-        except ValueError as broken:
-            raise RecordError(f"watch: the evidence of {target} is not a record ({broken})") from None
-        return Evidence(int(row.number), state, str(row.trial))
+        except ValueError as problem:
+            broken = f"not a record ({problem})"
+        return Evidence(int(row.number), state, str(row.trial), broken)
 
     def save(self, target: str, fence: int, step: Step) -> None:
         """All of it or nothing, on the disk when this returns. Raises Deposed."""
@@ -141,7 +142,7 @@ class Store:
         """Forget points that nobody needs: one for each ten minutes of what is older than a day, 90 days of them."""
         newest = int(self.clock()) // MINUTE_S
         place = (POINTS.c.trial, POINTS.c.signal, POINTS.c.direction)
-        ten = POINTS.c.slot / COARSE if self.engine.dialect.name == "sqlite" else sa.func.div(POINTS.c.slot, COARSE)
+        ten = POINTS.c.slot // COARSE
         old = POINTS.c.slot < newest - DAY_MINUTES
         last = sa.select(*place, sa.func.max(POINTS.c.slot).label("slot")).where(old).group_by(*place, ten).subquery()
         same = [last.c[column.name] == column for column in (*place, POINTS.c.slot)]

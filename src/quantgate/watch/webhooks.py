@@ -74,9 +74,8 @@ def hooks_of(configs: Sequence[WebhookConfig], environment: Mapping[str, str]) -
             raise UsageError(f"watch.webhooks[{at}].url: not an address; expected something like https://host/path")
         key = environment.get(one.secret_env, "") if one.secret_env else ""
         if one.secret_env and not key:
-            raise UsageError(
-                f"watch.webhooks[{at}].secret_env: the environment has no '{one.secret_env}'; set it, or leave the key out"
-            )
+            where = f"watch.webhooks[{at}].secret_env"
+            raise UsageError(f"{where}: the environment has no '{one.secret_env}'; set it, or leave the key out")
         found.append(Hook(one, key.encode()))
     return tuple(found)
 
@@ -84,10 +83,7 @@ def hooks_of(configs: Sequence[WebhookConfig], environment: Mapping[str, str]) -
 def deliveries(hooks: Sequence[Hook], alarm: Alarm, now: float) -> list[Delivery]:
     """One for each webhook that wants to be told of ``alarm`` as it stands now."""
     wanted = [one for one in hooks if alarm.verdict.action in one.config.alarms]
-    return [
-        Delivery(f"{alarm.id}-{alarm.done}-{one.id}", alarm.id, one.id, one.host, next_at=now, until=now + FOR_S)
-        for one in wanted
-    ]
+    return [Delivery(f"{alarm.id}-{alarm.done}-{one.id}", alarm.id, one.id, one.host, next_at=now) for one in wanted]
 
 
 def post(hook: Hook, delivery: str, event: str, body: bytes, now: float) -> int:
@@ -149,8 +145,10 @@ class Postman:
         *,
         clock: Callable[[], float] = time.time,
         first_s: float = FIRST_S,
+        for_s: float = FOR_S,
     ) -> None:
-        self._target, self._box, self._saved, self._clock, self._first_s = target, box, saved, clock, first_s
+        self._target, self._box, self._saved, self._clock = target, box, saved, clock
+        self._first_s, self._for_s = first_s, for_s
         self._hooks = {one.id: one for one in hooks}
         self._end, self._some = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
@@ -163,9 +161,13 @@ class Postman:
     def wake(self) -> None:
         self._some.set()
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Without waiting for an answer that is under way."""
         self._end.set()
         self._some.set()
+
+    def close(self) -> None:
+        self.stop()
         if self._thread.ident is not None:
             self._thread.join(AWAY_S + max((one.config.timeout for one in self._hooks.values()), default=0.0))
 
@@ -199,6 +201,9 @@ class Postman:
                 wait_s = min(wait_s, max(0.0, told.next_at - self._clock()))
         return wait_s
 
+    def _wait(self, tries: int) -> float:
+        return min(MOST_S, self._first_s * 2.0 ** min(tries, 30))
+
     def _send(self, one: Delivery) -> Delivery:
         hook, alarm = self._hooks.get(one.hook), self._box.alarm(one.alarm)
         if hook is None or alarm is None:
@@ -217,9 +222,8 @@ class Postman:
         tries = one.tries + 1
         if good:
             return replace(one, done=True, tries=tries, told=f"{told}, try {tries}")
-        later = min(MOST_S, self._first_s * 2**one.tries)
-        over = now + later > one.until or one.tries > 1000
-        if over:
+        later, waited = self._wait(one.tries), sum(map(self._wait, range(tries)))
+        if waited > self._for_s:  # of waiting, whatever the clock says
             log.warning("webhook at %s: %s after %d tries; given up", one.host, told, tries)
             return replace(one, done=True, tries=tries, told=f"given up after {tries} tries: {told}")
         return replace(one, tries=tries, next_at=now + later, told=f"{told}, try {tries}")

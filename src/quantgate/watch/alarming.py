@@ -1,0 +1,116 @@
+"""Alarms of a leader between verdict and store: pending, settled, and what is not written down yet."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from quantgate.errors import QuantgateError
+from quantgate.watch import Alarm
+from quantgate.watch.acting import Actor
+from quantgate.watch.store import Delivery
+from quantgate.watch.troubles import Troubles, sentence
+from quantgate.watch.webhooks import Hook, deliveries
+
+log = logging.getLogger("quantgate.watch")
+AGAIN_S = 0.5  # until a move that could not be made is tried again
+LONG_S = 10.0  # that an alarm may be pending before webhooks are told that it is
+
+
+class Alarms:
+    """``moved`` is called right after each move."""
+
+    def __init__(
+        self,
+        actor: Actor,
+        hooks: Sequence[Hook],
+        moved: Callable[[], None],
+        troubles: Troubles,
+        *,
+        again_s: float = AGAIN_S,
+        long_s: float = LONG_S,
+    ) -> None:
+        self._actor, self._hooks, self._moved, self._troubles = actor, hooks, moved, troubles
+        self._again_s, self._long_s = again_s, long_s
+        self.moves = 0
+        self._unsaved: dict[str, Alarm] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Another may lead: what is known is in the store, but for moves that could not be written down."""
+        self._pending: dict[str, tuple[Alarm, float]] = {}  # each with the time since when (monotonic)
+        self._unsaved = {id: one for id, one in self._unsaved.items() if one.done == "moved"}
+        self._known, self._late = set[str](), set[str]()
+        self._try_s = 0.0
+
+    def begin(self, pending: Iterable[Alarm], known: Iterable[Alarm]) -> None:
+        """As a leader before left it."""
+        now = time.monotonic()
+        self._pending = {one.id: (one, now) for one in pending}
+        self._known = {one.id for one in known} | set(self._pending) | set(self._unsaved)
+
+    def is_new(self, alarm: Alarm) -> bool:
+        return alarm.id not in self._known
+
+    def take(self, alarm: Alarm) -> None:
+        """Decided: to be written down, and settled then."""
+        log.warning("%s: %s: %s", self._actor.target, alarm.verdict.action, alarm.verdict.because)
+        self._unsaved[alarm.id] = alarm
+        self._known.add(alarm.id)
+        self._pending[alarm.id] = (alarm, time.monotonic())
+
+    def drop(self, alarm: Alarm) -> None:
+        """Not decided after all: it could not be written down, and can wait."""
+        self._unsaved.pop(alarm.id, None)
+        self._pending.pop(alarm.id, None)
+        self._known.discard(alarm.id)
+
+    def settle(self) -> None:
+        """Move what is to be moved; what cannot be now stays pending."""
+        if time.monotonic() < self._try_s:
+            return
+        for alarm, since_s in list(self._pending.values()):
+            try:
+                settled = self._actor.settle(alarm)
+            except (QuantgateError, OSError) as problem:
+                self._waits(alarm, since_s, sentence(problem))
+            else:
+                self._settled(settled)
+
+    def _settled(self, alarm: Alarm) -> None:
+        self._troubles.well("move")
+        del self._pending[alarm.id]
+        self._unsaved[alarm.id] = alarm
+        log.warning("%s: %s: %s, %s", self._actor.target, alarm.verdict.action, alarm.done, alarm.told)
+        if alarm.done != "moved":
+            return
+        self.moves += 1
+        try:
+            self._moved()
+        except Exception:
+            log.exception("%s: the gateway could not be told of a move; it asks by itself", self._actor.target)
+
+    def _waits(self, alarm: Alarm, since_s: float, why: str) -> None:
+        now = time.monotonic()
+        self._troubles.tell("move", f"{alarm.verdict.action} of {alarm.verdict.trial.variant} waits: {why}")
+        self._try_s = now + self._again_s
+        if now - since_s > self._long_s and alarm.id not in self._late:
+            self._late.add(alarm.id)
+            self._unsaved[alarm.id] = alarm.model_copy(update={"told": why})
+
+    @property
+    def news(self) -> bool:
+        """Whether there is something to be written down now."""
+        return bool(self._unsaved)
+
+    def rows(self, now: float) -> tuple[list[Alarm], list[Delivery]]:
+        """What is to be written: alarms, and what webhooks are told of those that are settled, or long pending."""
+        alarms = list(self._unsaved.values())
+        told = [one for one in alarms if one.done != "pending" or one.id in self._late]
+        return alarms, [post for one in told for post in deliveries(self._hooks, one, now)]
+
+    def written(self, alarms: Iterable[Alarm]) -> None:
+        for one in alarms:
+            if self._unsaved.get(one.id) is one:
+                del self._unsaved[one.id]
