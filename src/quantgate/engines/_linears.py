@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from quantgate.engines._products import linear
 from quantgate.formats import BlockGrid, FloatGrid, Fp4Grid
 from quantgate.formats.codec import quantize_activations
 from quantgate.quantize.checkpoints import DecodedLinear, StoredLinear
@@ -74,7 +74,7 @@ class DequantizedLinear(RoundingLinear):
         """x [..., in] -> [..., out]."""
         if self.activations is not None:
             x = self.rounded.of(x, DequantizedLinear, self._round)
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
     def _round(self, x: Tensor) -> Tensor:
         assert self.activations is not None  # forward
@@ -94,7 +94,7 @@ class WeightOnlyLinear(nn.Module):
         """x [..., in] -> [..., out]."""
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) > KERNEL_ROWS:
-            return F.linear(x, self.decoded(), self.bias)
+            return linear(x, self.decoded(), self.bias)
         return _finish(self.few(rows), x, self.bias)
 
     def decoded(self) -> Tensor:

@@ -22,6 +22,7 @@ from quantgate.engines._compiled import BACKEND, compile_blocks
 from quantgate.engines._greedy import Decoder
 from quantgate.engines._kept import Keep
 from quantgate.engines._linears import Rounded, build
+from quantgate.engines._products import ROWS, widen
 from quantgate.engines._prompts import is_chat, leading, read, text_of
 from quantgate.engines._seats import TorchSeats
 from quantgate.engines._stops import StopTexts, stops_of
@@ -68,6 +69,7 @@ class TorchEngine:
         self.network, paths = load_with_paths(artifact, self.dtype)
         self.kernels = () if artifact.is_baseline else self._swap(artifact, kernels, paths)
         self.network.to(self.device)
+        wide = widen(self.network, self.dtype, self.device)
         self.rows = rows
         self.watch: Callable[[Sequence[int]], None] | None = None
         compiled = compile_blocks(self.network) if compile else 0
@@ -87,6 +89,7 @@ class TorchEngine:
                 f"torch={torch.__version__}",
                 f"transformers={transformers.__version__}",
                 f"batch={rows}x{BATCH_TOKENS}/{self.decoder.slice_tokens}",
+                *([f"products=float32 from {ROWS} rows"] if wide else []),
                 *([f"compile={BACKEND}, {compiled} modules"] if compile else []),
             ),
             config=model.config_digest,
