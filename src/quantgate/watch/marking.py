@@ -43,7 +43,7 @@ class Marker:
         *,
         signals: Sequence[Signal] | None = None,
         keep_text: bool = False,
-        queue_items: int = 4096,
+        queue_items: int = 2048,
         queue_bytes: int = 64 << 20,
         busy: float = 0.25,
         pair_s: float = 120.0,

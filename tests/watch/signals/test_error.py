@@ -19,6 +19,7 @@ from tests.watch.signals.made import read
         ({"answered_by": "BF16"}, 1.0),  # the baseline stepped in, and the client saw nothing of it
         ({"answered_by": "BF16", "step": "escalated", "faults": ("schema",)}, 0.0),  # it answered, badly
         ({"status": 422, "error": "invalid_answer", "step": "failed", "faults": ("schema",)}, 0.0),
+        ({"status": 200, "error": "invalid_answer", "step": "failed", "faults": ("prefix",)}, 0.0),  # in mid-stream
         ({"status": 400, "error": "invalid_value", "step": ""}, 0.0),  # the other side would have said the same
         ({"status": 400, "error": "context_length_exceeded", "step": ""}, 1.0),
         ({"status": 404, "error": "model_not_found", "step": ""}, 1.0),

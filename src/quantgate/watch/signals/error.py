@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quantgate.errors import InvalidAnswer
 from quantgate.serve import Exchange
 from quantgate.watch.signals import Signal
 
@@ -24,7 +25,7 @@ def read(exchange: Exchange, _before: Sequence[Exchange]) -> float | None:
         return 1.0
     if exchange.error in OWN or (exchange.disconnected and not exchange.error):
         return None
-    return float(bool(exchange.error) and exchange.status not in SAME)
+    return float(exchange.error not in ("", InvalidAnswer.code) and exchange.status not in SAME)
 
 
 SIGNAL = Signal(
