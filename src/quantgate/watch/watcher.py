@@ -29,7 +29,7 @@ from quantgate.watch.alarming import Alarms
 from quantgate.watch.counting import Counting
 from quantgate.watch.judging import judge
 from quantgate.watch.leading import lead_of
-from quantgate.watch.store import MINUTE_S, Delivery, Deposed, Evidence, Step, Store
+from quantgate.watch.store import Delivery, Deposed, Evidence, Step, Store
 from quantgate.watch.troubles import Troubles, sentence
 from quantgate.watch.webhooks import Postman, hooks_of
 from quantgate.watch_config import WatchConfig
@@ -47,6 +47,7 @@ IDLE_SAVE_S = 30.0  # of a place alone, and of a hold that says the same in othe
 FOLLOW_S = 0.25  # between two tries to lead
 BEAT_S = 0.5  # between two signs of life of a leader
 AGAIN_S = 0.5  # after something failed
+CHART_S = 10.0  # between points of a chart; of each minute the last stays
 THIN_S = 3600.0
 
 
@@ -116,11 +117,11 @@ class Watcher:
     def _follow(self) -> None:
         """Nothing is known but what the store holds."""
         self._counting: Counting | None = None
-        self._fence = self._saved_number = self._minute = 0
+        self._fence = self._saved_number = 0
         self._verdict: Verdict | None = None
         self._saved: Verdict | None = None
         self._dirty = False
-        self._ended_s = self._judged_s = self._saved_s = self._beat_s = -IDLE_SAVE_S
+        self._ended_s = self._judged_s = self._saved_s = self._beat_s = self._charted_s = -IDLE_SAVE_S
         self._thinned_s = time.monotonic()
         self._alarms.forget()
         if self._postman is not None:
@@ -285,13 +286,13 @@ class Watcher:
         """Evidence, its place, the verdict, points and alarms at once. Raises Deposed, QuantgateError."""
         now = self._clock()
         alarms, posts = self._alarms.rows(now)
-        minute = int(now) // MINUTE_S
-        chart = counting.fold.trial is not None and (minute != self._minute or bool(alarms))
-        points = counting.fold.points(now) if chart else ()
         self._saved_s = time.monotonic()
+        chart = counting.fold.trial is not None and (alarms or self._saved_s - self._charted_s >= CHART_S)
+        points = counting.fold.points(now) if chart else ()
         step = Step(counting.evidence, self._verdict, points, alarms, posts)
         self._store.save(self.target, self._fence, step)
-        self._minute, self._dirty, self._saved, self._saved_number = minute, False, self._verdict, counting.number
+        self._dirty, self._saved, self._saved_number = False, self._verdict, counting.number
+        self._charted_s = self._saved_s if chart else self._charted_s
         self._alarms.written(alarms)
         if posts and self._postman is not None:
             self._postman.wake()
