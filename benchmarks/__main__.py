@@ -21,7 +21,7 @@ from benchmarks.tables import Table, of_results, section
 
 NAMES = ("engine", "sweep", "forecast", "sandbox", "overlap", "loadgen", "guard", "constrained",
          "demo")  # unless something is named  # fmt: skip
-NAMED = ("kquants",)  # need another program
+NAMED = ("kquants", "drill")  # need another program, or ten minutes
 TABLED = ("gguf", "llamacpp", "harness", "planner", "watch")  # likewise, with tables of their own
 PEERS, GATEWAY = "peers", "gateway"
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
