@@ -128,17 +128,15 @@ def _times(signal: Signal, found: Finding, level: float) -> str:
     sure = f"{level * 100:.6g} %"
     if signal.kind == "graded":
         return f": {found.ratio or 0.0:+.2g} ({found.low or 0.0:+.2g} to {found.high or 0.0:+.2g}, {sure})"
-    told = "" if found.ratio is None else f": {times(found.ratio)} as often"
-    where = " at its most telling quantile" if signal.kind == "quantity" and told else ""
+    where = " at its most telling quantile" if signal.kind == "quantity" else ""
     if found.low is not None and found.high is not None:
-        bounds = f"{found.low:.2g} to {found.high:.2g} times"
-    elif found.low is not None:
-        bounds = f"at least {found.low:.2g} times"
-    elif found.high is not None:
-        bounds = f"at most {found.high:.2g} times"
+        bounds = f"{found.low:.2g} to {times(found.high)}"
     else:
-        return f"{told}{where}"
-    return f"{told or ':'}{where} ({bounds}, {sure})"
+        bounds = f"at least {times(found.low)}" if found.low is not None else ""
+        bounds = f"at most {times(found.high)}" if found.high is not None else bounds
+    if found.ratio is None:
+        return f": {bounds} as often{where} ({sure})"
+    return f": {times(found.ratio)} as often{where}" + (f" ({bounds}, {sure})" if bounds else "")
 
 
 def _mean(side: Tally) -> str:

@@ -44,16 +44,17 @@ def mixed(key: int, salt: int) -> int:
 
 
 class Rows:
-    """The last ``SPAN`` row numbers: what was met there."""
+    """The last ``span`` row numbers: what was met there."""
 
-    def __init__(self) -> None:
+    def __init__(self, span: int = SPAN) -> None:
+        self._span = span
         self._order: deque[tuple[int, str, str]] = deque()  # number, id, session; the lowest number first
         self._ids: dict[str, int] = {}
         self._sessions: dict[str, deque[tuple[int, Exchange]]] = {}
 
     def take(self, number: int, exchange: Exchange) -> Sequence[Exchange] | None:
         """What the session did before, the oldest first; None: this exchange was met already."""
-        self._forget(number - SPAN)
+        self._forget(number - self._span)
         met = f"{exchange.id}/shadow" if exchange.shadow else exchange.id
         known = met in self._ids
         self._ids[met] = number
