@@ -46,6 +46,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
         "machine_moment",
         "seconds_of",
         "short",
+        "weighed",
         "count",
     )
 }

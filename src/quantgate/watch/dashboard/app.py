@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from quantgate.errors import Moved, NotPromoted, QuantgateError, UsageError
@@ -83,7 +83,9 @@ class Dashboard:
             form = await _form(headers, receive)
             return await self._posted(scope, headers, viewer, words, form)
         if scope["method"] not in ("GET", "HEAD"):
-            raise Refused(405, "method_not_allowed", "the dashboard knows GET and POST", headers=((b"allow", b"GET, POST"),))
+            raise Refused(
+                405, "method_not_allowed", "the dashboard knows GET and POST", headers=((b"allow", b"GET, POST"),)
+            )
         if words == ["login"]:
             return self._login_page(viewer)
         if words == ["who"]:
@@ -136,10 +138,10 @@ class Dashboard:
             steps = [one.share for one in self.parts.config.watch.steps]
             try:
                 live = self.parts.registry.get().live(self.known.target) if self.parts.registry is not None else live
-                asked = moves.asked(kind, live, self.known.moves(), form, steps)
+                asked = moves.asked(kind, live, self.known.moves(), form, steps=steps, variants=self._variants(kind))
             except QuantgateError as refused:
                 problem = problem or str(refused)
-        told = {"asked": asked, "kind": kind, "problem": problem, "why_not": why_not, "form": form, "part": part}
+        told: dict[str, Any] = {"asked": asked, "kind": kind, "problem": problem, "why_not": why_not, "form": form, "part": part}
         return answers.page("_confirm.html" if part else "confirm.html", status=status, **told, **frame)
 
     async def _posted(
@@ -177,6 +179,10 @@ class Dashboard:
             self.parts.feed.ask()
         self.known.forget()
         return answers.elsewhere(f"/dashboard?moved={live.revision}")
+
+    def _variants(self, kind: str) -> tuple[Variant, ...]:
+        link = self.parts.registry
+        return link.get().variants(self.known.target) if kind == "canary" and link is not None else ()
 
     def _capacity(self, variant: Variant) -> str:
         return "" if variant.name in self.parts.fleet.upstreams else "this gateway has no upstream for it"

@@ -1,7 +1,7 @@
-"""The proof that a release stands on: the decision that let it through, and the report of its run where that lies here.
+"""The proof that a release stands on: the decision that let it through, and its run's report where that lies here.
 
-A registry may name any folder, so of it only files of the names that a run writes are read, and only where the run's own
-record speaks of exactly these bytes.
+A registry may name any folder, so of it only files of the names that a run writes are read, and only where the run's
+own record speaks of exactly these bytes.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def _holding(verdict: Verdict, rows: Sequence[Row]) -> State:
     trial, because = verdict.trial, verdict.because
     if rows and rows[0].evidence >= NEAR:
         worst = rows[0]
-        told = f"{trial.variant} may be worse than {trial.control}: {worst.title}"
+        told = f"{trial.variant} may be worse than {trial.control}: {worst.title.lower()}"
         return State("warn", "Look closer", told, because)
     if not any(one.seen for one in rows):
         return State("watch", "Watching", f"{trial.variant} waits for its first sessions", because)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from quantgate.serve.open import Parts
 
 T = TypeVar("T")
+N = TypeVar("N")
 FRESH_S = 0.5  # that an answer of a database serves all who look
 SLOW_S = 5.0  # of what is dear to read
 KEPT = 200  # answers
@@ -114,7 +115,7 @@ class Known:
             self._memo.clear()
 
 
-def tried(troubles: list[str], what: str, ask: Callable[[], T], nothing: T) -> T:
+def tried(troubles: list[str], what: str, ask: Callable[[], T], nothing: N) -> T | N:
     """``nothing``, and a sentence more among the troubles, where it cannot be asked."""
     try:
         return ask()

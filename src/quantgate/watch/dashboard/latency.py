@@ -125,6 +125,7 @@ def _drawn(stages: list[tuple[str, list[Times]]], variants: tuple[str, ...], tol
         )
         for name, rows in stages
     )
-    decades = [low * 10.0**at for at in range(round(spread) + 1)]
+    step = 1 if spread <= 4 else 2  # so that no two labels touch
+    decades = [low * 10.0**at for at in range(0, round(spread) + 1, step)]
     ticks = tuple((took, x(took) or LEFT) for took in decades)
     return Latency(drawn, variants, len(told), min((one.at for one in told), default=None), ticks)

@@ -47,12 +47,21 @@ def offered(live: Live | None) -> tuple[str, ...]:
     return (freeze,) if same(live.stable, live.baseline) else (freeze, "rollback")
 
 
-def asked(kind: str, live: Live, moves: Sequence[Move], form: Form, steps: Sequence[float] = ()) -> Asked:
-    """Raises UsageError for what cannot be done from here."""
+def asked(
+    kind: str,
+    live: Live,
+    moves: Sequence[Move],
+    form: Form,
+    *,
+    steps: Sequence[float] = (),
+    variants: Sequence[Variant] = (),
+) -> Asked:
+    """``variants``: those that may become a canary. Raises UsageError for what cannot be done from here."""
     name = live.canary.name if live.canary is not None else ""
+    says: tuple[str, ...]
     match kind:
         case "canary":
-            return _canary(live, moves, form)
+            return _canary(live, form, variants)
         case "ramp" if live.canary is not None:
             more = next((one for one in steps if one > live.share), 1.0)
             wanted = form.get("share", f"{100 * more:g}")
@@ -76,7 +85,7 @@ def asked(kind: str, live: Live, moves: Sequence[Move], form: Form, steps: Seque
 
 
 def do(registry: Any, target: str, kind: str, form: Form, capacity: Capacity) -> Live:
-    """The move, in the registry's name for who asked. Raises UsageError, NotPromoted, Moved, NoCapacity, ReleaseError."""
+    """The move, by the registry's actor. Raises UsageError, NotPromoted, Moved, NoCapacity, ReleaseError."""
     from quantgate.release import lifecycle
 
     why = form.get("why", "").strip()
@@ -90,18 +99,23 @@ def do(registry: Any, target: str, kind: str, form: Form, capacity: Capacity) ->
         )
     match kind:
         case "canary":
-            given = part(form.get("share", ""))
-            return lifecycle.promote(registry, target, form.get("variant", ""), canary=given, why=why)
-        case "ramp":
-            return lifecycle.ramp(registry, target, part(form.get("share", "")), why=why)
+            given, digest = part(form.get("share", "")), form.get("variant", "")
+            if not digest:
+                raise UsageError(f"{target}: no variant is named; begin at the page of releases")
+            return lifecycle.promote(registry, target, digest, canary=given, why=why)
+        case "ramp" if live.canary is not None:
+            return lifecycle.ramp(registry, target, part(form.get("share", "")), why=why, of=live.canary.artifact)
         case "promote" if live.canary is not None:
-            return lifecycle.promote(registry, target, live.canary.artifact, why=why)
+            digest = live.canary.artifact
+            return lifecycle.promote(registry, target, digest, why=why, of=digest)
         case "hold" | "lift":
             return lifecycle.hold(registry, target, why=why, off=kind == "lift")
         case "rollback":
-            to, force = form.get("to") or None, form.get("force") == "yes"
-            lifecycle.rollback(registry, target, to=to, why=why, capacity=capacity, force=force)
+            to, force, of = form.get("to") or None, form.get("force") == "yes", (live.canary or live.stable).artifact
+            lifecycle.rollback(registry, target, to=to, why=why, capacity=capacity, force=force, of=of)
             done: Live = registry.live(target)
+            if done.revision == live.revision or (done.canary or done.stable).artifact == of:
+                raise Moved(f"{target}: nothing was rolled back: it was there already, or moves; look again")
             return done
     raise UsageError(f"{target}: there is nothing to '{kind}' now; it is at revision {live.revision}")
 
@@ -121,7 +135,7 @@ def part(text: str) -> float:
     return round(percent / 100, 9)
 
 
-def _canary(live: Live, moves: Sequence[Move], form: Form) -> Asked:
+def _canary(live: Live, form: Form, variants: Sequence[Variant]) -> Asked:
     digest = form.get("variant", "")
     wanted = form.get("share", "1")
     if live.canary is not None:
@@ -130,9 +144,14 @@ def _canary(live: Live, moves: Sequence[Move], form: Form) -> Asked:
         given = share(part(wanted))
     except UsageError:
         given = "the share that you write"
-    name = form.get("name", "") or digest.removeprefix("sha256:")[:12]
+    chosen = next((one for one in variants if one.artifact == digest and not one.is_baseline), None)
+    if chosen is None:
+        raise UsageError(
+            f"{live.target}: no decision speaks of {digest[:19] or 'that variant'}; see the page of releases"
+        )
+    name = chosen.name
     says = (
-        f"{given} of sessions go to {name}; the others stay with {live.stable.name}. A session stays where it is drawn.",
+        f"{given} of sessions go to {name}, the others stay with {live.stable.name}, each where it is drawn.",
         "The watch compares both sides from the first session on, and takes it back by itself where it is worse.",
         "The registry demands that the latest decision about exactly these bytes has passed.",
     )
@@ -161,7 +180,7 @@ def _promote_says(live: Live) -> tuple[str, ...]:
     assert live.canary is not None
     held = f", but {share(live.holdback)} that stay with {live.baseline.name} to compare with" if live.holdback else ""
     alone = (
-        "Nothing stays with the baseline, so nothing is left to compare it with: set a holdback by the command line first."
+        "Nothing stays with the baseline to compare it with; for that, set a holdback by the command line first."
         if not live.holdback
         else "The watch goes on comparing, and can still take it back."
     )

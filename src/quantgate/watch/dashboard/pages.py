@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -93,6 +94,8 @@ class Pages:
             "can_move": self.can_move(),
             "viewer": viewer,
             "alpha": config.alpha,
+            "threshold": -math.log(config.alpha),
+            "last_rows": rows.rows_of(now.alarms[0].verdict.findings) if state.word == "Rolled back" else [],
             "enabled": config.enabled,
             "axis": [(one, rows.place(one)) for one in rows.MARKS],
         }
@@ -103,10 +106,9 @@ class Pages:
         if finding is None or now.verdict is None:
             raise Refused(404, "not_found", f"'{name[:80]}' is no signal of the trial that is shown; see /dashboard")
         troubles: list[str] = []
-        points = tried(
-            troubles, "the points", lambda: self.known.points(now.verdict, name, finding.direction), []  # type: ignore[arg-type]
-        )
-        examples = tried(troubles, "the exchanges", lambda: self.known.exchanges(finding.examples), [])
+        verdict, direction = now.verdict, finding.direction
+        points = tried(troubles, "the points", lambda: self.known.points(verdict, name, direction), ())
+        examples = tried(troubles, "the exchanges", lambda: self.known.exchanges(finding.examples), ())
         return answers.page(
             "signal.html",
             row=rows.row_of(finding),
@@ -125,11 +127,9 @@ class Pages:
         now = self.known.now()
         if now.verdict is None:
             return answers.data({"at": []})
-        direction = query.get("direction", "more")
-        key = ("columns", now.verdict.trial.digest, name, direction)
-        found = self.known.memo(
-            key, 1.0, lambda: series.columns(self.known.points(now.verdict, name, direction))  # type: ignore[arg-type]
-        )
+        verdict, direction = now.verdict, query.get("direction", "more")
+        key = ("columns", verdict.trial.digest, name, direction)
+        found = self.known.memo(key, 1.0, lambda: series.columns(self.known.points(verdict, name, direction)))
         return answers.data(found)
 
     def alarms(self, viewer: Viewer) -> Answer:
@@ -142,7 +142,7 @@ class Pages:
             raise Refused(404, "not_found", f"there is no alarm '{id[:80]}' here; see /dashboard/alarms")
         troubles: list[str] = []
         ids = _examples(found)
-        exchanges = tried(troubles, "the exchanges", lambda: self.known.exchanges(ids), [])
+        exchanges = tried(troubles, "the exchanges", lambda: self.known.exchanges(ids), ())
         gone = [one for one in ids if one not in {each.id for each in exchanges}]
         return answers.page(
             "alarm.html",
@@ -169,7 +169,7 @@ class Pages:
     def releases(self, viewer: Viewer) -> Answer:
         now = self.known.now()
         troubles: list[str] = []
-        decided = tried(troubles, "decisions", self._decided, [])
+        decided = tried(troubles, "decisions", self._decided, ())
         return answers.page(
             "releases.html",
             now=now,
@@ -205,7 +205,12 @@ class Pages:
         if link is not None and shown is not None:
             proof = tried(troubles, "the proof", lambda: evidence.proof_of(link.get(), self.known.target, shown), None)
         return answers.page(
-            "evidence.html", variant=shown, proof=proof, live=now.live, troubles=troubles, **self.frame(viewer, "evidence")
+            "evidence.html",
+            variant=shown,
+            proof=proof,
+            live=now.live,
+            troubles=troubles,
+            **self.frame(viewer, "evidence"),
         )
 
     def report(self, name: str) -> Answer:

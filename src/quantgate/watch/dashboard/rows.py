@@ -1,9 +1,9 @@
-"""One finding -> one row: what is counted, both sides, the ratio as a dot with whiskers, how far the evidence has come."""
+"""One finding -> one row: what is counted, both sides, the ratio as a dot with whiskers, how far evidence has come."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from urllib.parse import quote
@@ -16,6 +16,17 @@ from quantgate.watch.signals import Signal
 WIDE, HIGH = 168.0, 26.0  # of a drawing, in its own units
 ENDS = 4.0  # times: where the axis ends, on both sides of 1
 INSET = 10.0
+NAMES = {
+    "ttft": "Time to first token",
+    "per_token": "Time per token",
+    "end_to_end": "Time of whole answers",
+    "logprob": "Log probability",
+    "cut_off": "Cut off",
+    "error": "No answer",
+    "empty": "Empty answer",
+    "looping": "Looping answer",
+    "retry": "Asked again at once",
+}
 MARKS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -33,15 +44,16 @@ class Whisker:
 @dataclass(frozen=True, slots=True)
 class Row:
     finding: Finding
-    title: str
-    side: str  # "more", "less" where a signal has two rows; else empty
+    title: str  # its name, for people
+    about: str  # what it counts
+    side: str  # in which direction, where a signal has two rows; else empty
     trial: str
     control: str
     trial_of: str
     control_of: str
     ratio: str
     between: str
-    whisker: Whisker
+    whisker: Whisker | None  # None: a difference, which has no place on an axis of ratios
     evidence: float  # of the way to going back, 0 to 1
     proof: float  # of the way to "no worse than the margin", 0 to 1
     tone: str
@@ -71,17 +83,19 @@ def row_of(one: Finding) -> Row:
     evidence = way(one.log_e, one.log_threshold)
     proof = way(one.log_better, one.log_better_threshold)
     tone, word = _state(one, evidence, proof)
+    graded = signal is not None and signal.kind == "graded"
     return Row(
         finding=one,
         title=title_of(one.signal),
-        side=one.direction if signal is not None and signal.worse == "either" else "",
+        about=signal.about if signal is not None else "",
+        side=side_of(one, signal),
         trial=figure(one.trial, signal),
         control=figure(one.control, signal),
-        trial_of=of(one.trial, signal),
-        control_of=of(one.control, signal),
-        ratio=words.times(one.ratio),
-        between=between(one.low, one.high),
-        whisker=whisker(one.ratio, one.low, one.high),
+        trial_of=of(one.trial, signal, one.direction),
+        control_of=of(one.control, signal, one.direction),
+        ratio=difference(one.ratio) if graded else words.times(one.ratio),
+        between=between(one.low, one.high, difference if graded else words.times),
+        whisker=None if graded else whisker(one.ratio, one.low, one.high),
         evidence=evidence,
         proof=proof,
         tone=tone,
@@ -129,22 +143,37 @@ def figure(tally: Tally, signal: Signal | None) -> str:
     """What one side comes to: a rate of events, or the mean of a quantity."""
     if not tally.units:
         return words.NOTHING
-    if signal is not None and signal.kind == "quantity":
+    kind = signal.kind if signal is not None else "event"
+    if signal is not None and kind == "quantity":
         mean = tally.total / tally.units
         return words.seconds(mean) if signal.unit == "s" else f"{mean:.3g} {signal.unit}".strip()
-    if signal is not None and signal.kind == "graded":
-        return words.share(tally.total / tally.units)
-    return words.share(tally.rate)
+    if kind == "graded":
+        return f"{tally.total / tally.units:.3g}"
+    return words.count(tally.bad) if kind == "pair" else words.share(tally.rate)
 
 
-def of(tally: Tally, signal: Signal | None) -> str:
-    """Out of how many."""
-    if signal is not None and signal.kind in ("quantity", "graded"):
-        return f"{tally.units:,} sessions"
-    return f"{tally.bad:,} of {tally.units:,}"
+def of(tally: Tally, signal: Signal | None, direction: str) -> str:
+    """Out of how many, and of a quantity how many lie far out."""
+    kind = signal.kind if signal is not None else "event"
+    what = "requests" if signal is not None and signal.each == "request" else "sessions"
+    if kind == "quantity":
+        told = "beyond the p95" if direction == "more" else "below the p5"
+        return f"{words.share(tally.rate)} {told}" if tally.units else ""
+    if kind == "pair":
+        return "of the prompts answered differently" if tally.units else ""
+    return f"{tally.units:,} {what}" if kind == "graded" else f"{tally.bad:,} of {tally.units:,}"
 
 
-def between(low: float | None, high: float | None) -> str:
+def difference(value: float | None) -> str:
+    """Of means of graded values, which have no ratio.
+
+    >>> difference(0.021), difference(None)
+    ('+0.021', '–')
+    """
+    return words.NOTHING if value is None else f"{value:+.2g}"
+
+
+def between(low: float | None, high: float | None, told: Callable[[float | None], str] = words.times) -> str:
     """
     >>> between(0.8, 1.9), between(None, 3.0), between(2.0, None), between(None, None)
     ('0.8× to 1.9×', 'at most 3×', 'at least 2×', 'not known yet')
@@ -152,14 +181,24 @@ def between(low: float | None, high: float | None) -> str:
     if low is None and high is None:
         return "not known yet"
     if low is None or high is None:
-        return f"at most {words.times(high)}" if low is None else f"at least {words.times(low)}"
-    return f"{words.times(low)} to {words.times(high)}"
+        return f"at most {told(high)}" if low is None else f"at least {told(low)}"
+    return f"{told(low)} to {told(high)}"
 
 
 def title_of(name: str) -> str:
-    """What a signal counts, for people; of one that is not known here any more, its name."""
-    signal = known(name)
-    return signal.about if signal is not None and signal.about else name.replace("_", " ")
+    """
+    >>> title_of("validation_failure"), title_of("ttft")
+    ('Validation failure', 'Time to first token')
+    """
+    return NAMES.get(name) or name.replace("_", " ").capitalize()
+
+
+def side_of(one: Finding, signal: Signal | None) -> str:
+    if signal is None or signal.worse != "either":
+        return ""
+    if signal.kind == "quantity":
+        return "higher" if one.direction == "more" else "lower"
+    return "more often" if one.direction == "more" else "less often"
 
 
 @cache

@@ -76,6 +76,19 @@ def odds(log_e: float) -> str:
     return f"{found:.1g}" if found < 1 else f"{found:.2g}"
 
 
+def weighed(log_e: float, threshold: float) -> str:
+    """How much evidence an e-value is, in words, beside what it takes to decide.
+
+    >>> weighed(-1.0, 4.6), weighed(2.0, 4.6), weighed(4.0, 4.6), weighed(5.0, 4.6)
+    ('no evidence', 'little evidence', 'strong evidence', 'decisive evidence')
+    """
+    if log_e <= 0.7:
+        return "no evidence"
+    return (
+        "decisive evidence" if log_e >= threshold else "little evidence" if log_e < threshold / 2 else "strong evidence"
+    )
+
+
 def moment(at: float) -> str:
     """
     >>> moment(0)

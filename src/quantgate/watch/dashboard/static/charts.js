@@ -22,18 +22,23 @@
   const figure = (unit) => (v) => (v == null ? "–" : unit === "share" ? percent(v) : `${+v.toPrecision(3)} ${unit}`);
   const odds = (v) => (v == null ? "–" : v >= 5 ? `10^${v.toFixed(1)}` : `${+(10 ** v).toPrecision(2)}`);
 
-  const axes = (values) => {
+  const clock = (t) => new Date(t * 1000).toISOString();
+  const ticks = (_, splits) => splits.map((t, i) => (clock(t).slice(11, 16) === "00:00" || splits.at(-1) - splits[0] > 172800 ? clock(t).slice(5, 10) : clock(t).slice(11, 16)));
+  const axes = (values, splits) => {
     const ink = colour("soft");
     const grid = { stroke: colour("line"), width: 1 };
     const font = "12px system-ui, sans-serif";
     return [
-      { stroke: ink, grid, ticks: grid, font, space: 70 },
-      { stroke: ink, grid, ticks: grid, font, size: 62, values: (_, splits) => splits.map(values) },
+      { stroke: ink, grid, ticks: grid, font, space: 70, values: ticks },
+      { stroke: ink, grid, ticks: grid, font, size: 62, values: (_, marks) => marks.map(values), ...(splits && { splits, filter: (_, marks) => marks }) },
     ];
   };
   const line = (label, name, value, more = {}) => ({
-    label, stroke: colour(name), width: 2, points: { show: false }, value: (_, v) => value(v), ...more,
+    label, stroke: colour(name), width: 2, points: { show: false }, ...more,
+    value: (plot, v, at, i) => value(i == null ? plot.data[at].at(-1) : v),
   });
+  const when = { value: (plot, v) => `${clock(v ?? plot.data[0].at(-1)).slice(0, 16).replace("T", " ")} UTC`, label: "At" };
+  const settled = (values) => values.slice(Math.floor(values.length * 0.3)).filter((v) => v != null);
   const edge = (value, name) => ({ label: "", stroke: faded(colour(name), 0.35), width: 1, points: { show: false }, value: (_, v) => value(v), class: "edge" });
   const DASH = [6, 4];
 
@@ -42,8 +47,8 @@
     return {
       data: [data.at, data.trial_high, data.trial_low, data.control_high, data.control_low, data.trial, data.control],
       axes: axes(value),
-      scales: { y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1e-6) * 1.08] } },
-      series: [{}, edge(value, "a"), edge(value, "a"), edge(value, "soft"), edge(value, "soft"),
+      scales: { y: { range: (plot) => [0, Math.max(1e-6, ...[1, 3, 5, 6].flatMap((i) => settled(plot.data[i]))) * 1.08] } },
+      series: [when, edge(value, "a"), edge(value, "a"), edge(value, "soft"), edge(value, "soft"),
         line(names.trial, "a", value), line(names.control, "soft", value, { dash: DASH })],
       bands: [{ series: [1, 2], fill: faded(colour("a"), 0.14) }, { series: [3, 4], fill: faded(colour("soft"), 0.16) }],
     };
@@ -55,9 +60,9 @@
     const kept = (v) => (v == null ? null : Math.min(20, Math.max(0.05, v)));
     return {
       data: [data.at, high.map(kept), low.map(kept), data.ratio.map(kept), data.at.map(() => 1)],
-      axes: axes((v) => ([0.1, 0.2, 0.5, 1, 2, 5, 10].some((one) => Math.abs(one - v) < 1e-9) ? times(v) : "")),
-      scales: { y: { distr: 3, log: 10, range: (_, least, most) => [Math.min(least ?? 1, 0.45), Math.max(most ?? 1, 2.2)] } },
-      series: [{}, edge(times, "a"), edge(times, "a"), line("times as often", "a", times), line("the same", "soft", times, { dash: DASH, width: 1 })],
+      axes: axes(times, (plot) => [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20].filter((v) => v >= plot.scales.y.min && v <= plot.scales.y.max)),
+      scales: { y: { distr: 3, log: 10, range: (plot) => [Math.min(0.45, ...settled(plot.data[2])) * 0.9, Math.max(2.2, ...settled(plot.data[1])) * 1.1] } },
+      series: [when, edge(times, "a"), edge(times, "a"), line("times as often", "a", times), line("the same", "soft", times, { dash: DASH, width: 1 })],
       bands: [{ series: [1, 2], fill: faded(colour("a"), 0.16) }],
     };
   }
@@ -68,7 +73,7 @@
       data: [data.at, data.evidence, data.threshold],
       axes: axes(odds),
       scales: { y: { range: (_, low, high) => [Math.min(-0.5, low ?? 0), Math.max(limit, high ?? 0) * 1.12 + 0.1] } },
-      series: [{}, line("e-value", "a", odds, { fill: faded(colour("a"), 0.1) }), line("goes back at", "fail", odds, { dash: [10, 5] })],
+      series: [when, line("e-value", "a", odds, { fill: faded(colour("a"), 0.1) }), line("goes back at", "fail", odds, { dash: [10, 5] })],
       bands: [],
     };
   }
@@ -104,11 +109,11 @@
         continue;
       }
       const made = DRAWN[place.dataset.chart](last);
-      const size = { width: place.clientWidth, height: place.clientHeight - 30 };
+      const size = { width: place.clientWidth, height: 230 };
       const scales = { x: { time: true }, ...made.scales };
       const hooks = { drawClear: [steps] };
       const cursor = { drag: { x: false, y: false }, points: { show: false } };
-      plots.push(new uPlot({ ...size, ...made, scales, hooks, cursor, legend: { live: true } }, made.data, place));
+      plots.push(new uPlot({ ...size, ...made, scales, hooks, cursor, legend: { live: true, markers: { width: 2, dash: (u, i) => (u.series[i].dash ? "dashed" : "solid") } }, tzDate: (t) => uPlot.tzDate(new Date(t * 1000), "UTC") }, made.data, place));
     }
   }
 
