@@ -104,6 +104,20 @@ def test_whatever_a_text_holds_its_exchange_comes_out_once(text: dict[str, Any])
         assert marker.failed.total() == 0 and marker.waiting == (0, 0)
 
 
+def test_under_any_load_each_exchange_comes_out_once() -> None:
+    def slow(talk: Talk) -> float:
+        time.sleep(len(talk.said) / 1e6)
+        return 0.0
+
+    with marking(signal("slow", slow), queue_items=50, queue_bytes=200_000) as (marker, found):
+        for at in range(3000):
+            marker.put(exchange(id=f"req_{at}", text=text("a" * (at * 7919 % 2000))))
+        marker.close()
+        assert sorted(one.id for one in found) == sorted(f"req_{at}" for at in range(3000))
+        assert marker.marked + marker.unmarked == 3000 and marker.marked == sum("slow" in one.marks for one in found)
+        assert marker.unmarked > 0 and marker.waiting == (0, 0)
+
+
 class Gate:
     """A mark that waits until it is let go."""
 

@@ -4,7 +4,8 @@ A ``Marker`` stands before the journal. ``put`` appends to a bounded queue; one 
 and the hash of the prompt, takes the text off, and hands the exchange on. So that requests do not wait for it, the
 thread rests after each exchange as long as it takes to use at most ``busy`` of a core, reads the two ends of a long
 text only, and what comes beyond the queue's room goes on at once without marks. Room is refused to all alike until half
-of the queue is free again: what is left out depends on the moment, never on what a variant wrote.
+of the queue is free again: what is left out depends on the moment, never on what a variant wrote. What waits here, or
+for its shadow, is lost with a process that is killed, as what waits in the journal is.
 
 No word of a text goes anywhere else: what a signal raises is told by its type.
 """
@@ -30,7 +31,7 @@ from quantgate.watch.signals._simhash import prompt_hash
 log = logging.getLogger("quantgate.watch")
 WAIT_S = 0.02  # that an exchange may wait for others: a thread that wakes for each would disturb the loop
 RECENT_S = 600.0  # for which a failure is a warning
-SLICE_S = 0.001  # of reading, after which others get their turn
+SLICE_S = 0.0003  # of reading, after which others get their turn
 
 
 class Marker:

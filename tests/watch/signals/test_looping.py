@@ -54,3 +54,9 @@ def test_what_merely_has_a_form_is_no_loop(text: str) -> None:
 def test_a_loop_at_the_end_of_a_very_long_text_is_found() -> None:
     long = " ".join(f"word{at * 7919 % 100_003}" for at in range(20_000))
     assert marked("looping", said(long)) == 0.0 and marked("looping", said(long + " again" * 60)) == 1.0
+
+
+def test_data_of_one_form_is_no_loop_where_data_was_asked_for() -> None:
+    things = ", ".join(f'{{"name": "a thing of some length", "count": {at}, "open": true}}' for at in range(60))
+    assert marked("looping", said(f"[{things}]", structured=True)) == 0.0
+    assert marked("looping", said('{"a": [' + "0, " * 200, structured=True)) == 1.0

@@ -1,9 +1,9 @@
 """looping: answers that say the same over and over, in content, reasoning or arguments of tools.
 
 Two signs. A stretch that repeats letter by letter: the rule of the validator ``degenerate``, with longer stretches.
-And, of text in words, few different ones: of all runs of four words in the newest ``WORDS`` at least ``SAME`` stood
-there before (rep-4 of Welleck et al. 2020, arXiv:1908.04319); it also finds a sentence that comes back with another
-number each time. Tables and lists of data repeat as well; they do so on both sides.
+And, of free text in words, few different ones: of all runs of four words in the newest ``WORDS`` at least ``SAME``
+stood there before (rep-4 of Welleck et al. 2020, arXiv:1908.04319); it also finds a sentence that comes back with
+another number each time. Tables and lists of data repeat as well; they do so on both sides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def mark(talk: Talk) -> float | None:
     """None: there is no answer."""
     if not talk.answers:
         return None
-    return float(any(repeats(text) or few_words(text) for text in written(talk)))
+    return float(any(repeats(text) or (not talk.structured and few_words(text)) for text in written(talk)))
 
 
 def repeats(text: str) -> bool:
