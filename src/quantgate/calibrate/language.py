@@ -6,7 +6,6 @@ Small on purpose: it names slices, it decides nothing. A text of fewer words tha
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 READ = 3000  # characters that are looked at
 FEWEST = 2  # function words that show a language ...
@@ -58,6 +57,7 @@ CYRILLIC = {
 WORD = re.compile(r"[^\W\d_]+")
 LETTERS = {name: re.compile(letters) for name, letters in SCRIPTS.items()}
 ABROAD = re.compile(r"[\u0370-\u1cff\u3040-\ud7af]")
+ORDER = {name: at for at, name in enumerate(WORDS)}
 HOLDERS: dict[str, tuple[str, ...]] = {}
 for _name, _words in WORDS.items():
     for _word in set(_words.split()):
@@ -73,22 +73,36 @@ def language_of(text: str) -> str:
     ('zh', 'unknown')
     """
     text = text[:READ]
-    letters = sum(map(str.isalpha, text))
-    if letters and (found := _by_script(text, letters)):
+    if found := by_script(text):
         return found
-    words = [word.casefold() for word in WORD.findall(text)]
-    hits = Counter(name for word in words for name in HOLDERS.get(word, ()))
+    words, hits = by_words(text)
     if not hits:
         return "unknown"
-    best, count = min(hits.items(), key=lambda one: (-one[1], list(WORDS).index(one[0])))
-    return best if count >= FEWEST and count >= SHARE * len(words) else "unknown"
+    best, count = min(hits.items(), key=lambda one: (-one[1], ORDER[one[0]]))
+    return best if count >= FEWEST and count >= SHARE * words else "unknown"
 
 
-def _by_script(text: str, letters: int) -> str:
+def by_words(text: str) -> tuple[int, dict[str, int]]:
+    """How many words it has, and how many of them are function words of each language of Latin script.
+
+    >>> by_words("Wie viele Eier hat er? Many.")[1]["de"]
+    3
+    """
+    words = WORD.findall(text.casefold())
+    hits: dict[str, int] = {}
+    for word in words:
+        for name in HOLDERS.get(word, ()):
+            hits[name] = hits.get(name, 0) + 1
+    return len(words), hits
+
+
+def by_script(text: str) -> str:
     """The language of the script that a third of the letters are in; Japanese, where kana stand among others."""
-    if not ABROAD.search(text):
+    if text.isascii() or not ABROAD.search(text):
         return ""
-    counts = {name: len(found) for name, pattern in LETTERS.items() if (found := pattern.findall(text))}
+    letters = sum(map(str.isalpha, text))
+    signs = "".join(set(text))
+    counts = {name: len(pattern.findall(text)) for name, pattern in LETTERS.items() if pattern.search(signs)}
     if counts.get("ja", 0) > 0.1 * counts.get("zh", 0):
         counts["ja"] = counts.get("ja", 0) + counts.pop("zh", 0)
     best = max(counts, key=lambda name: counts[name], default="")
