@@ -8,19 +8,25 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from tests.cli.conftest import Command
 from tests.cli.test_completions import SOURCE, completed
+from tests.cli.test_serve import chat, quantgate, serving
+from tests.postgres import Postgres
 from tests.release.given import register
+from tests.serve.opened import until
 from tests.watch.standing import CANARY, STABLE, alarm, leave, live, verdict
 
 from quantgate.release.store import Registry
 from quantgate.serve._ledger_sql import connect
 from quantgate.serve.exchanges import Journal, Reader
 from quantgate.serve.live import file_of
+from quantgate.serve.scripted import ScriptedUpstream
 from quantgate.watch.store import Store
 
 COMMAND = [sys.executable, "-m", "quantgate"]
@@ -126,6 +132,55 @@ def test_where_there_is_no_evidence_one_sentence_says_so_and_nothing_is_made(
     Path("serve.yaml").write_text(yaml.safe_dump({"exchanges": {"url": unreachable}}))
     code, _, err = command("watch", "laptop", "--config", "serve.yaml")
     assert code == 4 and "check the address and that the database is up" in err
+
+
+def test_evidence_that_lies_apart_from_the_exchanges_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, postgres: Postgres
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in (f"sqlite:///{tmp_path / 'apart.db'}", postgres.url()):
+        apart = Store(connect(url))
+        apart.create()
+        leave(apart, verdict())
+        apart.close()
+        code, out, err = command("watch", "laptop", "--database", url)
+        assert (code, err) == (1, ""), url
+        assert "validation_failure 41 of 1,204" in out
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+
+
+def test_a_gateway_of_two_processes_is_watched_from_a_third(tmp_path: Path) -> None:
+    """As typed: workers that share a port, one of which leads; requests; and the command that reads what they left."""
+    with ScriptedUpstream() as base, ScriptedUpstream() as canary:
+        variants = {
+            name: {"endpoint": {"url": one.url, "model": "scripted"}, "weights": f"sha256:{name}"}
+            for name, one in (("BF16", base), ("W4A16", canary))
+        }
+        live = {"baseline": "BF16", "canary": "W4A16", "share": 0.5}
+        told = {"data": ".quantgate", "target": "laptop", "workers": 2, "live": live, "variants": variants}
+        (tmp_path / "serve.yaml").write_text(json.dumps(told))
+        with serving(tmp_path, "--config", "serve.yaml") as (process, url, said):
+            assert "/dashboard, or: quantgate watch" in said
+            for _ in range(30):
+                assert chat(url, model="laptop")[0] == 200
+            root = url.removesuffix("/v1")
+            until(lambda: counted(get(f"{root}/watch/verdict")) == 30)
+            found = quantgate(tmp_path, "watch", "--config", "serve.yaml", "--json")
+            assert found.returncode == 3, found.stderr
+            assert counted(json.loads(found.stdout)) == 30
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+    assert (tmp_path / "log").read_text().count("this process leads the watch") >= 1
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def counted(told: Any) -> int:
+    """Sessions that the signal was read from which was read from most."""
+    return max((one["trial"]["units"] + one["control"]["units"] for one in told["signals"]), default=0)
 
 
 def test_signals_are_listed_with_their_part_of_the_error_rate(command: Command, tmp_path: Path) -> None:

@@ -128,3 +128,29 @@ def test_a_rollback_in_a_real_registry_is_heard(tmp_path):
     feed.close()
     assert heard.lives[0].canary is None
     registry.close()
+
+
+def test_whoever_moved_the_pointer_asks_at_once_and_releases_are_heard_in_their_order(tmp_path):
+    """Many ask at the same time while the pointer moves: the newest stands, and none is heard after a newer one."""
+    pointer = Pointer(live(1))
+    feed = LiveFeed("laptop", pointer.changed, tmp_path, poll_s=3600)
+    feed.first()
+    heard = Heard()
+    feed.start(heard)
+
+    def asks():
+        for _ in range(50):
+            feed.ask()
+
+    threads = [threading.Thread(target=asks) for _ in range(4)]
+    for one in threads:
+        one.start()
+    for revision in range(2, 100):
+        pointer.now = live(revision)
+    for one in threads:
+        one.join()
+    feed.ask()
+    feed.close()
+    revisions = [one.revision for one in heard.lives]
+    assert revisions == sorted(set(revisions))
+    assert revisions[-1] == 99

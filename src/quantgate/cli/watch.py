@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from quantgate.release import Live
+    from quantgate.serve.exchanges import Reader
     from quantgate.serve.folder import DataFolder
     from quantgate.serve_config import ServeConfig
     from quantgate.watch.store import Store
@@ -106,23 +107,36 @@ def _signals(config: ServeConfig) -> RenderableType:
 
 @contextmanager
 def _opened(config: ServeConfig, database: str | None) -> Iterator[tuple[Store, DataFolder]]:
-    """The evidence and the exchanges, read only: nothing is made. Raises QuantgateError where there is nothing."""
+    """The evidence, read only: nothing is made. Raises QuantgateError where there is none."""
     from quantgate.serve._ledger_sql import connect
-    from quantgate.serve.exchanges import Reader
     from quantgate.serve.folder import DataFolder
     from quantgate.watch.store import Store
 
-    folder = DataFolder(Path(config.data), exchanges_url=config.exchanges.url)
+    folder = DataFolder(Path(config.data), exchanges_url=config.exchanges.url or database)
     url = database or config.watch.database or folder.exchanges
-    for one in (url, folder.exchanges):
-        _there(one)
-    reader = Reader(connect(folder.exchanges, where="exchanges"))
+    _there(url)
+    reader = _exchanges(folder.exchanges)
     store = Store(connect(url, where="--database" if database else "watch"), reader)
     try:
         yield store, folder
     finally:
         store.close()
-        reader.close()
+        if reader is not None:
+            reader.close()
+
+
+def _exchanges(url: str) -> Reader | None:
+    """They tell how far the evidence is behind; None where they cannot be read from here."""
+    from quantgate.serve._ledger_sql import connect
+    from quantgate.serve.exchanges import Reader
+
+    try:
+        _there(url)
+        reader = Reader(connect(url, where="exchanges"))
+        reader.last()
+    except QuantgateError:
+        return None
+    return reader
 
 
 def _there(url: str) -> None:
