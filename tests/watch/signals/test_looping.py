@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import random
+from pathlib import Path
+
 import pytest
 from tests.watch.signals.made import calling, marked, said
 
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 PARAGRAPH = (
     "The harbour lies west of the town, and its oldest warehouse was built before the railway came. Boats leave at "
     "seven and at noon for the island, where a path leads from the pier through the dunes to the lighthouse. "
@@ -60,3 +67,31 @@ def test_data_of_one_form_is_no_loop_where_data_was_asked_for() -> None:
     things = ", ".join(f'{{"name": "a thing of some length", "count": {at}, "open": true}}' for at in range(60))
     assert marked("looping", said(f"[{things}]", structured=True)) == 0.0
     assert marked("looping", said('{"a": [' + "0, " * 200, structured=True)) == 1.0
+
+
+@pytest.fixture(scope="module")
+def written() -> list[str]:
+    """Answers of models, of people, and prose, as they were published."""
+    if not DATA.is_dir():
+        pytest.skip("the published answers are not beside the repository")
+    found = [json.loads(line)["answer"] for line in (DATA / "gsm8k" / "test.jsonl").read_text("utf-8").splitlines()]
+    for path in sorted((DATA / "xstest").glob("*completions*.csv")):
+        found += [row["completion"] for row in csv.DictReader(io.StringIO(path.read_text("utf-8"), newline=""))]
+    prose = (DATA / "wikitext2" / "wikitext2_raw_test.txt").read_text("utf-8")
+    found += [prose[at : at + 3000] for at in range(0, len(prose), 3000)]
+    assert len(found) > 3000
+    return found
+
+
+def test_no_published_answer_loops(written: list[str]) -> None:
+    assert [text for text in written if marked("looping", said(text))] == []
+
+
+def test_published_answers_that_go_round_at_last_are_found(written: list[str]) -> None:
+    """Each goes on with its own last words, 3 to 40 of them, again and again."""
+    chance, missed = random.Random(8), 0
+    for text in written:
+        words = text.split()
+        again = " ".join(words[-chance.randint(3, 40) :])
+        missed += not marked("looping", said(text + (" " + again) * (4 + 400 // max(len(again), 1))))
+    assert missed <= 0.001 * len(written)
