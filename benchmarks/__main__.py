@@ -1,8 +1,7 @@
 """Run all benchmarks of speed, or those named: ``python -m benchmarks sweep``; ``--write`` appends to the page.
 
 ``kquants``, ``gguf`` and ``llamacpp`` compare with llama.cpp and need llama-cpp-python, ``harness`` compares with
-lm-eval and needs that, ``gateway`` compares with LiteLLM's proxy, ``watch`` simulates for minutes: they run when they
-are named.
+lm-eval and needs that, ``gateway`` compares with LiteLLM's proxy: they run when they are named.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from benchmarks import gateway, peers
 from benchmarks.result import Result
 from benchmarks.tables import Table, of_results, section
 
-NAMES = ("engine", "sweep", "forecast", "sandbox", "overlap", "loadgen", "guard", "constrained",
+NAMES = ("engine", "sweep", "forecast", "sandbox", "overlap", "loadgen", "guard", "constrained", "watch",
          "demo")  # unless something is named  # fmt: skip
 NAMED = ("kquants", "drill")  # need another program, or ten minutes
-TABLED = ("gguf", "llamacpp", "harness", "planner", "watch")  # likewise, with tables of their own
+TABLED = ("gguf", "llamacpp", "harness", "planner", "watch")  # with tables of their own, ``watch`` without a program
 PEERS, GATEWAY = "peers", "gateway"
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 
 
 def main() -> None:
-    known = (*NAMES, *NAMED, *TABLED, PEERS, GATEWAY)
+    known = tuple(dict.fromkeys((*NAMES, *NAMED, *TABLED, PEERS, GATEWAY)))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", default=NAMES, help=f"which: {', '.join(known)}")
     parser.add_argument("--write", action="store_true", help="append the tables to docs/BENCHMARKS.md")

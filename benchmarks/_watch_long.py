@@ -37,7 +37,7 @@ def _day(rng: np.random.Generator, runs: int, days: int, pieces: int, odds: floa
     """[runs, days, pieces, factors]: what the events of a piece of a day add."""
     trial = rng.binomial(REQUESTS * minutes, odds, (runs, days, pieces))
     trial_bad = rng.binomial(trial, BASE * ratio).astype(float)
-    bad = trial_bad + rng.binomial(REQUESTS * minutes - trial, BASE)
+    bad: Array = trial_bad + rng.binomial(REQUESTS * minutes - trial, BASE)
     return gains(bad, trial_bad, odds, 1.0, FACTORS)
 
 

@@ -46,7 +46,7 @@ def climb(
         odds = shares[np.minimum(at, len(steps) - 1)]
         trial = rng.binomial(REQUESTS, odds)
         trial_bad = rng.binomial(trial[:, None], np.minimum(1, bases * ratios)).astype(float)
-        all_bad = trial_bad + rng.binomial((REQUESTS - trial)[:, None], bases)
+        all_bad: Array = trial_bad + rng.binomial((REQUESTS - trial)[:, None], bases)
         units += np.stack([trial, REQUESTS - trial], axis=1)
         bad += trial_bad
         for index, margin in enumerate(margins):

@@ -226,8 +226,8 @@ def _long(runs: int) -> Table:
         _climbed("equal, one signal", climb(np.random.default_rng(51), runs)),
         _climbed(f"equal, all {len(promoting)} signals that promote", climb(np.random.default_rng(52), runs, **of_all)),
         _climbed("equal, one signal of 0.1 % (floor 0.5 %)", climb(np.random.default_rng(53), runs, base=0.001)),
-        _climbed("1.25x worse, one signal", climb(np.random.default_rng(54), runs, ratio=1.25)),
-        _climbed("3x worse, one signal (is at the margin of 1 %)", climb(np.random.default_rng(55), runs, ratio=3.0)),
+        _climbed("1.25x worse, one signal", climb(np.random.default_rng(54), 5 * runs, ratio=1.25)),
+        _climbed("3x worse, one signal (the margin at 1 %)", climb(np.random.default_rng(55), 5 * runs, ratio=3.0)),
     ]
     for ratio in (2.0, 3.0):
         renewed, plain = long.renewed(np.random.default_rng(56), runs, ratio=ratio)
@@ -246,7 +246,7 @@ def _long(runs: int) -> Table:
             )  # fmt: skip
             rows.append((f"no control, {form}, bound 2.5 %, ARL 1e6 units, rate {rate:.0%}", _median(found / 600)))
     steps = ", ".join(f"{one.share:.0%} until {one.margin:g}x is excluded" for one in CONFIG.steps)
-    note = f"{runs} runs. Steps: {steps}; 200 units and 10 min each at least; error rate of a step {CONFIG.beta:.0%}."
+    note = f"{runs} runs, {5 * runs} of a ramp with a fault. Steps: {steps}; 200 units and 10 min each at least; error rate of a step {CONFIG.beta:.0%}."
     return Table(("what", "measured"), tuple(rows), "Ramps, late faults, no control", (note,))
 
 
@@ -263,4 +263,5 @@ def _median(minutes: Array) -> str:
     found = np.isfinite(minutes)
     if not found.any():
         return "never found"
-    return f"median {np.quantile(minutes, 0.5, method='higher'):.3g} min, {found.mean():.1%} found"
+    middle = float(np.quantile(minutes, 0.5, method="higher"))
+    return f"median {middle:,.{0 if middle >= 10 else 1}f} min, {found.mean():.1%} found"

@@ -68,6 +68,7 @@ def interval(counts: Mapping[tuple[float, int], Sequence[int]], alpha: float) ->
     """Confidence sequence of mean_trial - mean_control, in [-1, 1], both sides together at ``alpha``.
 
     ``low >= 0`` just when ``log_worse`` has crossed log(2 / alpha), ``high <= 0`` when ``log_better(counts, 0)`` has.
+    Every difference is rejected, and so ``low > high``, where units cannot have been drawn with those odds.
     """
     enough, table, other = decided_at(alpha / 2.0), _table(counts), _table(mirrored(counts))
 
