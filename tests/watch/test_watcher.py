@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from tests.watch.databases import url
-from tests.watch.traffic import BROKE, CONFIG, canary, exchanges, until, write
+from tests.release.given import variant_of
+from tests.watch.houses import House, evidence, house, url
+from tests.watch.traffic import BROKE, CONFIG, exchanges, until, write
 
 from quantgate.errors import UsageError
 from quantgate.release.lifecycle import hold, promote, rollback
@@ -21,46 +21,7 @@ from quantgate.watch.store import Store
 from quantgate.watch.watcher import Watcher
 from quantgate.watch_config import WatchConfig
 
-__all__ = ["url"]
-
-
-class House:
-    """A registry, a journal and a watch's store in one database, and watchers over them that end with the test."""
-
-    def __init__(self, url: str, folder, stack: ExitStack) -> None:
-        self.url, self.registry_url, self.stack = url, f"sqlite:///{folder / 'registry.db'}", stack
-        self.registry: Registry = canary(self.registry_url)
-        stack.callback(self.registry.close)
-        write(url, [])
-        self.store = Store(connect(url), Reader(connect(url)))
-        stack.callback(self.store.close)
-        assert self.store.reader
-        stack.callback(self.store.reader.close)
-        self.store.create()
-        self.told: list[int] = []
-
-    @property
-    def live(self):
-        return self.registry.live("fleet")
-
-    def watch(self, config: WatchConfig = CONFIG, *, registry: bool = True, **more) -> Watcher:
-        link = RegistryLink(self.registry_url, "gateway") if registry else None
-        store, reader = Store(connect(self.url)), Reader(connect(self.url))
-        moved = lambda: self.told.append(self.live.revision)  # noqa: E731
-        made = Watcher("fleet", reader, store, link, config, moved=moved, signals=[BROKE], **more)
-        for part in (store, reader, *([link] if link else []), made):
-            self.stack.callback(part.close)
-        made.start()
-        return made
-
-    def alarm(self, done: str = "moved"):
-        return until(lambda: next((one for one in self.store.alarms("fleet") if one.done == done), None))
-
-
-@pytest.fixture
-def house(url, tmp_path) -> Iterator[House]:
-    with ExitStack() as stack:
-        yield House(url, tmp_path, stack)
+__all__ = ["house", "url"]
 
 
 def test_a_canary_that_is_worse_goes_back_once_and_its_move_says_why(house):
@@ -77,14 +38,10 @@ def test_a_canary_that_is_worse_goes_back_once_and_its_move_says_why(house):
     assert first["log_e"] >= first["log_threshold"] and first["trial"][0] > 0 and first["examples"]
     assert house.told == [3] and watcher.moves == 1
     assert until(lambda: house.store.verdict("fleet")).number > 0
-    write(house.url, exchanges(house.live.model_copy(update={"canary": alarm_variant(house)}), 50, bad=1.0, first=600))
+    write(house.url, exchanges(house.live.model_copy(update={"canary": variant_of("A")}), 50, bad=1.0, first=600))
     until(lambda: house.store.behind_s("fleet") == 0.0)
     assert len(house.store.alarms("fleet")) == 1 and house.live.revision == 3
     assert watcher.warnings() == []
-
-
-def alarm_variant(house):
-    return next(one for one in house.registry.variants("fleet") if one.name == "A")
 
 
 def test_a_canary_that_is_as_good_gets_more_and_then_everything(house):
@@ -191,29 +148,30 @@ def test_a_verdict_on_one_that_a_person_replaced_meanwhile_is_stale(house, tmp_p
     assert house.told == []
 
 
-def test_a_database_that_is_away_is_waited_for_and_no_verdict_is_made_up(house, postgres):
-    if "postgresql" not in house.url:
-        pytest.skip("needs a server that can be killed")
-    watcher = house.watch()
-    write(house.url, exchanges(house.live, 100, bad=0.02))
-    until(lambda: house.store.verdict("fleet"))
-    postgres.kill()
-    try:
-        until(lambda: any("stands still" in one for one in watcher.warnings()))
-    finally:
-        postgres.start()
-    write(house.url, exchanges(house.live, 600, bad=0.5, first=100))
-    house.alarm()
-    until(lambda: watcher.warnings() == [])
-    assert house.live.canary is None
-    found = house.alarm().verdict.findings[0]
-    assert found.trial.units + found.control.units <= 700  # none of them twice
+def test_a_database_that_is_away_is_waited_for_and_no_verdict_is_made_up(postgres, tmp_path):
+    with ExitStack() as stack:
+        house = House(postgres.url(), tmp_path, stack)
+        watcher = house.watch()
+        write(house.url, exchanges(house.live, 100, bad=0.02))
+        until(lambda: house.store.verdict("fleet"))
+        postgres.kill()
+        try:
+            until(lambda: any("stands still" in one for one in watcher.warnings()))
+        finally:
+            postgres.start()
+        write(house.url, exchanges(house.live, 600, bad=0.5, first=100))
+        house.alarm()
+        until(lambda: watcher.warnings() == [])
+        assert house.live.canary is None
+        until(house.counted())
+        kept = house.store.load("fleet")
+        assert kept is not None and kept.state is not None
+        assert evidence(kept.state) == house.straight()
 
 
-def test_a_rollback_does_not_wait_for_a_store_that_cannot_be_written(url, tmp_path):
+def test_a_rollback_does_not_wait_for_a_store_that_cannot_be_written(tmp_path):
     """The evidence lies apart here, in a file that takes no more: what moved is written down when it does again."""
-    if "sqlite" not in url:
-        pytest.skip("a limit on the pages of a file is SQLite's")
+    url = f"sqlite:///{tmp_path / 'state.db'}"
     with ExitStack() as stack:
         house = House(url, tmp_path, stack)
         engine = connect(f"sqlite:///{tmp_path / 'watch.db'}")
@@ -236,9 +194,8 @@ def test_a_rollback_does_not_wait_for_a_store_that_cannot_be_written(url, tmp_pa
         until(lambda: watcher.warnings() == [])
 
 
-def test_a_promotion_waits_for_a_store_that_cannot_be_written(url, tmp_path):
-    if "sqlite" not in url:
-        pytest.skip("the same on both")
+def test_a_promotion_waits_for_a_store_that_cannot_be_written(tmp_path):
+    url = f"sqlite:///{tmp_path / 'state.db'}"
     with ExitStack() as stack:
         house = House(url, tmp_path, stack)
         watcher = house.watch(CONFIG.model_copy(update={"ramp": True}))
