@@ -48,7 +48,7 @@ def finding(signal: str = "validation_failure", **changed: Any) -> Finding:
 
 
 def verdict(action: str = "rollback", *, variant: Variant = CANARY, **changed: Any) -> Verdict:
-    calm = {"log_e": 0.4, "low": 0.8} if action != "rollback" else {}
+    calm: dict[str, Any] = {"log_e": 0.4, "low": 0.8} if action != "rollback" else {}
     other = finding("refusal", log_e=-1.2, ratio=None, low=None, weight=0.1, trial=Tally(units=1200, bad=0))
     given = {
         "trial": trial_of(variant),

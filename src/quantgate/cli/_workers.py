@@ -63,5 +63,6 @@ def taken(told: str) -> tuple[str, socket.socket, socket.socket]:
 
 
 def _outlive_nobody() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not by sys.stdin, whose lock the interpreter wants when it ends
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
