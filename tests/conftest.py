@@ -13,5 +13,8 @@ __all__ = ["postgres"]  # one server for all tests: a fixture that each file imp
 settings.register_profile("quantgate", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("quantgate")
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker is told the width of pytest's own terminal
+    os.environ.pop("COLUMNS", None)
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for jobs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)

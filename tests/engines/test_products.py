@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from quantgate.engines import _products
 from quantgate.engines._products import ROWS, WideLinear, linear, widen
+from quantgate.hardware import products
 
 CPU = torch.device("cpu")
 
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(params=[True, False], ids=["native", "widened"])
 def native(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """A CPU with and one without such instructions."""
-    monkeypatch.setitem(_products.NATIVE, torch.bfloat16, request.param)
+    monkeypatch.setitem(products.NATIVE, torch.bfloat16, request.param)
     return bool(request.param)
 
 

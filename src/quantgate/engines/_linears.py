@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from quantgate.engines._products import linear
 from quantgate.formats import BlockGrid, FloatGrid, Fp4Grid
 from quantgate.formats.codec import quantize_activations
+from quantgate.hardware.products import integers
 from quantgate.quantize.checkpoints import DecodedLinear, StoredLinear
 
 INT4_GROUPS = (256, 128, 64, 32)
@@ -149,7 +150,7 @@ class Int8DynamicLinear(RoundingLinear):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
         codes, scale = self.rounded.of(x, Int8DynamicLinear, lambda one: token_codes(one.reshape(-1, one.shape[-1])))
-        out = torch._int_mm(codes, self.codes).float().mul_(self.scales).mul_(scale)
+        out = integers(codes, self.codes).float().mul_(self.scales).mul_(scale)
         return _finish(out, x, self.bias)
 
 

@@ -14,29 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quantgate.hardware.products import wide
+
 ROWS = 4  # from so many on
-
-
-def _native(test: str) -> bool:
-    """What oneDNN says; a torch without it (on Apple's and some Arm CPUs) multiplies in ways of its own."""
-    told = getattr(torch.ops.mkldnn, test, None)
-    return True if told is None else bool(told())
-
-
-NATIVE = {
-    torch.bfloat16: _native("_is_mkldnn_bf16_supported"),
-    torch.float16: _native("_is_mkldnn_fp16_supported"),
-}  # whether this CPU multiplies such numbers without converting them
-
-
-def widened(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether products are computed in float32 there."""
-    return device.type == "cpu" and not NATIVE.get(dtype, True)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., in], weight [out, in], both of one type -> [..., out] of that type."""
-    if x.numel() < ROWS * x.shape[-1] or not widened(x.dtype, x.device):
+    if x.numel() < ROWS * x.shape[-1] or not wide(x.dtype, x.device):
         return F.linear(x, weight, bias)
     return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
@@ -50,7 +35,7 @@ class WideLinear(nn.Linear):
 
 def widen(network: nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
     """Make the plain linear layers of ``network`` wide ones, in place, where that is faster; whether they are."""
-    if not widened(dtype, device):
+    if not wide(dtype, device):
         return False
     for module in network.modules():
         if type(module) is nn.Linear:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
+from functools import partial
 
 TRIES = 5
 SIDE = 1024  # of the square matrices that are multiplied
@@ -37,15 +34,15 @@ def rates(device: str = "cpu") -> dict[str, float]:
     """Dense operations a second of square products, by number type; a type that torch cannot multiply is absent."""
     import torch
 
+    from quantgate.hardware import products
+
     found = {}
-    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
     for name, kind in kinds.items():
         if device == "cpu" and name == "fp16":  # widened number by number where the processor has no units for it
             continue
         square = torch.ones(SIDE, SIDE, dtype=kind, device=device)
-        found[name] = 2 * SIDE**3 / _least(_product(square), device)
-    codes = torch.ones(SIDE, SIDE, dtype=torch.int8, device=device)
-    found["int8"] = 2 * SIDE**3 / _least(lambda: torch._int_mm(codes, codes), device)
+        found[name] = 2 * SIDE**3 / _least(partial(products.square, square), device)
     return found
 
 
@@ -60,10 +57,6 @@ def call_seconds() -> float:
             few.mul_(1.0)
 
     return _least(work, "cpu") / CALLS
-
-
-def _product(square: torch.Tensor) -> Callable[[], object]:
-    return lambda: square @ square
 
 
 def _least(work: Callable[[], object], device: str) -> float:
