@@ -166,7 +166,7 @@ class _Case:
         if stayed_s < step.stay:
             share = f"{self.share * 100:g} %"
             found.append(f"time at {share}: {lasting(stayed_s)} of {lasting(step.stay)}")
-        found += [self._awaits(one) for one in findings if one.log_better < one.log_better_threshold]
+        found += [self._awaits(one) for one in findings if one.log_better < one.log_better_threshold > 0.0]
         return found + self._hindered()
 
     def _hindered(self) -> list[str]:
