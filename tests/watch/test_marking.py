@@ -82,6 +82,14 @@ def test_hashes_need_the_key() -> None:
     assert hashed(KEY) == hashed(KEY) != hashed(b"another")
 
 
+def test_only_prompts_that_may_be_held_against_earlier_ones_are_hashed() -> None:
+    with marking() as (marker, found):
+        for changed in ({}, {"told_session": False}, {"shadow": True, "id": "copy"}):
+            marker.put(exchange(text=text(), **changed))
+        marker.close()
+        assert [one.prompt_hash is not None for one in found] == [True, False, False]
+
+
 def test_an_exchange_without_text_goes_on_as_it_is_and_in_its_order() -> None:
     given = [exchange(id=f"req_{at}", text=text() if at % 2 else None) for at in range(50)]
     with marking() as (marker, found):

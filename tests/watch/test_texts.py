@@ -115,9 +115,9 @@ def test_marks_reach_the_database_and_texts_do_not(tmp_path: Path) -> None:
         Running(gateway_of(variant, keep_text=True, sink=marker)) as running,
     ):
         for stream in (False, True):
-            chat(running, asked("Which of the trains to Ulm leaves at noon?", stream=stream))
+            chat(running, asked("Which of the trains to Ulm leaves at noon?", stream=stream), x_session_id="one")
         variant.next(Script("cut", after=90))
-        chat(running, asked("Which of the trains to Ulm leaves at noon?", stream=True))
+        chat(running, asked("Which of the trains to Ulm leaves at noon?", stream=True), x_session_id="one")
         until(lambda: marker.marked == 3)
     marker.close()
     journal.close()

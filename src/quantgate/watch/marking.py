@@ -185,12 +185,17 @@ class Marker:
             if time.perf_counter() - began > SLICE_S:
                 self._rest(SLICE_S)
                 began = time.perf_counter()
+        found: dict[str, Any] = {"marks": {**exchange.marks, **marks}}
+        if exchange.told_session and not exchange.shadow:  # others are never held against an earlier prompt
+            found["prompt_hash"] = self._hash(talk)
+        return found
+
+    def _hash(self, talk: Talk) -> int | None:
         try:
-            asked = prompt_hash(talk, self._key)
+            return prompt_hash(talk, self._key)
         except Exception as problem:
             self._fails("prompt_hash", problem)
-            asked = None
-        return {"marks": {**exchange.marks, **marks}, "prompt_hash": asked}
+            return None
 
     def _read(self, name: str, mark: Any, talk: Talk) -> float | None:
         """A finite number, or None."""
