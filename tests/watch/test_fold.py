@@ -32,6 +32,7 @@ from tests.watch.trials import (
 from quantgate.errors import RecordError
 from quantgate.stats import attribution
 from quantgate.watch.fold import Fold
+from quantgate.watch.judging import judge
 from quantgate.watch.processes import COPIES
 from quantgate.watch.signals import Signal
 from quantgate.watch_config import SignalConfig, WatchConfig
@@ -224,6 +225,41 @@ def test_a_replica_where_the_canary_is_not_up_does_not_end_the_trial():
     assert fold.standing is not None
     assert fold.standing.gone is None
     assert {one.signal: one.log_e for one in fold.findings()} == {one.signal: one.log_e for one in before}
+
+
+def test_with_a_stable_variant_and_a_holdback_its_own_sessions_are_neither_side_s():
+    """Three arms: the canary is held against the holdback, and the stable variant's sessions end no trial."""
+    fold = Fold(CONFIG, "t", (BAD,))
+    chance = random.Random(3)
+    for number in range(1, 2000):
+        at = chance.random()
+        revision = 2 + number // 500
+        if at < 0.05 or at >= 0.98:
+            told = {"odds": 0.05 / 0.07, "share": 0.05, "pair": (OTHER, BASE), "revision": revision}
+            side = "trial" if at < 0.05 else "control"
+            one = exchange(number, side, 0.0, cohort="canary" if at < 0.05 else "holdback", **told)
+        else:
+            one = exchange(number, drawn="", odds=0.0, share=0.05, against="", cohort="stable", revision=revision)
+        fold.add(number, one)
+        assert fold.standing is None or fold.sessions() != (0, 0)
+    assert sum(fold.sessions()) > 100
+    assert fold.uncounted.strangers == 0
+    found = judge(fold, live=None, config=CONFIG, now=START)
+    assert found is not None
+    assert "more sessions of W3A16" in found.missing[0]
+
+
+def test_copies_of_another_variant_begin_a_trial_only_where_none_is_live():
+    copy = {"drawn": "", "shadow": True, "cohort": "pinned", "pair": (OTHER, BASE)}
+    fold = folded(traffic(50), (BAD, PAIR))
+    fold.add(51, exchange(51, revision=3, **copy))
+    assert fold.uncounted.strangers == 1
+    fold.add(52, exchange(52, "control", drawn="", odds=0.0, share=0.0, against="", revision=3))
+    fold.add(53, exchange(53, drawn="", shadow=True, cohort="pinned", revision=3))
+    assert fold.standing is not None
+    assert (fold.standing.variant, fold.standing.copied) == (GOOD[1], False), "what was taken back does not come again"
+    fold.add(54, exchange(54, revision=3, **copy))
+    assert (fold.standing.variant, fold.standing.copied) == (OTHER[1], True)
 
 
 def test_the_arm_that_was_drawn_counts_whoever_answered():

@@ -79,7 +79,8 @@ def _better(process: Process, margin: float, seen: Sizes) -> float:
     units = seen[side] if rule.signal.each == "session" else tally.units
     if rule.signal.kind == "pair":
         units = seen.copies
-    return log_mix([(0.5, log_margin), (0.5, rates.log_below(tally.bad, max(units, tally.bad), rule.floor))])
+    floor = min(rule.floor * margin / rule.margin, 0.5)  # as wide as the margin, where the share is small
+    return log_mix([(0.5, log_margin), (0.5, rates.log_below(tally.bad, max(units, tally.bad), floor))])
 
 
 def sentence(rule: Rule, found: Finding, names: Names, level: float) -> str:

@@ -52,7 +52,8 @@ class Standing:
     share_since_s: float = 0.0
     odds: float = 0.0  # of the newest exchange
     copies: int = 0  # of prompts that were answered by both
-    quiet: list[int] = field(default_factory=lambda: [0, 0])  # new sessions since the last of control, of trial
+    quiet: list[int] = field(default_factory=lambda: [0, 0])  # new sessions of both since the last of control, of trial
+    aside: int = 0  # exchanges drawn to no side since the trial's last
     drawn: list[list[Any]] = field(default_factory=list)  # [odds, sessions, of them the trial's]
 
 
@@ -156,10 +157,10 @@ class Fold:
         """A session that was drawn to no side: in a newer release than the trial's, the trial is gone."""
         now = self.standing
         if now is not None and not now.copied:
-            now.quiet = [one + 1 for one in now.quiet]
+            now.aside += 1
             if exchange.revision > now.revision:
                 now.gone = exchange.revision
-        if exchange.cohort == "stable":
+        if exchange.cohort == "stable" and self.alone.bounds:
             self.at = exchange.at
             signals = {one.signal.name: one.signal for one in self._readings}
             self.alone.add(exchange, lambda signal: self._read(signal, exchange, before), signals)
@@ -253,7 +254,8 @@ class Fold:
         if not exchange.against or exchange.artifact == exchange.against:
             return
         now = self.standing
-        if now is None or (now.copied and (now.variant, now.control) != pair and exchange.revision > now.revision):
+        other = now is not None and (now.variant, now.control) != pair and exchange.revision > now.revision
+        if now is None or (other and (now.copied or now.gone is not None)):
             now = self._begin(pair, exchange)
             now.copied, now.variant_name = True, exchange.variant
         if (now.variant, now.control) != pair:
@@ -291,9 +293,10 @@ class Fold:
     def _place(self, now: Standing, exchange: Exchange, ours: bool) -> None:
         """Who is on which side, and with what share."""
         if ours:
-            now.variant_name = exchange.variant
+            now.variant_name = now.variant_name or exchange.variant
+            now.aside = 0
         else:
-            now.control_name = exchange.variant
+            now.control_name = now.control_name or exchange.variant
         if exchange.revision < now.revision:
             return
         now.revision, now.odds = exchange.revision, exchange.odds

@@ -221,8 +221,9 @@ class _Case:
 
     def _stalled(self, trial: Trial, standing: Standing) -> str:
         """Why the trial gets no further, though nothing speaks against what was counted."""
-        if standing.quiet[1] * standing.odds > QUIET:
-            return f"{trial.variant} has had none of the last {count(standing.quiet[1], 'session')}; is it up?"
+        for n, part in ((standing.quiet[1], standing.odds), (standing.aside, standing.share)):
+            if n * part > QUIET:
+                return f"{trial.variant} has had none of the last {count(n, 'session')}; is it up?"
         return self._skewed(trial, trial.variant, attribution.mirrored(self.fold.drawn()))
 
     def _skewed(self, trial: Trial, missing: str, drawn: attribution.Counts) -> str:
