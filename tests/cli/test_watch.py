@@ -20,13 +20,14 @@ from tests.cli.test_serve import chat, quantgate, serving
 from tests.postgres import Postgres
 from tests.release.given import register
 from tests.serve.opened import until
-from tests.watch.standing import CANARY, STABLE, alarm, leave, live, verdict
+from tests.watch.standing import CANARY, STABLE, alarm, finding, leave, live, verdict
 
 from quantgate.release.store import Registry
 from quantgate.serve._ledger_sql import connect
 from quantgate.serve.exchanges import Journal, Reader
 from quantgate.serve.live import file_of
 from quantgate.serve.scripted import ScriptedUpstream
+from quantgate.watch import Tally
 from quantgate.watch.store import Store
 
 COMMAND = [sys.executable, "-m", "quantgate"]
@@ -55,7 +56,7 @@ def test_a_rolled_back_trial_is_told_with_its_signals_and_exits_with_1(store: St
     assert "laptop: W3A16 with 10 % of sessions, against BF16, the baseline" in out
     assert "roll back: rollback, because of validation failures" in out
     assert (
-        "validation_failure 41 of 1,204 (3.4 %) 96 of 10,920 (0.88 %) 3.9 (at least 2.6) ██████████████ 5e+05 of 1e+04"
+        "validation_failure 41 of 1,204 (3.4 %) 96 of 10,920 (0.88 %) 3.9 (at least 2.6) ██████████████ 5e+05 of 9,997"
         in out
     )
     assert "refusal 0 of 1,200 (0 %) 96 of 10,920" in out
@@ -80,6 +81,15 @@ def test_exit_codes_tell_scripts_what_is_wanting(
     assert ended == code
     for one in found.missing:
         assert f"waits for: {one}" in out
+
+
+def test_what_was_never_read_and_what_is_awaited_besides_is_told_in_a_line(store: Store, command: Command) -> None:
+    nothing = {"trial": Tally(), "control": Tally(), "log_e": 0.0, "ratio": None, "low": None}
+    found = (finding(log_e=1.0), *(finding(name, **nothing) for name in ("ttft", "logprob", "logprob")))
+    leave(store, verdict("hold", findings=found, missing=tuple(f"proof {number}" for number in range(7))))
+    _, out, _ = command("watch", "laptop")
+    assert "read from no session yet: ttft, logprob" in out
+    assert "waits for: proof 4 and for 2 more, which --json tells" in out
 
 
 def test_nothing_on_trial_is_evidence_that_is_wanting(store: Store, command: Command) -> None:

@@ -20,15 +20,18 @@ BAR = 14  # signs of a bar that is full where the variant is rolled back
 STYLES: Mapping[Action, str] = {"rollback": "bold red", "hold": "bold", "promote": "bold green"}
 WORDS: Mapping[Action, str] = {"rollback": "roll back", "hold": "hold", "promote": "promote"}
 SHOWN = 3  # alarms
+WAITS = 5  # things that a promotion waits for; --json tells all
 
 
 def standing(target: str, found: Answer, alarms: Sequence[Alarm]) -> RenderableType:
     """Everything that one screen tells."""
     parts: list[RenderableType] = [_head(target, found), _sentence(found)]
     if found.verdict is not None:
-        if found.verdict.findings:
-            parts.append(findings_table(found.verdict))
-        parts += [Text(f"waits for: {one}") for one in found.verdict.missing]
+        parts += _findings(found.verdict)
+        missing = found.verdict.missing
+        parts += [Text(f"waits for: {one}") for one in missing[:WAITS]]
+        if len(missing) > WAITS:
+            parts.append(Text(f"and for {len(missing) - WAITS} more, which --json tells", style="dim"))
     parts += [_alarm(one) for one in alarms[:SHOWN]]
     return Group(*parts)
 
@@ -49,13 +52,21 @@ def _sentence(found: Answer) -> Text:
     return Text(told, style=STYLES[found.action])
 
 
-def findings_table(verdict: Verdict) -> Table:
+def _findings(verdict: Verdict) -> list[RenderableType]:
+    """A row for each that was read, and one line for those that were not."""
+    read = [one for one in verdict.findings if one.trial.units or one.control.units]
+    unread = dict.fromkeys(one.signal for one in verdict.findings if one not in read)
+    parts: list[RenderableType] = [findings_table(verdict, read)] if read else []
+    return [*parts, Text(f"read from no session yet: {', '.join(unread)}", style="dim")] if unread else parts
+
+
+def findings_table(verdict: Verdict, found: Sequence[Finding]) -> Table:
     """The furthest on its way to a rollback first."""
     trial = verdict.trial
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for heading in ("signal", trial.variant, trial.control, "times as often", "evidence", "of what rolls back"):
         table.add_column(heading, overflow="fold")
-    for one in sorted(verdict.findings, key=_way, reverse=True):
+    for one in sorted(found, key=_way, reverse=True):
         name = one.signal if one.direction == "more" else f"{one.signal} ({one.direction})"
         style = "bold red" if one.log_threshold > 0 and _way(one) >= 1 else ""
         cells = (name, tally(one.trial), tally(one.control), ratio(one), bar(_way(one)), part(one))
@@ -75,17 +86,18 @@ def ratio(one: Finding) -> str:
     """
     >>> none = Tally()
     >>> of = {"signal": "a", "direction": "more", "trial": none, "control": none, "log_e": 1, "log_threshold": 9}
-    >>> ratio(Finding(**of, weight=1, ratio=3.9, low=2.6)), ratio(Finding(**of, weight=1))
-    ('3.9 (at least 2.6)', '')
+    >>> ratio(Finding(**of, weight=1, ratio=3.9, low=2.6)), ratio(Finding(**of, weight=1, low=1.14))
+    ('3.9 (at least 2.6)', 'at least 1.1')
+    >>> ratio(Finding(**of, weight=1))
+    ''
     >>> ratio(Finding(**of, weight=1, ratio=0.97, low=0.5, high=12.34))
     '0.97 (0.5 to 12)'
     """
-    if one.ratio is None:
-        return ""
-    if one.low is not None and one.high is not None:
-        return f"{one.ratio:.2g} ({one.low:.2g} to {one.high:.2g})"
     ends = [f"{word} {end:.2g}" for word, end in (("at least", one.low), ("at most", one.high)) if end is not None]
-    return f"{one.ratio:.2g}" + (f" ({ends[0]})" if ends else "")
+    told = f"{one.low:.2g} to {one.high:.2g}" if one.low is not None and one.high is not None else "".join(ends)
+    if one.ratio is None:
+        return told
+    return f"{one.ratio:.2g}" + (f" ({told})" if told else "")
 
 
 def bar(way: float) -> str:
@@ -104,12 +116,12 @@ def part(one: Finding) -> str:
 
 def _power(log_e: float) -> str:
     """
-    >>> _power(0.0), _power(9.21), _power(1000.0)
-    ('1', '1e+04', '2e+434')
+    >>> _power(0.0), _power(1.5), _power(5.86), _power(9.21), _power(1000.0)
+    ('1', '4.5', '351', '9,997', '2e+434')
     """
     tens = log_e / 2.302585092994046
-    if tens < 2:
-        return f"{10**tens:.2g}"
+    if tens < 5:
+        return f"{10**tens:.2g}" if tens < 1 else f"{10**tens:,.0f}"
     whole = int(tens)
     lead = f"{10 ** (tens - whole):.0f}"
     return f"1e+{whole + 1:02d}" if lead == "10" else f"{lead}e+{whole:02d}"
