@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.serve.databases import url
@@ -45,7 +46,7 @@ class House:
     def live(self) -> Live:
         return self.registry.live("fleet")
 
-    def make(self, config: WatchConfig = CONFIG, *, registry: bool = True, **more) -> tuple[Watcher, list]:
+    def make(self, config: WatchConfig = CONFIG, *, registry: bool = True, **more) -> tuple[Watcher, list[Any]]:
         link = RegistryLink(self.registry_url, "gateway") if registry else None
         store, reader = Store(connect(self.url)), Reader(connect(self.url))
         made = Watcher("fleet", reader, store, link, config, **{"signals": [BROKE]} | more)
@@ -81,6 +82,12 @@ class House:
         told = self.store.leader("fleet")
         return int(told.split()[-1]) if told else 0
 
+    def led_by(self, process: int) -> None:
+        until(lambda: self.leader() == process)
+
+    def led_by_another(self, process: int) -> None:
+        until(lambda: self.leader() != process)
+
     def counted(self) -> Callable[[], bool]:
         """Whether everything that is in the journal now was counted, and saved."""
         last = self.reader.last()
@@ -91,7 +98,7 @@ class House:
 
         return saved
 
-    def straight(self, config: WatchConfig = CONFIG) -> dict:
+    def straight(self, config: WatchConfig = CONFIG) -> dict[str, Any]:
         """The state of a watch that was never disturbed."""
         fold = Fold(config, "fleet", [BROKE])
         for number, exchange in self.reader.since(target="fleet"):
@@ -99,7 +106,7 @@ class House:
         return evidence(fold.state())
 
 
-def evidence(state: dict) -> dict:
+def evidence(state: dict[str, Any]) -> dict[str, Any]:
     """What was counted: without the names that the registry told."""
     return {key: state[key] for key in state if key != "named"}
 

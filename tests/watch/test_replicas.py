@@ -27,7 +27,7 @@ def test_one_leads_and_when_it_is_killed_another_does_soon(house):
         assert leader in children
         end(leader)
         children.remove(leader)
-        until(lambda leader=leader: house.leader() != leader)
+        house.led_by_another(leader)
     write(house.url, exchanges(house.live, 300, bad=0.03, first=300))
     until(house.counted())
     assert json.dumps(evidence(house.store.load("fleet").state)) == json.dumps(house.straight())
@@ -43,7 +43,7 @@ def test_one_that_stood_still_and_wakes_up_writes_nothing(house):
     os.kill(first, signal.SIGSTOP)
     try:
         second = house.fork()
-        until(lambda: house.leader() == second)
+        house.led_by(second)
         write(house.url, exchanges(house.live, 300, bad=0.03, first=300))
         until(house.counted())
     finally:
@@ -53,7 +53,7 @@ def test_one_that_stood_still_and_wakes_up_writes_nothing(house):
     assert house.leader() == second
     assert json.dumps(evidence(house.store.load("fleet").state)) == json.dumps(house.straight())
     end(second)
-    until(lambda: house.leader() == first)  # it followed, and is there when it is needed
+    house.led_by(first)  # it followed, and is there when it is needed
     write(house.url, exchanges(house.live, 600, bad=0.6, first=900))
     house.alarm()
     until(house.counted())

@@ -30,7 +30,7 @@ def test_killed_again_and_again_it_counts_what_a_watch_counts_that_was_never_dis
     for at in range(KILLS):
         write(house.url, exchanges(live, 700, bad=0.03, first=700 * at, seed=at))
         child = house.fork()
-        until(lambda child=child: house.leader() == child)
+        house.led_by(child)
         time.sleep(draw.uniform(0.0, 1.3))  # any moment: of reading, of a save or between two
         end(child)
         kept = house.store.load("fleet")

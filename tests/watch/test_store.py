@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -22,7 +23,7 @@ DAY_S = 86400.0
 STATE = {"counts": [0.1 + 0.2, 1e-320, 2**70], "text": "ü"}
 
 
-def of(number: int, state: dict | None = None) -> Evidence:
+def of(number: int, state: dict[str, Any] | None = None) -> Evidence:
     return Evidence(number, state, TRIAL.digest)
 
 

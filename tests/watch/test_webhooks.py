@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from tests.watch.houses import house, url
@@ -91,13 +92,13 @@ class Desk:
     """A store with a leader, and a postman over it."""
 
     def __init__(
-        self, url: str, *hooks: dict[str, object], environment: Mapping[str, str] = NOTHING, **more: float
+        self, url: str, *hooks: Mapping[str, object], environment: Mapping[str, str] = NOTHING, for_s: float = 600.0
     ) -> None:
         self.store = Store(connect(url))
         self.store.create()
         self.fence = self.store.claim("fleet", "one")
         self.hooks = hooks_of([WebhookConfig.model_validate(one) for one in hooks], environment)
-        self.postman = Postman("fleet", self.hooks, self.store, self.saved, **{"first_s": 0.02, **more})
+        self.postman = Postman("fleet", self.hooks, self.store, self.saved, first_s=0.02, for_s=for_s)
 
     def saved(self, one: Delivery) -> None:
         self.store.save("fleet", self.fence, Step(deliveries=[one]))
@@ -125,8 +126,8 @@ class Desk:
 
 
 @contextmanager
-def desk(url: str, *hooks: dict[str, object], **more: object) -> Iterator[Desk]:
-    made = Desk(url, *hooks, **more)  # type: ignore[arg-type]
+def desk(url: str, *hooks: Mapping[str, object], **more: Any) -> Iterator[Desk]:
+    made = Desk(url, *hooks, **more)
     made.postman.start()
     try:
         yield made
@@ -196,7 +197,7 @@ def test_redirects_are_not_followed(tmp_path):
 
 def test_what_was_not_delivered_survives_a_restart(url):
     with served(503) as inbox:
-        with desk(url, inbox.hook(), first_s=0.02) as made:
+        with desk(url, inbox.hook()) as made:
             id = made.tell()
             until(lambda: len(inbox.got) >= 2)
         inbox.answers = [200]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import JsonValue
@@ -141,7 +142,7 @@ def rollback(
         live = registry.live(target)
         if not _is_of(live, of):
             return None
-        back = _where_it_is(registry, live, _back(live, registry.history(target), to, automatic))
+        back = _where_it_is(registry, live, _back(live, partial(registry.history, target), to, automatic))
         said = _ask(target, back, capacity, force) if _would_move(live, back) else ""
         try:
             return registry.move_from(target, _rollback_plan(back, to, automatic, of, told | {"capacity": said}))
@@ -158,7 +159,7 @@ def _rollback_plan(back: Variant, to: str | None, automatic: bool, of: str | Non
     def plan(now: Live, moves: Moves) -> tuple[Live, What, dict[str, Any]] | None:
         if not _is_of(now, of):
             return None
-        goal = _back(now, moves(), to, automatic)
+        goal = _back(now, moves, to, automatic)
         if not _would_move(now, goal):
             return None
         if not same(goal, back) or not told["capacity"]:
@@ -168,10 +169,12 @@ def _rollback_plan(back: Variant, to: str | None, automatic: bool, of: str | Non
     return plan
 
 
-def _back(live: Live, moves: tuple[Move, ...], to: str | None, automatic: bool) -> Variant:
+def _back(live: Live, moves: Moves, to: str | None, automatic: bool) -> Variant:
     if automatic and live.frozen:
-        raise NotPromoted(f"{live.target}: it is held{_by(moves)}, so only a person moves it")
-    return _before(live, moves) if to is None else _was_live(live, moves, to)
+        raise NotPromoted(f"{live.target}: it is held{_by(moves())}, so only a person moves it")
+    if to is not None:
+        return _was_live(live, moves(), to)
+    return live.stable if live.canary is not None else _before(live, moves())  # a canary's way back is no long one
 
 
 def _where_it_is(registry: Registry, live: Live, back: Variant) -> Variant:
@@ -235,9 +238,7 @@ def _move(registry: Registry, live: Live, after: Live, what: What, told: dict[st
 
 
 def _before(live: Live, moves: tuple[Move, ...]) -> Variant:
-    """What a rollback without a name goes to."""
-    if live.canary is not None:
-        return live.stable
+    """What a rollback without a name goes to where there is no canary."""
     changed = next((one for one in moves if one.before and not same(one.before.stable, one.live.stable)), None)
     if changed is None or changed.before is None or changed.what == "rollback":
         return live.stable  # nothing before it, or it has been gone back to already

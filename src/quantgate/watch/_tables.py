@@ -1,4 +1,4 @@
-"""Tables of the watch, the same in SQLite and PostgreSQL: evidence, points of charts, alarms, what webhooks are told."""
+"""Tables of the watch, the same in SQLite and PostgreSQL: evidence, points of charts, alarms, and deliveries."""
 
 from __future__ import annotations
 

@@ -76,12 +76,15 @@ class Actor:
         """What is live, if its revision is beyond ``since``. Raises ReleaseError."""
         return None if self.registry is None else self.registry.get().changed(self.target, since)
 
-    def settle(self, alarm: Alarm) -> Alarm:
-        """Moved, refused or stale. Raises QuantgateError where it cannot be done now: it is then tried again."""
-        done, told = self._settle(alarm)
+    def settle(self, alarm: Alarm, *, fresh: bool = False) -> Alarm:
+        """Moved, refused or stale. ``fresh``: nobody can have tried before, so its move is not looked for.
+
+        Raises QuantgateError where it cannot be done now: it is then tried again.
+        """
+        done, told = self._settle(alarm, fresh)
         return alarm.model_copy(update={"done": done, "told": told, "done_at": self.clock()})
 
-    def _settle(self, alarm: Alarm) -> tuple[str, str]:
+    def _settle(self, alarm: Alarm, fresh: bool) -> tuple[str, str]:
         verdict = alarm.verdict
         if verdict.action == "hold":
             return "refused", "a hold moves nothing"
@@ -93,7 +96,7 @@ class Actor:
         if verdict.action == "promote" and not self.config.ramp:
             return "refused", f"watch.ramp is false, so a person does it: {hand}"
         registry = replace(self.registry.get(), actor="watch")
-        if found := self._already(registry, alarm):
+        if not fresh and (found := self._already(registry, alarm)):
             return found
         try:
             return self._back(registry, alarm) if verdict.action == "rollback" else self._on(registry, alarm)

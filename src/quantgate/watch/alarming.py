@@ -41,7 +41,7 @@ class Alarms:
         """Another may lead: what is known is in the store, but for moves that could not be written down."""
         self._pending: dict[str, tuple[Alarm, float]] = {}  # each with the time since when (monotonic)
         self._unsaved = {id: one for id, one in self._unsaved.items() if one.done == "moved"}
-        self._known, self._late = set[str](), set[str]()
+        self._known, self._late, self._fresh = set[str](), set[str](), set[str]()
         self._try_s = 0.0
 
     def begin(self, pending: Iterable[Alarm], known: Iterable[Alarm]) -> None:
@@ -58,6 +58,7 @@ class Alarms:
         log.warning("%s: %s: %s", self._actor.target, alarm.verdict.action, alarm.verdict.because)
         self._unsaved[alarm.id] = alarm
         self._known.add(alarm.id)
+        self._fresh.add(alarm.id)
         self._pending[alarm.id] = (alarm, time.monotonic())
 
     def drop(self, alarm: Alarm) -> None:
@@ -72,11 +73,13 @@ class Alarms:
             return
         for alarm, since_s in list(self._pending.values()):
             try:
-                settled = self._actor.settle(alarm)
+                settled = self._actor.settle(alarm, fresh=alarm.id in self._fresh)
             except (QuantgateError, OSError) as problem:
                 self._waits(alarm, since_s, sentence(problem))
             else:
                 self._settled(settled)
+            finally:
+                self._fresh.discard(alarm.id)
 
     def _settled(self, alarm: Alarm) -> None:
         self._troubles.well("move")

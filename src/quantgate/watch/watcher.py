@@ -287,7 +287,8 @@ class Watcher:
         now = self._clock()
         alarms, posts = self._alarms.rows(now)
         self._saved_s = time.monotonic()
-        chart = counting.fold.trial is not None and (alarms or self._saved_s - self._charted_s >= CHART_S)
+        settled = any(one.done != "pending" for one in alarms)  # before that, a move waits
+        chart = counting.fold.trial is not None and (settled or self._saved_s - self._charted_s >= CHART_S)
         points = counting.fold.points(now) if chart else ()
         step = Step(counting.evidence, self._verdict, points, alarms, posts)
         self._store.save(self.target, self._fence, step)
