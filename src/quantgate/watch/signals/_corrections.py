@@ -123,8 +123,8 @@ TOLD: dict[str, Rules] = {
         r"\bno es (?:lo que|correcto|cierto)\b",
         r"\bme refería\b|\bquise decir\b|\bquería decir\b|\bno (?:te )?(?:pedí|pregunté|dije)\b|\b(?:yo|te|"
         r"le) (?:pedí|pregunté|dije)\b",
-        r"\bte equivoca|\bse equivoca|\b(?:has entendido|entendiste|ha entendido) mal|\b(?:sigue sin|no) funcion|"
-        r"\b(?:te|se) (?:olvidaste|olvidó|ha olvidado)",
+        r"\bte equivoca|\busted se equivoca|\b(?:has entendido|entendiste|ha entendido) mal|\b(?:sigue sin|no) funcion|"
+        r"\bte olvidaste",
         r"\b(?:inténtalo|inténtelo|prueba) (?:de nuevo|otra vez)|\bvuelve a (?:intentar|leer)|\btodavía (?:está mal|"
         r"no)\b",
     ),
@@ -133,7 +133,7 @@ TOLD: dict[str, Rules] = {
         r"\bnon è (?:quello|corretto|giusto|vero|ciò|quanto|così)\b|\bè (?:\w+ )?(?:sbagliat|errat|falso)",
         r"\bintendevo\b|\bvolevo dire\b|\b(?:ti|le|vi) (?:ho|avevo) (?:chiesto|detto)|\bnon (?:ti |"
         r"le )?ho (?:chiesto|detto)|\Aho (?:chiesto|detto)",
-        r"\b(?:hai|ha|avete) (?:sbagliato|frainteso|capito male|dimenticato|ignorato|saltato)|\bti sbagli\b|"
+        r"\b(?:hai|avete) (?:sbagliato|frainteso|capito male|dimenticato|ignorato|saltato)|\bti sbagli\b|"
         r"\bsi sbaglia\b",
         r"\bnon funziona\b|\A(?:per favore,? )?(?:riprova|rileggi)\b",
     ),

@@ -13,14 +13,17 @@ from quantgate.watch.signals import Signal, of_mark
 
 
 def mark(talk: Talk) -> float | None:
+    told_so = told(talk)
+    return told_so if told_so is not None or not talk.said.strip() else float(declines(talk.said))
+
+
+def told(talk: Talk) -> float | None:
+    """What is known without reading words: a field, a filter or a call of tools; None: the words must say."""
     if not talk.answers:
         return None
-    first = talk.answers[0]
-    if talk.finish == "content_filter" or plain(first.get("refusal")).strip():
+    if talk.finish == "content_filter" or plain(talk.answers[0].get("refusal")).strip():
         return 1.0
-    if not talk.said.strip():
-        return 0.0 if first.get("tool_calls") else None
-    return float(declines(talk.said))
+    return 0.0 if talk.answers[0].get("tool_calls") and not talk.said.strip() else None
 
 
 def declines(text: str) -> bool:
