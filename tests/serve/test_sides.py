@@ -185,7 +185,8 @@ def test_a_copys_text_is_messages_as_of_any_other_exchange():
         await http.start()
         given = ShadowConfig(variant="W4A16", share=1.0)
         copies = Copies(given, Arm("W4A16", "sha256:c", "canary"), lambda: http, Sink(), admit, keep_text=True)
-        copies.offer(request(body={"messages": [{"role": "user", "content": "a"}]}), Choice(ARM, "stable", 0.5, 7))
+        asked = {"messages": [{"role": "user", "content": "a"}], "tools": [TOOL]}
+        copies.offer(request(body=asked), Choice(ARM, "stable", 0.5, 7))
         async with asyncio.timeout(30):
             while not kept:
                 await asyncio.sleep(0.005)
@@ -197,7 +198,9 @@ def test_a_copys_text_is_messages_as_of_any_other_exchange():
     (one,) = kept
     assert one.text["prompt"] == [{"role": "user", "content": "a"}]
     assert [message["role"] for message in one.text["answer"]] == ["assistant"]
+    assert one.text["tools"] is True, "or the live answer alone could be told for calling none"
     assert one.against == "sha256:b"
 
 
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 ARM = Arm("BF16", "sha256:b", "baseline")

@@ -26,6 +26,14 @@ def count_of(told: Any) -> TypeGuard[int]:
     return isinstance(told, int) and not isinstance(told, bool) and 0 <= told < MOST_TOKENS
 
 
+def text_of(body: Body, messages: Iterable[Mapping[str, Any]], logprobs: Any = None) -> dict[str, Any]:
+    """What an exchange's text holds: prompt, answers, whether tools were offered, mean log probability where told."""
+    tools = bool(body.get("tools")) and body.get("tool_choice") != "none"
+    text = {"prompt": body["messages"], "answer": list(messages), "tools": tools}
+    mean = mean_logprob(logprobs)
+    return text if mean is None else {**text, "logprob": mean}
+
+
 @dataclass(slots=True)
 class Passage:
     """``asked`` is the arm that is asked now; ``answered_by`` the one whose answer left."""
@@ -85,13 +93,8 @@ class Passage:
 
     def said(self, messages: Iterable[Mapping[str, Any]], logprobs: Any = None) -> None:
         """Keep prompt and answer, where that was asked for: the prompt from the beginning, of an answer what came."""
-        if not self.keep_text:
-            return
-        body = self.request.body
-        tools = bool(body.get("tools")) and body.get("tool_choice") != "none"
-        self.text = {"prompt": body["messages"], "answer": list(messages), "tools": tools}
-        if (mean := mean_logprob(logprobs)) is not None:
-            self.text["logprob"] = mean
+        if self.keep_text:
+            self.text = text_of(self.request.body, messages, logprobs)
 
     def charge(self) -> tuple[int, int]:
         """Tokens to settle the budget with. Where the upstream did not tell: of an answer that began, what was

@@ -31,6 +31,7 @@ from quantgate.serve import (
     Upstream,
     UpstreamFault,
 )
+from quantgate.serve.passage import text_of
 from quantgate.serve.refusals import word
 from quantgate.serve.routing import place
 from quantgate.serve.sound import usage_sound
@@ -171,7 +172,7 @@ class Copies:
             answer_tokens=answer,
             stages=dict(reply.stages) if reply is not None else {},
             total_s=took_s,
-            text={"prompt": request.body.get("messages"), "answer": _messages(choices)} if self._keep_text else None,
+            text=text_of(request.body, _messages(choices), first.get("logprobs")) if self._keep_text else None,
         )
 
 
