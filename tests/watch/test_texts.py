@@ -190,3 +190,21 @@ def test_where_the_operator_keeps_texts_the_same_search_finds_them(tmp_path: Pat
             journal = gateway.parts.journal
             until(lambda: journal.written)
     assert CANARY.encode() in every_byte(tmp_path)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_shadow_is_held_against_the_answer_that_left(stream: bool, tmp_path: Path) -> None:
+    with ScriptedUpstream(lambda _body: SAID) as baseline, ScriptedUpstream(lambda _body: " ") as shadow:
+        config = config_of(
+            tmp_path, {"BF16": baseline, "W4A16": shadow},
+            live={"baseline": "BF16"}, shadow={"variant": "W4A16", "share": 1.0},
+        )  # fmt: skip
+        with served(config, attach=attach) as (gateway, client):
+            assert client.chat(stream=stream).status == 200
+            journal, exchanges = gateway.parts.journal, gateway.parts.folder.exchanges
+            until(lambda: journal.written == 2)
+    reader = Reader(connect(exchanges))
+    marks = {one.shadow: one.marks for _, one in reader.since()}
+    reader.close()
+    assert marks[True]["shadow_disagreement"] == 1.0 and "shadow_disagreement" not in marks[False]
+    assert (marks[True]["empty"], marks[False]["empty"]) == (1.0, 0.0)
