@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,10 @@ from quantgate.train.reference.data import Batch, Stream, batches
 from quantgate.train.reference.loop import SHARES, Plan
 from quantgate.train.reference.network import Network, attention
 
-SMALL = Plan(tokens=6 * 512, batch_tokens=512, warmup_steps=2, evaluate_every=2, evaluate_cases=2, scored_cases=2)
+SMALL = Plan(
+    tokens=6 * 512, batch_tokens=512, warmup_steps=2, evaluate_every=2, evaluate_cases=2, scored_cases=2,
+    tokenizer_drafts=100, hidden=64, feed_forward=128,
+)  # fmt: skip
 
 RUN = """
 import json, sys
@@ -34,8 +37,7 @@ from quantgate.train.reference import recipe
 from quantgate.train.reference.loop import Plan
 
 torch.set_num_threads(1)
-work, steps = Path(sys.argv[1]), []
-plan = Plan(tokens=6 * 512, batch_tokens=512, warmup_steps=2, evaluate_every=2, evaluate_cases=2, scored_cases=2)
+work, plan = Path(sys.argv[1]), Plan(**json.loads(sys.argv[2]))
 
 def tell(row):
     with (work / "told.jsonl").open("a") as file:
@@ -52,7 +54,8 @@ def rows(work: Path) -> list[dict[str, object]]:
 
 def begin(work: Path) -> subprocess.Popen[bytes]:
     work.mkdir(exist_ok=True)
-    return subprocess.Popen([sys.executable, "-c", RUN, str(work)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", RUN, str(work), json.dumps(asdict(SMALL))], env=env)
 
 
 def test_a_killed_run_goes_on_to_the_same_curve_and_weights(tmp_path: Path) -> None:
@@ -110,7 +113,7 @@ def test_the_folder_is_a_model_that_transformers_and_our_engine_read(trained: Pa
 
 def test_the_network_gives_the_logits_of_transformers(tokenizer: PreTrainedTokenizerFast, trained: Path) -> None:
     torch.manual_seed(1)
-    config = recipe.reference_config(tokenizer)
+    config = recipe.reference_config(tokenizer, Plan())
     network, model = Network(config), LlamaForCausalLM(config).float()
     model.load_state_dict({name: tensor.float() for name, tensor in network.state().items()}, strict=False)
     ids = torch.randint(7, 500, (2, 70))
@@ -120,7 +123,7 @@ def test_the_network_gives_the_logits_of_transformers(tokenizer: PreTrainedToken
 
 
 def test_two_workers_leave_the_gradient_of_one(tokenizer: PreTrainedTokenizerFast) -> None:
-    network, parts = Network(recipe.reference_config(tokenizer)), _parts(tokenizer)
+    network, parts = Network(recipe.reference_config(tokenizer, SMALL)), _parts(tokenizer)
     threads, found = torch.get_num_threads(), []
     try:
         for workers in (1, 2):
@@ -138,7 +141,7 @@ def test_two_workers_leave_the_gradient_of_one(tokenizer: PreTrainedTokenizerFas
 
 def test_blocks_that_wake_change_no_logit_and_are_trained_from_then_on(tokenizer: PreTrainedTokenizerFast) -> None:
     torch.manual_seed(3)
-    network, ids = Network(recipe.reference_config(tokenizer)), torch.randint(7, 500, (1, 40))
+    network, ids = Network(recipe.reference_config(tokenizer, SMALL)), torch.randint(7, 500, (1, 40))
     everywhere = torch.ones_like(ids, dtype=torch.bool)
     network.asleep = frozenset({2, 5})
     loop.backward(network, _parts(tokenizer), "cpu")
@@ -155,7 +158,7 @@ def test_an_untrained_network_looks_for_the_token_after_an_earlier_occurrence(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(2)
-    network, period = Network(recipe.reference_config(tokenizer)), 20
+    network, period = Network(recipe.reference_config(tokenizer, Plan())), 20
     looks: list[torch.Tensor] = []  # of each block, attention [heads, length, length]
 
     def watched(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -204,7 +207,7 @@ def test_what_is_not_yet_learned_gets_a_larger_share() -> None:
 def test_the_card_tells_people_and_programs_the_same(trained: Path) -> None:
     card, record = (trained / "README.md").read_text(), json.loads((trained / "training.json").read_text())
     assert record["plan"]["tokens"] == SMALL.tokens and record["data_digest"] in card
-    assert record["data_digest"] == recipe.data_digest(recipe._tokenizer(SMALL.seed), SMALL)
+    assert record["data_digest"] == recipe.data_digest(recipe._tokenizer(SMALL), SMALL)
     for name in SHARES:
         shown = f"| {name} | {record['scores']['default'][name]:.3f} | {record['scores']['hard'][name]:.3f} |"
         assert shown in card

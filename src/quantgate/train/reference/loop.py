@@ -48,6 +48,9 @@ class Plan:
     evaluate_every: int = 1000  # steps
     evaluate_cases: int = 32  # per suite
     scored_cases: int = 200  # per suite and difficulty, at the end, for the card
+    tokenizer_drafts: int = 1500  # per suite
+    hidden: int = 256  # with feed_forward a multiple of 256, so that every block format fits
+    feed_forward: int = 768
 
     @property
     def steps(self) -> int:

@@ -22,7 +22,6 @@ from quantgate.train.reference.network import Network
 
 VOCABULARY = 1536
 CONTEXT = 2048
-TOKENIZER_DRAFTS = 1500  # per suite
 
 
 def train_reference(
@@ -30,8 +29,8 @@ def train_reference(
 ) -> Path:
     """Train from nothing (or from ``work``'s checkpoint) and write the model folder ``out``, whole or not at all."""
     torch.manual_seed(plan.seed)
-    tokenizer = _tokenizer(plan.seed)
-    config = reference_config(tokenizer)
+    tokenizer = _tokenizer(plan)
+    config = reference_config(tokenizer, plan)
     network = Network(config)
     data = data_digest(tokenizer, plan)
     recipe = digest_of([asdict(plan), data, config.to_dict(), digest_of(tokenizer.backend_tokenizer.to_str())])
@@ -46,23 +45,23 @@ def train_reference(
     return out
 
 
-def _tokenizer(seed: int) -> PreTrainedTokenizerFast:
+def _tokenizer(plan: Plan) -> PreTrainedTokenizerFast:
     texts = []
     for name in SHARES:
-        source = suites.drafts(suites.get(name), "train", seed)
-        count = TOKENIZER_DRAFTS // 10 if name == "long_context" else TOKENIZER_DRAFTS
+        source = suites.drafts(suites.get(name), "train", plan.seed)
+        count = plan.tokenizer_drafts // 10 if name == "long_context" else plan.tokenizer_drafts
         for _ in range(count):
             draft = next(source)
             texts += [content for _, content in draft.messages] + [draft.answer]
     return bpe.train(texts, VOCABULARY, CONTEXT)
 
 
-def reference_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """Hidden 256 and feed-forward 768, multiples of 256, so that every block format fits."""
+def reference_config(tokenizer: PreTrainedTokenizerFast, plan: Plan) -> LlamaConfig:
+    """Six blocks as wide as ``plan`` says."""
     return LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=768,
+        hidden_size=plan.hidden,
+        intermediate_size=plan.feed_forward,
         num_hidden_layers=6,
         num_attention_heads=8,
         num_key_value_heads=4,
