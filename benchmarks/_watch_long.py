@@ -15,27 +15,50 @@ DAY = 1440
 
 
 def renewed(
-    rng: np.random.Generator, runs: int, *, ratio: float, days: int = 14, period: int = 30, holdback: float = 0.02
-) -> tuple[Array, Array]:
-    """(renewed daily, not renewed): minutes from a fault after ``days`` to log E = log(1 / 1 %); inf: not in a day."""
-    odds, bar = 1 - holdback, math.log(100)
-    good = _day(rng, runs, days, 1, odds, 1.0, DAY)[:, :, 0]  # [runs, days, factors]
-    after = _day(rng, runs, 1, DAY, odds, ratio, 1)[:, 0]  # [runs, minutes, factors]
-    since = np.flip(np.cumsum(np.flip(good, 1), 1), 1)  # what each copy gathered before the fault
-    copies = np.concatenate([since, np.zeros((runs, 1, len(FACTORS)))], axis=1)  # the last starts with the fault's day
-    weights = np.log(renewal.weights(period))
-    gathered = np.cumsum(after, axis=1)
-    parts = [math.log(max(1 - np.exp(weights[: days + 1]).sum(), 1e-300)) + np.zeros(gathered.shape[:2])]
-    for copy in range(days + 1):
-        parts.append(weights[copy] + logsumexp(copies[:, copy, None] + gathered + LOG_WEIGHTS, axis=2))
-    with_copies = logsumexp(np.stack(parts), axis=0)
-    without = logsumexp(copies[:, 0, None] + gathered + LOG_WEIGHTS, axis=2)
-    return first(with_copies >= bar), first(without >= bar)
+    rng: np.random.Generator,
+    runs: int,
+    *,
+    ratio: float,
+    copies: int,
+    keep: int | None = None,
+    days: int = 14,
+    period: int = 30,
+    holdback: float = 0.02,
+    horizon: int = DAY,
+) -> Array:
+    """Minutes from a fault to log E = log(1 / 1 %); inf: not within ``horizon``.
+
+    ``copies`` of the evidence begin at equal distances in a period, ``keep`` of the newest count beside the first (all
+    where it is None). The fault comes after so many good days, at any hour between the starts of two copies.
+    """
+    odds, apart = 1 - holdback, period * 24 // copies  # hours
+    fault = days * 24 + rng.integers(0, apart, runs)
+    good = _gains(rng, (runs, int(fault.max())), odds, 1.0, 60)  # by the hour
+    gathered = np.concatenate([np.zeros((runs, 1, len(FACTORS))), np.cumsum(good, axis=1)], axis=1)
+    after = np.cumsum(_gains(rng, (runs, horizon), odds, ratio, 1), axis=1)  # by the minute
+    now = fault[:, None] + np.arange(1, horizon + 1) / 60  # hours, [runs, minutes]
+    total, waiting = np.full((runs, horizon), -np.inf), np.ones((runs, horizon))
+    for copy, weight in enumerate(renewal.weights(copies)):
+        start = copy * apart
+        if start >= now.max():
+            break
+        retired = (start + (keep or copies) * apart) if copy else math.inf
+        begun = now > start
+        waiting -= weight * begun
+        if retired <= fault.min():
+            continue
+        before = gathered[np.arange(runs), fault] - gathered[np.arange(runs), np.minimum(start, fault)]
+        late = np.clip((start - fault) * 60, 0, horizon)  # minutes from the fault to its start
+        missed = np.where((late > 0)[:, None], after[np.arange(runs), late - 1], 0.0)
+        logs = logsumexp(before[:, None] + after - missed[:, None] + LOG_WEIGHTS, axis=2)
+        total = np.logaddexp(total, np.where(begun & (now <= retired), logs + math.log(weight), -np.inf))
+    total = np.logaddexp(total, np.log(np.maximum(waiting, 1e-300)))
+    return first(total >= math.log(100))
 
 
-def _day(rng: np.random.Generator, runs: int, days: int, pieces: int, odds: float, ratio: float, minutes: int) -> Array:
-    """[runs, days, pieces, factors]: what the events of a piece of a day add."""
-    trial = rng.binomial(REQUESTS * minutes, odds, (runs, days, pieces))
+def _gains(rng: np.random.Generator, shape: tuple[int, int], odds: float, ratio: float, minutes: int) -> Array:
+    """[runs, pieces, factors]: what the events of a piece of ``minutes`` add."""
+    trial = rng.binomial(REQUESTS * minutes, odds, shape)
     trial_bad = rng.binomial(trial, BASE * ratio).astype(float)
     bad: Array = trial_bad + rng.binomial(REQUESTS * minutes - trial, BASE)
     return gains(bad, trial_bad, odds, 1.0, FACTORS)

@@ -18,6 +18,7 @@ from benchmarks import _watch_traffic as traffic
 from quantgate.stats import attribution, exceedance, rates
 from quantgate.stats.attribution import Counts
 from quantgate.stats.detectors import Detector
+from quantgate.stats.renewal import log_mix, weights
 
 BAR = math.log(100)
 
@@ -130,9 +131,47 @@ def test_a_ramp_carries_equals_up_and_stops_what_is_beyond_its_margin() -> None:
 
 
 def test_a_fault_after_good_weeks_is_found_soon_by_renewed_evidence_only() -> None:
-    renewed, plain = long.renewed(rng(18), 40, ratio=2.0)
-    assert float(np.median(renewed)) == pytest.approx(120, abs=20)
-    assert float(np.median(plain)) > 1000
+    hourly = long.renewed(rng(18), 30, ratio=3.0, copies=720, keep=6, horizon=400)
+    assert float(np.median(hourly)) == pytest.approx(62, abs=15)
+    assert not np.isfinite(long.renewed(rng(18), 30, ratio=3.0, copies=1, horizon=400)).any()
+    assert not np.isfinite(long.renewed(rng(18), 30, ratio=1.0, copies=720, keep=6, horizon=400)).any()
+
+
+def test_simulated_renewal_is_that_of_stats() -> None:
+    """Three copies in a period of three days, the second is retired when the third begins."""
+    found = long.renewed(rng(21), 1, ratio=8.0, copies=3, keep=1, days=1, period=3, horizon=600)
+    draws = rng(21)
+    fault = 24 + int(draws.integers(0, 24, 1)[0])
+    pieces = [(60, 1.0)] * fault + [(1, 8.0)] * 600
+    counts = [piece(draws, fault, 1.0, 60), piece(draws, 600, 8.0, 1)]
+    events = [(int(bad), int(ours)) for table in counts for bad, ours in zip(*table, strict=True)]
+    hour, expected = 0.0, math.inf
+    for at, (minutes, _) in enumerate(pieces):
+        hour += minutes / 60
+        if at < fault:
+            continue
+        rows = []
+        for copy, weight in enumerate(weights(3)):
+            start = copy * 24
+            first = start if start <= fault else fault + (start - fault) * 60
+            if hour <= start + 1e-9:
+                continue
+            bad, ours = (sum(one[side] for one in events[first : at + 1]) for side in (0, 1))
+            retired = copy == 1 and hour > 48 + 1e-9
+            rows.append((weight, -math.inf if retired else attribution.log_worse({0.98: [bad, ours]})))
+        if log_mix(rows) >= BAR:
+            expected = at - fault + 1
+            break
+    assert found.tolist() == [expected]
+    assert expected < 600
+
+
+def piece(draws: np.random.Generator, pieces: int, ratio: float, minutes: int) -> tuple[traffic.Array, traffic.Array]:
+    """Bad events of both sides and the trial's, as ``_watch_long`` draws them."""
+    requests = traffic.REQUESTS * minutes
+    trial = draws.binomial(requests, 0.98, (1, pieces))
+    ours = draws.binomial(trial, traffic.BASE * ratio)
+    return (ours + draws.binomial(requests - trial, traffic.BASE))[0], ours[0]
 
 
 def test_rules_of_others_err_as_their_sources_make_them() -> None:
