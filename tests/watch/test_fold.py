@@ -33,7 +33,6 @@ from quantgate.errors import RecordError
 from quantgate.stats import attribution
 from quantgate.watch.fold import Fold
 from quantgate.watch.judging import judge
-from quantgate.watch.processes import COPIES
 from quantgate.watch.signals import Signal
 from quantgate.watch_config import SignalConfig, WatchConfig
 
@@ -377,27 +376,22 @@ def test_late_rows_are_left_out_and_counted():
 
 
 def test_after_a_promotion_evidence_is_renewed_within_a_period_and_anew_after_it():
-    config = WatchConfig(period=8000.0)
+    config = WatchConfig(period=7200.0)  # a copy starts every ten seconds
     fold = Fold(config, "t", (BAD,))
-    told = {"cohort": "stable", "odds": 0.5, "share": 0.0}
-    for number in range(1, 4001):
-        side = "trial" if number % 2 else "control"
-        one = exchange(
-            number, side, float(number % 100 in (1, 2)), **(told if number % 2 else told | {"cohort": "holdback"})
-        )
-        fold.add(number, one)
+    for number in range(1, 202):
+        side, cohort = ("trial", "stable") if number % 2 else ("control", "holdback")
+        fold.add(number, exchange(number, side, float(number % 10 == 1), cohort=cohort, odds=0.5))
     process = fold.processes[0]
-    assert len(process.segments) == 1 + int(3999 / 1000)
-    assert [evidence.events() for evidence in process.since()] == [80, 60, 40, 20, 0][: len(process.segments)]
-    for number in range(4001, 8100):
+    assert process.starts == [0, 8, 16, 18, 19, 20]
+    assert [evidence.events() for evidence in process.since()] == [21, 13, 5, 3, 2, 1]
+    for number in range(202, 7210):
         fold.add(number, exchange(number, "control", 0.0, cohort="holdback", odds=0.5))
-    assert len(process.segments) == 1
+    assert process.starts == [0]
     assert counts(fold)[2] == 0
-    assert len(process.shares) == COPIES
 
 
 def test_a_variant_that_was_good_for_long_is_caught_soon_after_it_turns():
-    """The newest copy of the evidence does not know the good times."""
+    """A copy of the evidence that began after the good times does not know them."""
     config = WatchConfig(period=20_000.0)
 
     def found(renewed: bool) -> int:
@@ -413,7 +407,7 @@ def test_a_variant_that_was_good_for_long_is_caught_soon_after_it_turns():
                 return number - 8000
         return 10**6
 
-    assert found(renewed=True) < 500 < found(renewed=False)
+    assert found(renewed=True) < 700 < found(renewed=False)
 
 
 def test_under_the_null_few_trials_ever_cross():

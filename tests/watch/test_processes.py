@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,9 @@ from tests.watch.trials import BAD, CALLS, CONFIG, GRADE, PAIR, SLOW, exchange
 
 from quantgate.errors import UnknownName, UsageError
 from quantgate.stats import attribution, exceedance
-from quantgate.stats.renewal import weights
 from quantgate.watch.counts import Events, Grades, Levels
 from quantgate.watch.explaining import Sizes, finding
-from quantgate.watch.processes import COPIES, Process, rules
+from quantgate.watch.processes import SHARES, Process, alive, rules
 from quantgate.watch.scales import ELSE, MOST, STRATA, Scale, Scales, bucket, middle
 from quantgate.watch.signals import Signal, names, of_mark
 from quantgate.watch_config import SignalConfig, WatchConfig
@@ -106,29 +106,36 @@ def test_quantities_grades_and_pairs_have_words_of_their_own():
     )
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.sampled_from([0.1, 0.5])), max_size=40))
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.sampled_from([0.1, 0.5])), max_size=60))
 def test_copies_of_evidence_count_what_came_after_their_start(told):
     one = process(BAD)
     one.begin(renewed=True)
     events: list[tuple[bool, float, int]] = []
-    for ours, another, odds in told:
+    start = 0
+    for ours, more, odds in told:
+        for _ in range(more):
+            start += 1
+            one.copy(start)
         one.bad(ours, odds, "r")
-        events.append((ours, odds, len(one.segments)))
-        if another and len(one.segments) < COPIES:
-            one.copy()
-    logs = []
-    for copy in range(len(one.segments)):
+        events.append((ours, odds, start))
+    assert one.starts == [at for at in range(start + 1) if alive(at, start)]
+    by_hand = math.fsum(SHARES[start + 1 :])  # those to come
+    for at, evidence in zip(one.starts, one.since(), strict=True):
         counts = Events("more")
-        for ours, odds, segment in events:
-            if segment > copy:
+        for ours, odds, when in events:
+            if when >= at:
                 counts.add(odds, ours)
-        assert {odds: row for odds, row in one.since()[copy].counts.items()} == counts.counts  # type: ignore[attr-defined]
-        logs.append(attribution.log_worse(counts.counts))
-    shares = weights(COPIES)
-    by_hand = math.fsum(v * math.exp(log) for v, log in zip(shares, logs, strict=False)) + math.fsum(
-        shares[len(logs) :]
-    )
+        assert sorted(evidence.state()) == sorted(counts.state())
+        by_hand += SHARES[at] * math.exp(attribution.log_worse(counts.counts))
     assert one.log_e(1.0) == pytest.approx(math.log(by_hand))
+
+
+@pytest.mark.parametrize("now", [1, 2, 3, 64, 100, 511, 512, 719])
+def test_ages_of_copies_double_and_there_are_few(now):
+    ages = [now - start for start in range(now + 1) if alive(start, now)]
+    assert ages[-1] == 0
+    assert len(ages) <= 2 + math.log2(now + 1)
+    assert all(older <= 4 * newer + 2 for older, newer in pairwise(ages[1:]))
 
 
 def test_examples_are_the_newest_of_the_trial():

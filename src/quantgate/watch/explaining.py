@@ -36,8 +36,8 @@ def finding(
     rule = process.rule
     copy = process.telling(config.ratio)
     control, trial = process.tallies(copy)
-    level = config.alpha * min(max(1.0, 2.0 * rule.weight), 0.5 / config.alpha)
-    ratio, low, high = process.limits(copy, level / len(process.segments), lately=lately)
+    level = min(config.alpha * max(1.0, 2.0 * rule.weight), 0.5) * process.shares[copy]
+    ratio, low, high = process.limits(copy, level, lately=lately)
     margin = max(rule.margin, step)
     found = Finding(
         signal=rule.signal.name,

@@ -23,7 +23,7 @@ from quantgate.stats.renewal import log_mix
 from quantgate.watch import Finding, Point, Trial
 from quantgate.watch.alone import Alone
 from quantgate.watch.explaining import Sizes, finding
-from quantgate.watch.processes import COPIES, Process, Rule, rules
+from quantgate.watch.processes import STARTS, Process, Rule, rules
 from quantgate.watch.signals import Signal
 from quantgate.watch.steps import step_of
 from quantgate.watch.units import SPAN, Clock, Filter, Rows, Seen, key_of, mixed
@@ -48,6 +48,7 @@ class Standing:
     copied: bool = False  # nothing but copies (shadow) was seen of it
     held: bool = False  # promoted: it has all traffic but the holdback
     began_s: float = 0.0  # of the period; seconds of the trial's clock
+    copied_at: int = 0  # number of the newest copy of the evidence, after a promotion
     share: float = 0.0  # of sessions, the trial's
     share_since_s: float = 0.0
     odds: float = 0.0  # of the newest exchange
@@ -305,24 +306,24 @@ class Fold:
             now.share, now.share_since_s = share, self.clock.elapsed_s
 
     def _promoted(self, now: Standing) -> None:
-        now.held, now.began_s = True, self.clock.elapsed_s
+        now.held, now.began_s, now.copied_at = True, self.clock.elapsed_s, 0
         self._again()
         for one in self.processes:
             one.begin(renewed=True)
 
     def _renew(self, now: Standing) -> None:
-        """After a promotion: a copy of the evidence at each eighth of a period, and all anew at its end."""
+        """After a promotion: a copy of the evidence every now and then, and all anew at the end of a period."""
         if not now.held:
             return
         age_s = self.clock.elapsed_s - now.began_s
         if age_s >= self.config.period:
             self._promoted(now)
             return
-        copies = len(self.processes[0].segments)
-        while copies < min(COPIES, 1 + int(age_s * COPIES / self.config.period)):
-            copies += 1
+        due = int(age_s * STARTS / self.config.period)
+        while now.copied_at < due:
+            now.copied_at += 1
             for one in self.processes:
-                one.copy()
+                one.copy(now.copied_at)
 
     # what it says
 
@@ -450,14 +451,13 @@ class Fold:
         self._drawn = {odds: [n, ours] for odds, n, ours in self.standing.drawn}
         self.standing.drawn = []
         known = state["processes"]
-        copies = max((len(one["segments"]) for one in known.values()), default=1)
         for one in self.processes:
             if _key(one) in known:
-                one.load(known[_key(one)], renewed=self.standing.held)
-            elif self.standing.held:
+                one.load(known[_key(one)])
+            elif self.standing.held:  # new since: what came before its first copy was not seen
                 one.begin(renewed=True)
-            while len(one.segments) < copies:
-                one.copy()
+                for start in range(1, self.standing.copied_at + 1):
+                    one.copy(start)
 
 
 def _key(process: Process) -> str:

@@ -1,7 +1,12 @@
 """One signal in one direction: counts of both sides, kept in segments so that evidence can be renewed, and its rules.
 
-A segment begins when a copy of the evidence begins (``stats.renewal``); copy k counts all segments from k on. While a
-trial is a canary there is one. Error rates: a process decides at ln(1 / (alpha w)), and the weights w of all sum to 1.
+A segment begins when a copy of the evidence begins (``stats.renewal``); a copy counts all segments from its own on.
+While a trial is a canary there is one. Error rates: a process decides at ln(1 / (alpha w)), and the weights w of all
+sum to 1.
+
+After a promotion a copy starts 720 times in a period, every hour of 30 days. To keep them all would be much work for
+little: copy k is given up at the age of twice the highest power of two that divides k, and counts as 0 from then on. So
+there are ten or so, whose ages double, and to whatever fault there is one that began soon after it and lives long.
 """
 
 from __future__ import annotations
@@ -22,7 +27,8 @@ from quantgate.watch.signals import Signal
 from quantgate.watch_config import WatchConfig
 
 T = TypeVar("T")
-COPIES = 8  # of the evidence in one period after a promotion
+STARTS = 720  # of copies of the evidence, in one period after a promotion
+SHARES = weights(STARTS)
 EXAMPLES = 5
 P95 = exceedance.LEVELS.index(0.95)
 MOST_SIGNALS = 64
@@ -88,8 +94,25 @@ class Segment:
     control: list[Any] = field(default_factory=lambda: [0, 0, 0.0])  # units, bad, total
     trial: list[Any] = field(default_factory=lambda: [0, 0, 0.0])
 
+    def plus(self, other: Segment) -> Segment:
+        """Both together, as one that began when this one did."""
+        control, trial = (
+            [a + b for a, b in zip(mine, its, strict=True)]
+            for mine, its in ((self.control, other.control), (self.trial, other.trial))
+        )
+        return Segment(self.evidence.plus(other.evidence), control, trial)
+
     def state(self) -> list[Any]:
         return [self.evidence.state(), self.control, self.trial]
+
+
+def alive(start: int, now: int) -> bool:
+    """Whether the copy that began as number ``start`` still counts when number ``now`` begins.
+
+    >>> [start for start in range(21) if alive(start, 20)]
+    [0, 8, 16, 18, 19, 20]
+    """
+    return start == 0 or now - start < 2 * (start & -start)
 
 
 class Process:
@@ -100,7 +123,7 @@ class Process:
         self.scales = Scales(rule.direction) if rule.signal.kind == "quantity" else None
         self.examples: deque[str] = deque(maxlen=EXAMPLES)
         self.segments = [self._segment()]
-        self.shares: tuple[float, ...] = (1.0,)  # of the copies
+        self.starts: list[int] | None = None  # numbers of the copies, one for each segment; None: not renewed
         self._known: dict[tuple[Any, ...], Any] = {}
         self._kept: dict[tuple[int, float], tuple[int, Estimate]] = {}
 
@@ -153,16 +176,30 @@ class Process:
 
     def begin(self, *, renewed: bool) -> None:
         """From nothing, at a promotion or with a new period; thresholds of quantities stay."""
-        self.segments, self.shares = [self._segment()], weights(COPIES) if renewed else (1.0,)
+        self.segments, self.starts = [self._segment()], [0] if renewed else None
         self.examples.clear()
+        self._forget()
+
+    def copy(self, start: int) -> None:
+        """Another copy of the evidence begins, and those that are too old for their number end."""
+        if self.starts is None:
+            return
+        self.segments.append(self._segment())
+        self.starts.append(start)
+        for at in range(len(self.starts) - 1, 0, -1):
+            if not alive(self.starts[at], start):
+                self.segments[at - 1 : at + 1] = [self.segments[at - 1].plus(self.segments[at])]
+                del self.starts[at]
+        self._forget()
+
+    def _forget(self) -> None:
         self._known.clear()
         self._kept.clear()
 
-    def copy(self) -> None:
-        """Another copy of the evidence begins."""
-        self.segments.append(self._segment())
-        self._known.clear()
-        self._kept.clear()
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the copies that count, in the mean of all that ever start."""
+        return (1.0,) if self.starts is None else tuple(SHARES[start] for start in self.starts)
 
     def since(self) -> list[Evidence]:
         """What each copy counts, the one that counts all first."""
@@ -183,7 +220,15 @@ class Process:
 
     def log_e(self, ratio: float) -> float:
         """Of "worse, beyond ``ratio`` times"."""
-        return self._once(("log_e", ratio), lambda: log_mix(zip(self.shares, self._logs(ratio), strict=False)))
+        return self._once(("log_e", ratio), lambda: log_mix(self._mixed(ratio)))
+
+    def _mixed(self, ratio: float) -> list[tuple[float, float]]:
+        """(weight, log e) of each copy; those that ended are 0, those to come 1 (``log_mix`` takes them so)."""
+        rows = list(zip(self.shares, self._logs(ratio), strict=True))
+        if self.starts is not None:
+            ended = math.fsum(SHARES[: self.starts[-1] + 1]) - math.fsum(self.shares)
+            rows.append((max(ended, 0.0), -math.inf))
+        return rows
 
     def telling(self, ratio: float) -> int:
         """The copy with the greatest evidence."""
@@ -221,17 +266,21 @@ class Process:
         return made
 
     def state(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"segments": [one.state() for one in self.segments], "examples": list(self.examples)}
+        told: dict[str, Any] = {
+            "segments": [one.state() for one in self.segments],
+            "starts": self.starts,
+            "examples": list(self.examples),
+        }
         return told if self.scales is None else told | {"scales": self.scales.state()}
 
-    def load(self, state: Mapping[str, Any], *, renewed: bool) -> None:
+    def load(self, state: Mapping[str, Any]) -> None:
         kind, direction = KINDS[self.rule.signal.kind], self.rule.direction
         self.segments = [Segment(kind(direction, rows), control, trial) for rows, control, trial in state["segments"]]
-        self.shares = weights(COPIES) if renewed else (1.0,)
+        self.starts = state["starts"]
         self.examples.extend(state["examples"])
         if self.scales is not None:
             self.scales.load(state["scales"])
-        self._known.clear()
+        self._forget()
 
 
 def tally(side: Sequence[Any]) -> Tally:
