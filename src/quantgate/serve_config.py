@@ -300,7 +300,8 @@ def _relative_to(config: ServeConfig, folder: Path) -> ServeConfig:
 
     variants = {name: one.model_copy(update={"artifact": seen(one.artifact)}) for name, one in config.variants.items()}
     model = str(folder / config.model) if (folder / config.model).exists() else config.model
-    return config.model_copy(update={"variants": variants, "model": model, "data": seen(config.data)})
+    watch = config.watch.model_copy(update={"classifier": seen(config.watch.classifier)})
+    return config.model_copy(update={"variants": variants, "model": model, "data": seen(config.data), "watch": watch})
 
 
 def _expression(text: str) -> str:

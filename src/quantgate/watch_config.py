@@ -84,6 +84,10 @@ class WatchConfig(Record):
     holdback: Share = Field(default=0.02, ge=0, le=0.5, description="of sessions, for the baseline when a ramp is done")
     late: Seconds = Field(default=300.0, gt=0, description="an exchange that is older when it arrives counts no more")
     signals: dict[str, SignalConfig] = Field(default={}, description="by name; quantgate watch --signals lists them")
+    classifier: str | None = Field(
+        default=None,
+        description="folder of a transformers model that tells refusals, in safetensors; left out, rules tell them",
+    )
     webhooks: tuple[WebhookConfig, ...] = Field(default=(), description="who is told of alarms")
     database: str | None = Field(
         default=None, description="of the evidence; left out, where the exchanges are: replicas share both"

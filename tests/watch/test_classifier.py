@@ -16,9 +16,12 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from quantgate.errors import ModelError, PickleRefused, QuantgateError, UsageError
 from quantgate.serve import Exchange
+from quantgate.serve_config import read_config
 from quantgate.watch import signals
+from quantgate.watch.attached import chosen
 from quantgate.watch.classifier import Classifier, with_classifier
 from quantgate.watch.marking import Marker
+from quantgate.watch_config import WatchConfig
 
 WORDS = ["[PAD]", "[UNK]", "i", "cannot", "help", "with", "that", "the", "train", "leaves", "at", "noon", "sure"]
 TEXTS = [
@@ -95,6 +98,16 @@ def test_marking_reads_by_it_when_it_is_given(folder: Path) -> None:
 
 def test_it_is_not_opened_where_refusals_are_off(tmp_path: Path) -> None:
     assert with_classifier([signals.get("empty")], tmp_path / "nowhere") == (signals.get("empty"),)
+
+
+def test_serve_yaml_names_it_from_where_it_lies(folder: Path) -> None:
+    told = folder.parent / "serve.yaml"
+    told.write_text("target: laptop\nwatch:\n  classifier: refusals\n")
+    config = read_config(told).watch
+    assert config.classifier == str(folder)
+    marks = {one.name: one.mark for one in chosen(config)}
+    assert marks["refusal"] is not None and marks["refusal"](said("cannot help")) == 1.0
+    assert {one.name for one in chosen(WatchConfig())} == set(marks)
 
 
 def changed(folder: Path, where: Path, **config: Any) -> Path:

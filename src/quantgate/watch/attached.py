@@ -21,6 +21,7 @@ from quantgate.serve.exchanges import Reader
 from quantgate.serve.folder import DataFolder
 from quantgate.serve.settings import Application
 from quantgate.watch import signals
+from quantgate.watch.classifier import with_classifier
 from quantgate.watch.dashboard import Dashboard
 from quantgate.watch.gauges import Gauges, Standing
 from quantgate.watch.marking import Marker, every
@@ -47,11 +48,13 @@ def database_of(config: WatchConfig, folder: DataFolder) -> str:
 
 
 def chosen(config: WatchConfig) -> tuple[Signal, ...]:
-    """The signals that are on and can be read here. Raises UnknownName for one that nobody knows."""
+    """The signals that are on and can be read here. Raises UnknownName for one that nobody knows, ModelError for a
+    classifier that cannot be opened."""
     for name in config.signals:
         signals.get(name)
     off = {name for name, one in config.signals.items() if one.off}
-    return tuple(one for one in every() if one.name not in off)
+    found = tuple(one for one in every() if one.name not in off)
+    return with_classifier(found, config.classifier) if config.classifier else found
 
 
 class Watching:
