@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy.special import logsumexp
@@ -20,7 +21,7 @@ def renewed(
     *,
     ratio: float,
     copies: int,
-    keep: int | None = None,
+    life: Callable[[int], float] = lambda _copy: math.inf,
     days: int = 14,
     period: int = 30,
     holdback: float = 0.02,
@@ -28,8 +29,8 @@ def renewed(
 ) -> Array:
     """Minutes from a fault to log E = log(1 / 1 %); inf: not within ``horizon``.
 
-    ``copies`` of the evidence begin at equal distances in a period, ``keep`` of the newest count beside the first (all
-    where it is None). The fault comes after so many good days, at any hour between the starts of two copies.
+    ``copies`` of the evidence begin at equal distances in a period, each counts for the ``life`` of its number, in such
+    distances. The fault comes after so many good days, at any hour between the starts of two copies.
     """
     odds, apart = 1 - holdback, period * 24 // copies  # hours
     fault = days * 24 + rng.integers(0, apart, runs)
@@ -42,7 +43,7 @@ def renewed(
         start = copy * apart
         if start >= now.max():
             break
-        retired = (start + (keep or copies) * apart) if copy else math.inf
+        retired = start + life(copy) * apart if copy else math.inf
         begun = now > start
         waiting -= weight * begun
         if retired <= fault.min():
@@ -54,6 +55,11 @@ def renewed(
         total = np.logaddexp(total, np.where(begun & (now <= retired), logs + math.log(weight), -np.inf))
     total = np.logaddexp(total, np.log(np.maximum(waiting, 1e-300)))
     return first(total >= math.log(100))
+
+
+def doubling(copy: int) -> float:
+    """As the watch gives copies up (``watch.processes.alive``): there are ten or so, whose ages double."""
+    return 2.0 * (copy & -copy)
 
 
 def _gains(rng: np.random.Generator, shape: tuple[int, int], odds: float, ratio: float, minutes: int) -> Array:

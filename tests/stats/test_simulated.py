@@ -131,15 +131,15 @@ def test_a_ramp_carries_equals_up_and_stops_what_is_beyond_its_margin() -> None:
 
 
 def test_a_fault_after_good_weeks_is_found_soon_by_renewed_evidence_only() -> None:
-    hourly = long.renewed(rng(18), 30, ratio=3.0, copies=720, keep=6, horizon=400)
+    hourly = long.renewed(rng(18), 30, ratio=3.0, copies=720, life=long.doubling, horizon=400)
     assert float(np.median(hourly)) == pytest.approx(62, abs=15)
     assert not np.isfinite(long.renewed(rng(18), 30, ratio=3.0, copies=1, horizon=400)).any()
-    assert not np.isfinite(long.renewed(rng(18), 30, ratio=1.0, copies=720, keep=6, horizon=400)).any()
+    assert not np.isfinite(long.renewed(rng(18), 30, ratio=1.0, copies=720, life=long.doubling, horizon=400)).any()
 
 
 def test_simulated_renewal_is_that_of_stats() -> None:
     """Three copies in a period of three days, the second is retired when the third begins."""
-    found = long.renewed(rng(21), 1, ratio=8.0, copies=3, keep=1, days=1, period=3, horizon=600)
+    found = long.renewed(rng(21), 1, ratio=8.0, copies=3, life=lambda _copy: 1.0, days=1, period=3, horizon=600)
     draws = rng(21)
     fault = 24 + int(draws.integers(0, 24, 1)[0])
     pieces = [(60, 1.0)] * fault + [(1, 8.0)] * 600
