@@ -191,7 +191,7 @@ def test_a_gateway_without_keys_is_looked_at_on_its_own_machine_alone(tmp_path):
         assert client("GET", "/dashboard", host="evil.example").status == 403
         told = client("GET", "/dashboard/moves/rollback").text
         assert "quantgate keys new --name NAME --scope admin" in told
-        assert "<form method=\"post\" action=\"/dashboard/moves" not in told
+        assert '<form method="post" action="/dashboard/moves' not in told
         form = {"revision": "3", "why": "x", "token": ""}
         assert client("POST", "/dashboard/moves/rollback", form).status == 401
 
@@ -208,7 +208,7 @@ def test_a_database_that_is_away_costs_a_sentence_and_no_page(own):
 
 
 def test_an_alarm_shows_its_exchanges_and_tells_of_those_that_are_gone(tmp_path):
-    with opened(tmp_path, "worse", minutes=200) as world:
+    with opened(tmp_path, "worse", minutes=160) as world:
         world.write()
         client = client_of(world, "watch")
         (alarm,) = world.sample.alarms(TARGET)

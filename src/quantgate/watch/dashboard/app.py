@@ -141,7 +141,14 @@ class Dashboard:
                 asked = moves.asked(kind, live, self.known.moves(), form, steps=steps, variants=self._variants(kind))
             except QuantgateError as refused:
                 problem = problem or str(refused)
-        told: dict[str, Any] = {"asked": asked, "kind": kind, "problem": problem, "why_not": why_not, "form": form, "part": part}
+        told: dict[str, Any] = {
+            "asked": asked,
+            "kind": kind,
+            "problem": problem,
+            "why_not": why_not,
+            "form": form,
+            "part": part,
+        }
         return answers.page("_confirm.html" if part else "confirm.html", status=status, **told, **frame)
 
     async def _posted(

@@ -25,6 +25,7 @@ MINUTE_S = 60.0
 CONTROL_A_MINUTE = 540  # sessions of everybody in a minute
 ALPHA, BETA, MARGIN, FLOOR = 0.01, 0.05, 1.5, 0.005
 TURNS = 130  # the minute from which on the story is told
+EVERY = 4  # minutes between two looks at what is past when it begins
 SHARES = ((0, 0.01), (40, 0.05))  # minute, share of the canary
 
 
@@ -89,8 +90,10 @@ class Sample:
         self._points: list[Point] = []
         self._alarms: list[Alarm] = []
         self._verdict: Verdict | None = None
-        for _ in range(minutes):
-            self.step()
+        for left in reversed(range(minutes)):
+            self._pass()
+            if left % EVERY == 0:
+                self._look()
 
     @property
     def now(self) -> float:
@@ -98,10 +101,16 @@ class Sample:
 
     def step(self) -> Verdict:
         """A minute of traffic, counted and judged."""
+        self._pass()
+        return self._look()
+
+    def _pass(self) -> None:
         self.minute += 1
         self.share = [share for at, share in SHARES if at < self.minute][-1]
         for one in self._processes:
             self._count(one, round(CONTROL_A_MINUTE * (1 - self.share)), round(CONTROL_A_MINUTE * self.share))
+
+    def _look(self) -> Verdict:
         findings = tuple(self._finding(one) for one in self._processes)
         self._points += [_point(self.now, one, self.share) for one in findings]
         self._verdict = self._judge(findings)
