@@ -16,7 +16,7 @@ from quantgate.errors import UnknownName, UsageError
 from quantgate.stats import attribution, exceedance
 from quantgate.watch.counts import Events, Grades, Levels
 from quantgate.watch.explaining import Sizes, finding
-from quantgate.watch.processes import SHARES, Process, alive, rules
+from quantgate.watch.processes import LEAP, SHARES, Process, alive, rules
 from quantgate.watch.scales import ELSE, MOST, STRATA, Scale, Scales, bucket, middle
 from quantgate.watch.signals import Signal, names, of_mark
 from quantgate.watch_config import SignalConfig, WatchConfig
@@ -141,6 +141,28 @@ def test_ages_of_copies_double_and_there_are_few(now):
 def test_examples_are_the_newest_of_the_trial():
     one = counted(process(BAD), (9, 9), (9, 9))
     assert list(one.examples) == ["r4", "r5", "r6", "r7", "r8"]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.05, 0.5, 0.98]), st.floats(0, 1)), max_size=60))
+def test_a_crossing_is_never_overlooked_though_it_is_not_always_computed(told):
+    """Also of a mixture over copies, which every further event raises by LEAP at most."""
+    for signal in (BAD, GRADE, SLOW):
+        one = process(signal, WatchConfig(alpha=0.3))
+        one.begin(renewed=True)
+        if one.scales is not None:
+            for at in range(200):
+                one.scales.of("").learn(at / 200.0)
+        before = 0.0
+        for at, (ours, odds, value) in enumerate(told):
+            if signal is BAD:
+                one.bad(ours, odds, "r")
+            else:
+                one.value(ours, odds, value, "", "r")
+            if at % 10 == 9:
+                one.copy(1 + at // 10)
+            assert one.log_e(1.0) <= before + LEAP + 1e-9
+            before = one.log_e(1.0)
+            assert one.crossed(1.0) is (before >= one.rule.log_threshold)
 
 
 def test_a_rare_event_is_no_reason_to_wait_for_and_a_common_one_is():

@@ -363,9 +363,9 @@ class Fold:
 
     def crossed(self) -> Process | None:
         """The process that is furthest beyond its threshold; None: none is. Cheap: ask after each batch of rows."""
-        beyond = [(one.log_e(self.config.ratio) - one.rule.log_threshold, -at) for at, one in enumerate(self.processes)]
-        most, at = max(beyond)
-        return self.processes[-at] if most >= 0.0 else None
+        ratio = self.config.ratio
+        found = [one for one in self.processes if one.crossed(ratio)]
+        return max(found, key=lambda one: one.log_e(ratio) - one.rule.log_threshold, default=None)
 
     def log_e(self) -> float:
         """Weighted mean over all processes."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from quantgate.errors import UsageError
-from quantgate.stats import exceedance
+from quantgate.stats import attribution, exceedance
 from quantgate.stats.renewal import decided_at, log_mix, weights
 from quantgate.watch import Tally, signals
 from quantgate.watch.counts import KINDS, Direction, Evidence
@@ -29,6 +29,7 @@ from quantgate.watch_config import WatchConfig
 T = TypeVar("T")
 STARTS = 720  # of copies of the evidence, in one period after a promotion
 SHARES = weights(STARTS)
+LEAP = math.log(max(attribution.FACTORS))  # what one more event adds to log e, at most; of grades and ranks ln 1.9
 EXAMPLES = 5
 P95 = exceedance.LEVELS.index(0.95)
 MOST_SIGNALS = 64
@@ -124,6 +125,7 @@ class Process:
         self.examples: deque[str] = deque(maxlen=EXAMPLES)
         self.segments = [self._segment()]
         self.starts: list[int] | None = None  # numbers of the copies, one for each segment; None: not renewed
+        self._safe = 0  # events that may still come before it could reach its threshold
         self._known: dict[tuple[Any, ...], Any] = {}
         self._kept: dict[tuple[int, float], tuple[int, Estimate]] = {}
 
@@ -136,7 +138,7 @@ class Process:
         (now.trial if trial else now.control)[0] += 1
 
     def bad(self, trial: bool, odds: float, exchange: str) -> None:
-        self._known.clear()
+        self._grown()
         now = self.segments[-1]
         (now.trial if trial else now.control)[1] += 1
         now.evidence.add(odds, trial)
@@ -157,7 +159,7 @@ class Process:
         side[2] += min(max(value, -HUGE), HUGE)
         if self.scales is None:
             beyond = value >= 0.5
-            self._known.clear()
+            self._grown()
             now.evidence.add(odds, trial, value)
         else:
             scale = self.scales.of(stratum)
@@ -166,7 +168,7 @@ class Process:
                 levels = exceedance.exceed(value, scale.thresholds, self.rule.direction)
                 beyond = levels[P95]
                 if any(levels):
-                    self._known.clear()
+                    self._grown()
                     now.evidence.add(odds, trial, levels)
             if not trial:
                 scale.learn(value)
@@ -193,8 +195,14 @@ class Process:
         self._forget()
 
     def _forget(self) -> None:
+        self._safe = 0
         self._known.clear()
         self._kept.clear()
+
+    def _grown(self) -> None:
+        """By one event."""
+        self._safe -= 1
+        self._known.clear()
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -229,6 +237,14 @@ class Process:
             ended = math.fsum(SHARES[: self.starts[-1] + 1]) - math.fsum(self.shares)
             rows.append((max(ended, 0.0), -math.inf))
         return rows
+
+    def crossed(self, ratio: float) -> bool:
+        """Whether it has reached its threshold; not computed where the events since the last time cannot do it."""
+        if self._safe > 0:
+            return False
+        left = self.rule.log_threshold - self.log_e(ratio)
+        self._safe = math.floor(left / LEAP)
+        return left <= 0.0
 
     def telling(self, ratio: float) -> int:
         """The copy with the greatest evidence."""
