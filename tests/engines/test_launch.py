@@ -22,7 +22,6 @@ from quantgate.errors import EngineError, UsageError
 SERVER = """
     import os, signal, subprocess, sys, time
     from pathlib import Path
-    from quantgate.engines._scripted_server import ScriptedServer
     port, folder, mode = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     if mode == "fails":
         print("loading weights\\nCUDA out of memory", flush=True)
@@ -34,6 +33,7 @@ SERVER = """
     (folder / "pids").write_text(f"{os.getpid()} {worker.pid} {stray.pid}")
     if mode == "never":
         time.sleep(600)
+    from quantgate.engines._scripted_server import ScriptedServer
     server = ScriptedServer(lambda body: "yes")
     server.port = port
     with server:
@@ -88,7 +88,7 @@ def test_a_server_is_waited_for_asked_and_ended_with_all_its_children(command: A
         (answer,) = OpenAIEngine(server.url, dead=server.dead).generate([Prompt(turns=(("user", "?"),))])
         assert isinstance(answer, Completion) and answer.text == "yes"
         assert all(map(alive, pids(tmp_path)))
-    assert gone_within(2, tmp_path)
+    assert gone_within(20, tmp_path)
     assert log.read_text().startswith("--- ") and server.process.poll() == 0
 
 
@@ -103,11 +103,11 @@ def test_a_server_that_ends_by_itself_is_told_with_the_end_of_its_log(command: A
 
 def test_a_server_that_never_answers_is_given_up_and_ended(command: Any, tmp_path: Path) -> None:
     with (
-        pytest.raises(EngineError, match=r"has not answered within 1.5 s; give it more under 'startup'"),
-        Launched(command("never"), {}, log=tmp_path / "log", startup_s=1.5) as server,
+        pytest.raises(EngineError, match=r"has not answered within 3 s; give it more under 'startup'"),
+        Launched(command("never"), {}, log=tmp_path / "log", startup_s=3) as server,
     ):
         server.wait()
-    assert gone_within(2, tmp_path)
+    assert gone_within(20, tmp_path)
 
 
 def test_a_command_that_is_none_is_told(tmp_path: Path) -> None:
@@ -125,13 +125,13 @@ def test_a_server_that_dies_while_it_is_asked_is_told_with_its_log(command: Any,
         os.kill(pids(tmp_path)[0], signal.SIGKILL)  # a process of this test's own making
         with pytest.raises(EngineError, match="ended by itself with exit code 137"):
             engine.generate([Prompt(turns=(("user", "?"),))])
-    assert gone_within(2, tmp_path)
+    assert gone_within(20, tmp_path)
 
 
 def test_a_server_that_ignores_sigterm_is_killed(command: Any, tmp_path: Path) -> None:
     with Launched(command("stubborn"), {}, log=tmp_path / "log", grace_s=0.5) as server:
         server.wait()
-    assert gone_within(2, tmp_path)
+    assert gone_within(20, tmp_path)
 
 
 OURS = """
