@@ -55,7 +55,7 @@ CYRILLIC = {
     "bg": r"\b\u0449\u0435\b|\b\u0435\b|\b\u0441\u0430\b|\b\u043a\u0430\u043a\u0432\u043e\b",
 }
 WORD = re.compile(r"[^\W\d_]+")
-LETTERS = {name: re.compile(letters) for name, letters in SCRIPTS.items()}
+LETTERS = {name: re.compile(f"{letters}+") for name, letters in SCRIPTS.items()}
 ABROAD = re.compile(r"[\u0370-\u1cff\u3040-\ud7af]")
 ORDER = {name: at for at, name in enumerate(WORDS)}
 HOLDERS: dict[str, tuple[str, ...]] = {}
@@ -102,7 +102,7 @@ def by_script(text: str) -> str:
         return ""
     letters = sum(map(str.isalpha, text))
     signs = "".join(set(text))
-    counts = {name: len(pattern.findall(text)) for name, pattern in LETTERS.items() if pattern.search(signs)}
+    counts = {name: sum(map(len, pattern.findall(text))) for name, pattern in LETTERS.items() if pattern.search(signs)}
     if counts.get("ja", 0) > 0.1 * counts.get("zh", 0):
         counts["ja"] = counts.get("ja", 0) + counts.pop("zh", 0)
     best = max(counts, key=lambda name: counts[name], default="")

@@ -11,6 +11,7 @@ FOLDED: dict[int, str | None] = {
 }
 FOLDED |= {ord(alef): "\u0627" for alef in "\u0623\u0625\u0622\u0671"}
 FOLDED |= {ord(mark): "'" for mark in "\u2018\u2019\u02bc"}
+FOLDED |= {wide: chr(wide - 0xFEE0) for wide in range(0xFF01, 0xFF5F)}  # full width, as written between Han
 FOLDED |= {ord(mark): '"' for mark in "\u201c\u201d\u201e\u00ab\u00bb"}
 
 
@@ -22,7 +23,7 @@ def fold(text: str) -> str:
     """
     text = text.casefold()
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text).translate(FOLDED).casefold()
+        text = unicodedata.normalize("NFC", text).translate(FOLDED).casefold()
     return " ".join(text.split())
 
 
@@ -39,5 +40,5 @@ class Rules:
 
 def rules(hints: str, *patterns: str) -> Rules:
     """``hints`` are divided by ``|``; both are folded as texts are."""
-    folded = (unicodedata.normalize("NFKC", one).translate(FOLDED) for one in patterns)
+    folded = (unicodedata.normalize("NFC", one).translate(FOLDED) for one in patterns)
     return Rules(tuple(fold(f"^{one}^")[1:-1] for one in hints.split("|")), re.compile("|".join(folded)))

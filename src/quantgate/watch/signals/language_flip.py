@@ -16,13 +16,13 @@ from quantgate.watch import Talk, plain
 from quantgate.watch.signals import Signal, of_mark
 from quantgate.watch.signals._tongues import KIN, NAMES, TRANSLATE
 
-READ = 400  # characters at either end ...
+READ = 240  # characters at either end ...
 EDGE = 120  # and of those, a sentence
 LETTERS = 12  # of a script that stands for one language
 WORDS = 4  # function words ...
 SHARE = 0.15  # ... of all words
 LEAD = 1.5  # times those of the next language that is no kin
-NOISE = re.compile(r"https?://\S+|\S+@\S+|<[^<>]{1,80}>")
+NOISE = re.compile(r"https?://\S+|[\w.+-]{1,64}@\S+|<[^<>]{1,80}>")
 TURNS = 8  # of the user, the newest, in which the answer's language may have been used before
 
 
@@ -50,7 +50,7 @@ def tongue(text: str) -> str | None:
     """
     ends = list(both_ends(text))
     found = {clear(part) for part in ends}
-    found |= {name for part in ends for edge in (part[:EDGE], part[-EDGE:]) if (name := clear(edge)) is not None}
+    found |= {name for edge in (ends[0][:EDGE], ends[-1][-EDGE:]) if (name := clear(edge)) is not None}
     return found.pop() if len(found) == 1 else None
 
 
@@ -60,9 +60,13 @@ def both_ends(text: str) -> Iterator[str]:
         text = f"{text[:32_768]}\n{text[-32_768:]}"
     if "`" in text or '"' in text:
         text = QUOTED.sub(" ", text)
-    yield NOISE.sub(" ", text[:READ])
+    yield _plain(text[:READ])
     if len(text) > 2 * READ:
-        yield NOISE.sub(" ", text[-READ:])
+        yield _plain(text[-READ:])
+
+
+def _plain(text: str) -> str:
+    return NOISE.sub(" ", text) if "http" in text or "@" in text or "<" in text else text
 
 
 def clear(text: str) -> str | None:

@@ -32,9 +32,7 @@ def declines(text: str) -> bool:
     >>> declines("I'm sorry, but I can't."), declines("I can't set it without a time. Which time?")
     (True, False)
     """
-    short = len(text) <= READ
-    head = fold(text if short else text.lstrip()[: 4 * HEAD])
-    return refuses(head) and not (short and asks(head))
+    return refuses(fold(text.lstrip()[: 3 * HEAD])) and not (len(text) <= READ and asks(fold(text)))
 
 
 SIGNAL = Signal(
