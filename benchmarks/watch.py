@@ -127,7 +127,7 @@ def slow(seed: int, runs: int, *, slower: float = 1.2, spread: float = 0.6, minu
 
 
 def _goals(runs: int) -> Table:
-    few, short = max(20, runs // 4), traffic.steady(minutes=120)
+    few, short = max(20, runs // 2), traffic.steady(minutes=120)
     swing, ramp = traffic.swing(), traffic.ramp()
     by_session, by_request = traffic.sessions(np.random.default_rng(5), runs, icc=0.3)
     worse, _ = traffic.sessions(np.random.default_rng(6), few, icc=0.3, ratio=2.0)

@@ -34,8 +34,8 @@ from quantgate.stats.search import turning_point
 Counts = dict[float, list[int]]
 """Odds -> [bad events, of them the trial's]. Odds are those of the trial, as drawn; 0 and 1 tell nothing."""
 
-FACTORS = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0)  # a: how many times beyond the ratio
-WEIGHTS = (0.02, 0.08, 0.2, 0.35, 0.25, 0.1)  # of "worse": tuned for 2 and 3 times as many, benchmarks/watch.py
+FACTORS = (1.1, 1.25, 1.5, 2.0, 2.5, 5.0)  # a: how many times beyond the ratio
+WEIGHTS = (0.02, 0.05, 0.13, 0.3, 0.4, 0.1)  # of "worse": tuned for 2 and 3 times as many, benchmarks/watch.py
 WEIGHTS_BETTER = (0.05, 0.4, 0.25, 0.15, 0.1, 0.05)  # of "better": for equals beside margins of 1.25, 1.5, 2 and 3
 INVERSE = tuple(1.0 / a for a in FACTORS)
 WIDEST = 1e4  # ratios beyond this, or below its inverse, are called not bounded
