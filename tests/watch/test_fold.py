@@ -439,6 +439,15 @@ def test_a_signal_that_is_new_after_an_upgrade_begins_from_nothing():
     assert counts(without, "calls") == (1, 1, 0, 0)
 
 
+def test_signals_that_are_gone_give_their_bits_back():
+    state = folded(traffic(50)).state()
+    state["order"] = [f"old{at}" for at in range(63)] + ["bad"]
+    made = Fold.of(state, CONFIG, "t", (BAD, CALLS))
+    assert made.order == ["bad", "calls"]
+    made.add(51, exchange(51, session="a"))
+    assert Fold.of(json.loads(json.dumps(made.state())), CONFIG, "t", (BAD, CALLS)).state() == made.state()
+
+
 @pytest.mark.parametrize(
     "change", [{"version": 99}, {"processes": {"bad/event/more": {}}}, {"clock": {"x": 1}}, {"seen": 3}]
 )

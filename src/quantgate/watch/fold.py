@@ -23,7 +23,7 @@ from quantgate.stats.renewal import log_mix
 from quantgate.watch import Finding, Point, Trial
 from quantgate.watch.alone import Alone
 from quantgate.watch.explaining import Sizes, finding
-from quantgate.watch.processes import STARTS, Process, Rule, rules
+from quantgate.watch.processes import MOST_SIGNALS, STARTS, Process, Rule, rules
 from quantgate.watch.signals import Signal
 from quantgate.watch.steps import step_of
 from quantgate.watch.units import SPAN, Clock, Filter, Rows, Seen, key_of, mixed
@@ -100,7 +100,10 @@ class Fold:
         self.standing: Standing | None = None
         self.uncounted = Uncounted()
         self.alone = Alone(bounds)
-        self.order = list(dict.fromkeys((*order, *(one.signal.name for one in self.rules))))
+        on = [one.signal.name for one in self.rules]
+        self.order = list(dict.fromkeys((*order, *on)))
+        if len(self.order) > MOST_SIGNALS:  # of many upgrades: those that are gone give their bits back
+            self.order = list(dict.fromkeys(on))
         self._rows = Rows()
         self._named: Trial | None = None
         self._fresh()
@@ -443,7 +446,9 @@ class Fold:
         self.clock = Clock.of(state["clock"], self.config.late)
         self._named = None if state["named"] is None else Trial(**state["named"])
         self.uncounted = Uncounted(**state["uncounted"])
-        self._seen, self._bad = Seen.of(state["seen"]), Filter.of(state["bad"])
+        if self.order[: len(state["order"])] == state["order"]:
+            self._seen = Seen.of(state["seen"])
+        self._bad = Filter.of(state["bad"])
         self.alone.load(state["alone"])
         if state["standing"] is None:
             return
