@@ -3,9 +3,10 @@
     signals/       one file each: what is read from a text or an exchange, in which direction it is worse
     marking.py     at the gateway, off the path of requests: texts -> marks in their Exchange, and no text further
     units.py       what is counted once: sessions, and what a session did before
-    processes.py   one signal's evidence: counts of both sides, e-values, intervals
+    processes.py   one signal's evidence: counts of both sides (counts.py), thresholds (scales.py), e-values, intervals
     fold.py        exchanges in the order of their numbers -> the evidence of one trial; the same for the same rows
-    judging.py     evidence -> Verdict: roll back, hold or promote, with sentence, interval, count, examples
+    judging.py     evidence -> Verdict: roll back, hold or promote; explaining.py has the words
+    alone.py       a released variant that nothing is compared with, held against rates that were stated
     steps.py       the ramp: shadow, 1 %, 5 %, 25 %, 100 % with a holdback; what each step must prove
     store.py       evidence and its place in the journal in one transaction; points over time, alarms; one leader
     watcher.py     the loop: read, fold, judge, act through ``release.lifecycle``
@@ -105,9 +106,9 @@ class Finding(Record):
     log_e: float  # of "worse", natural logarithm
     log_threshold: float  # rolled back at; ln(1 / (alpha * weight))
     log_better: float = 0.0  # of "not worse than the margin": what a promotion waits for
-    log_better_threshold: float = 0.0
+    log_better_threshold: float = 0.0  # 0: a promotion does not wait for it
     margin: float = 1.0  # the ratio of risks that a promotion excludes
-    ratio: float | None = None  # of the risks, trial over control; None while nothing is known
+    ratio: float | None = None  # of the risks, trial over control; None while unknown. Of grades: the means' difference
     low: float | None = None  # confidence sequence of the ratio, valid at every moment; None: not bounded
     high: float | None = None
     weight: float = Field(gt=0, le=1)
