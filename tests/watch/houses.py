@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,8 @@ class House:
 
     def __init__(self, url: str, folder: Path, stack: ExitStack) -> None:
         self.url, self.registry_url, self.stack = url, f"sqlite:///{folder / 'registry.db'}", stack
-        self.registry: Registry = canary(self.registry_url)
+        (folder / "registry.db").write_bytes(_registry())
+        self.registry = Registry.open(self.registry_url, "ada")
         stack.callback(self.registry.close)
         write(url, [])
         self.reader = Reader(connect(url))
@@ -104,6 +107,15 @@ class House:
         for number, exchange in self.reader.since(target="fleet"):
             fold.add(number, exchange)
         return evidence(fold.state())
+
+
+@cache
+def _registry() -> bytes:
+    """One with a canary, made once."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "registry.db"
+        canary(f"sqlite:///{file}").close()
+        return file.read_bytes()
 
 
 def evidence(state: dict[str, Any]) -> dict[str, Any]:

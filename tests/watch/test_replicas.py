@@ -37,12 +37,12 @@ def test_one_leads_and_when_it_is_killed_another_does_soon(house):
 
 
 def test_one_that_stood_still_and_wakes_up_writes_nothing(house):
-    first = house.fork()
+    first = house.fork(hangs_s=1.5)
     write(house.url, exchanges(house.live, 300, bad=0.03))
     until(house.counted())
     os.kill(first, signal.SIGSTOP)
     try:
-        second = house.fork()
+        second = house.fork(hangs_s=1.5)
         house.led_by(second)
         write(house.url, exchanges(house.live, 300, bad=0.03, first=300))
         until(house.counted())

@@ -83,12 +83,15 @@ def create(engine: Engine) -> None:
 
 
 def put(link: Connection, table: sa.Table, *, over: tuple[str, ...] = (), **values: Any) -> Any:
-    """Insert a row; one that is there already stays as it is, but for the columns ``over``."""
+    """Insert a row; one that is there already stays as it is, but for the columns ``over``.
+
+    Without ``values`` a statement for many rows, which are given when it is executed.
+    """
     from sqlalchemy.dialects import postgresql, sqlite
 
     kind: Any = sqlite if link.dialect.name == "sqlite" else postgresql
-    made = kind.insert(table).values(**values)
+    made = kind.insert(table).values(**values) if values else kind.insert(table)
     if not over:
         return made.on_conflict_do_nothing()
     keys = ["id"] if "id" in table.c else [column.name for column in table.primary_key]
-    return made.on_conflict_do_update(index_elements=keys, set_={name: values[name] for name in over})
+    return made.on_conflict_do_update(index_elements=keys, set_={name: made.excluded[name] for name in over})

@@ -126,8 +126,9 @@ class Store:
             mine = (STATES.c.target == target, STATES.c.fence == fence)
             if link.execute(sa.update(STATES).where(*mine).values(values)).rowcount != 1:
                 raise Deposed(f"watch: another process leads {target} by now; this one follows")
-            for one in step.points:
-                link.execute(put(link, POINTS, over=("record",), **_point(one, step.evidence)))
+            if step.points:
+                rows = [_point(one, step.evidence) for one in step.points]
+                link.execute(put(link, POINTS, over=("record",)), rows)
             for alarm in step.alarms:
                 row = {"id": alarm.id, "target": target, "done": alarm.done, "record": _text(alarm)}
                 link.execute(put(link, ALARMS, over=("done", "record"), **row))

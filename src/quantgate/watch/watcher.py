@@ -28,7 +28,7 @@ from quantgate.watch.acting import Actor, alarm_of
 from quantgate.watch.alarming import Alarms
 from quantgate.watch.counting import Counting
 from quantgate.watch.judging import judge
-from quantgate.watch.leading import lead_of
+from quantgate.watch.leading import HANGS_S, lead_of
 from quantgate.watch.store import Delivery, Deposed, Evidence, Step, Store
 from quantgate.watch.troubles import Troubles, sentence
 from quantgate.watch.webhooks import Postman, hooks_of
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("quantgate.watch")
 POLL_S = 0.05  # between two looks at the journal
-JUDGE_S = 0.1  # at most between two judgements while there are exchanges
-IDLE_S = 1.0  # and while there are none
+JUDGE_S = 1.0  # between two judgements, which cost some 10 ms; a threshold that is crossed is judged at once
+DOUBT_S = 0.25  # and so often again where it was crossed, and something spoke against acting on it
 SAVE_S = 1.0
 IDLE_SAVE_S = 30.0  # of a place alone, and of a hold that says the same in other words
 FOLLOW_S = 0.25  # between two tries to lead
@@ -71,6 +71,7 @@ class Watcher:
         capacity: Capacity | None = None,
         signals: Sequence[Signal] | None = None,
         clock: Callable[[], float] = time.time,
+        hangs_s: float = HANGS_S,
     ) -> None:
         self.target, self._reader, self._store, self._config, self._clock = target, reader, store, config, clock
         self._told_live, self._signals = live, signals
@@ -78,7 +79,7 @@ class Watcher:
         self._troubles = Troubles(target)
         self._actor = Actor(target, config, registry, capacity, clock)
         self._alarms = Alarms(self._actor, self._hooks, moved, self._troubles)
-        self._lead = lead_of(store.engine, target)
+        self._lead = lead_of(store.engine, target, hangs_s=hangs_s)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._live: Live | None = None
@@ -120,7 +121,7 @@ class Watcher:
         self._fence = self._saved_number = 0
         self._verdict: Verdict | None = None
         self._saved: Verdict | None = None
-        self._dirty = False
+        self._dirty = self._crossed = False
         self._ended_s = self._judged_s = self._saved_s = self._beat_s = self._charted_s = -IDLE_SAVE_S
         self._thinned_s = time.monotonic()
         self._alarms.forget()
@@ -176,12 +177,21 @@ class Watcher:
         now = time.monotonic()
         if batch.whole:
             self._ended_s = now
-        crossed = counting.fresh and counting.fold.crossed() is not None
-        if crossed or now - self._judged_s >= (JUDGE_S if counting.fresh else IDLE_S):
+        if now - self._judged_s >= self._judge_in(counting):
             self._judge(counting, now)
         self._settle(counting)
         self._keep(counting)
         return POLL_S if batch.whole else 0.0
+
+    def _judge_in(self, counting: Counting) -> float:
+        """Seconds after the last judgement at which the next is due; to ask for a crossing costs next to nothing."""
+        if not counting.fresh:
+            return JUDGE_S
+        before, self._crossed = self._crossed, counting.fold.crossed() is not None
+        if self._crossed and not before:
+            return 0.0
+        doubted = self._verdict is not None and self._verdict.action == "hold" and self._verdict.share > 0.0
+        return DOUBT_S if self._crossed and doubted else JUDGE_S
 
     def _leading(self) -> Counting | None:
         """The evidence where this process leads; where it just began to, it is as the leader before saved it."""
