@@ -1,4 +1,4 @@
-"""The dashboard in a real, headless Chromium: quiet consoles, live updates, buttons, keyboard, contrast, small screens."""
+"""The dashboard in a real, headless Chromium: quiet consoles, live updates, buttons, keyboard, contrast, telephones."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def tab(chromium, world: World, scope: str = "admin", size: Any = WIDE, **more: 
 
 
 def text(page, selector: str) -> str:
-    return page.inner_text(selector).strip()
+    return str(page.inner_text(selector)).strip()
 
 
 def no_wider(page) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    return True is page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
@@ -216,7 +216,8 @@ CONTRAST = """() => {
     if (!own || !node.checkVisibility() || node.closest("svg")) continue;
     const [a, b] = [light(parse(getComputedStyle(node).color)), light(ground(node))];
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) bad.push(`${ratio.toFixed(2)} ${node.tagName}.${node.className} ${node.textContent.trim().slice(0, 30)}`);
+    const told = `${node.tagName}.${node.className} ${node.textContent.trim().slice(0, 30)}`;
+    if (ratio < 4.5) bad.push(`${ratio.toFixed(2)} ${told}`);
   }
   return bad;
 }"""

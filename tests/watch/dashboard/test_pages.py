@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from importlib.resources import files
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.watch.dashboard.conftest import Client, client_of
 
+from quantgate.errors import QuantgateError
 from quantgate.records import digest_of
 from quantgate.release.lifecycle import hold, ramp, rollback
 from quantgate.watch.dashboard import answers, evidence
@@ -217,7 +219,9 @@ def test_an_alarm_shows_its_exchanges_and_tells_of_those_that_are_gone(tmp_path)
         told = client("GET", f"/dashboard/alarms/{alarm.id}").text
         assert kept <= set(decided.examples)
         assert all(one in told for one in decided.examples)
-        newest = next(one for one in world.sample.verdict(TARGET).findings if one.signal == "validation_failure")
+        verdict = world.sample.verdict(TARGET)
+        assert verdict is not None
+        newest = next(one for one in verdict.findings if one.signal == "validation_failure")
         page = client("GET", f"/dashboard/exchanges/{newest.examples[-1]}")
         assert page.status == 200
         assert "invalid_json" in page.text
@@ -230,14 +234,14 @@ def test_the_report_of_a_run_is_served_bound_hand_and_foot(tmp_path):
     (run / "report.html").write_text("<h1>the report</h1>")
     (run / "targets" / "fleet.html").write_text("<h1>fleet</h1>")
     (run / "secret.html").write_text("no page of a run")
-    (run / "report.json").write_text('{"artifact": "%s"}' % digest_of("a"))
+    (run / "report.json").write_text(json.dumps({"artifact": digest_of("a")}))
     (tmp_path / "outside.html").write_text("secret")
     (run / "targets" / "link.html").symlink_to(tmp_path / "outside.html")
     made = variant("a").model_copy(update={"artifact": digest_of("a"), "location": str(run / "artifacts" / "a")})
     assert evidence.report_page(made, "report.html") == "<h1>the report</h1>"
     assert evidence.report_page(made, "targets/fleet.html") == "<h1>fleet</h1>"
     for name in ("secret.html", "../outside.html", "targets/../report.html", "targets/link.html", "report.json", ""):
-        with pytest.raises(Exception, match="does not lie on this machine|is no page of a report"):
+        with pytest.raises(QuantgateError, match=r"does not lie on this machine|is no page of a report"):
             evidence.report_page(made, name)
     other = made.model_copy(update={"artifact": digest_of("b")})
     assert evidence.folder_of(other) is None

@@ -58,7 +58,9 @@ def test_a_key_that_ends_or_loses_its_scope_ends_its_sessions():
     found, keys, _ = sessions(ADMIN)
     _, token = found.begin("secret of k1", "a")
     keys.callers["k1"] = Caller("k1", frozenset({"watch"}))
-    assert not found.of(cookie(token)).may_move
+    viewer = found.of(cookie(token))
+    assert viewer is not None
+    assert not viewer.may_move
     keys.callers["k1"] = Caller("k1", frozenset({"use"}))
     assert found.of(cookie(token)) is None
     del keys.callers["k1"]

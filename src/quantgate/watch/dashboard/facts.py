@@ -123,7 +123,8 @@ def _holding(verdict: Verdict, rows: Sequence[Row]) -> State:
         return State("warn", "Look closer", told, because)
     if not any(one.seen for one in rows):
         return State("watch", "Watching", f"{trial.variant} waits for its first sessions", because)
-    if rows and all(one.proven for one in rows):
+    awaited = [one for one in rows if one.finding.log_better_threshold > 0]
+    if awaited and all(one.proven for one in awaited):
         return State("good", "Watching", f"{trial.variant} is proven no worse than {trial.control}", because)
     return State("watch", "Watching", f"Nothing speaks against {trial.variant} so far", because)
 

@@ -53,7 +53,7 @@ class Row:
     control_of: str
     ratio: str
     between: str
-    whisker: Whisker | None  # None: a difference, which has no place on an axis of ratios
+    whisker: Whisker | None  # None: nothing is known, or a difference, which has no place on an axis of ratios
     evidence: float  # of the way to going back, 0 to 1
     proof: float  # of the way to "no worse than the margin", 0 to 1
     tone: str
@@ -63,6 +63,11 @@ class Row:
     @property
     def seen(self) -> bool:
         return self.finding.trial.units > 0
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing was counted on either side: it may not apply here at all."""
+        return not (self.finding.trial.units or self.finding.control.units)
 
     @property
     def proven(self) -> bool:
@@ -84,6 +89,7 @@ def row_of(one: Finding) -> Row:
     proof = way(one.log_better, one.log_better_threshold)
     tone, word = _state(one, evidence, proof)
     graded = signal is not None and signal.kind == "graded"
+    unknown = one.ratio is None and one.low is None and one.high is None
     return Row(
         finding=one,
         title=title_of(one.signal),
@@ -93,9 +99,9 @@ def row_of(one: Finding) -> Row:
         control=figure(one.control, signal),
         trial_of=of(one.trial, signal, one.direction),
         control_of=of(one.control, signal, one.direction),
-        ratio=difference(one.ratio) if graded else words.times(one.ratio),
+        ratio="" if unknown else difference(one.ratio) if graded else words.times(one.ratio),
         between=between(one.low, one.high, difference if graded else words.times),
-        whisker=None if graded else whisker(one.ratio, one.low, one.high),
+        whisker=None if graded or unknown else whisker(one.ratio, one.low, one.high),
         evidence=evidence,
         proof=proof,
         tone=tone,

@@ -37,11 +37,13 @@ def times(ratio: float | None) -> str:
 
 def seconds(took: float | None) -> str:
     """
-    >>> seconds(0.00021), seconds(0.0421), seconds(1.234), seconds(75), seconds(None)
-    ('0.21 ms', '42.1 ms', '1.23 s', '75 s', '–')
+    >>> seconds(0.0000033), seconds(0.00021), seconds(0.0421), seconds(1.234), seconds(75), seconds(None)
+    ('3.3 µs', '0.21 ms', '42.1 ms', '1.23 s', '75 s', '–')
     """
     if took is None:
         return NOTHING
+    if 0 < took < 0.0001:
+        return f"{took * 1e6:.3g} µs"
     if took < 1.0:
         return f"{took * 1000:.3g} ms"
     return f"{took:.3g} s"

@@ -104,6 +104,7 @@
     plots = [];
     for (const place of root.querySelectorAll("[data-chart]")) {
       place.replaceChildren();
+      place.classList.toggle("waiting", !last || last.at.length < 2);
       if (!last || last.at.length < 2) {
         place.textContent = "The chart begins with the second minute of the trial.";
         continue;

@@ -62,11 +62,16 @@
     const mark = asked.getResponseHeader("x-mark");
     if (mark) event.target.dataset.mark = mark;
   });
+  // What somebody opened stays open through an update.
+  const open = new Set();
+  document.addEventListener("toggle", (event) => event.target.id && event.isTrusted && (event.target.open ? open.add(event.target.id) : open.delete(event.target.id)), true);
+  const reopen = () => open.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (event.detail.target === dialog) opener = event.target.id;
   });
   document.addEventListener("htmx:afterSwap", (event) => {
     tell();
+    reopen();
     if (event.detail.target !== dialog || dialog.open) return;
     dialog.showModal();
     (dialog.querySelector("[autofocus]") || dialog.querySelector("input:not([type=hidden]), a, button")).focus();
