@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from quantgate.serve_config import read_config
 from quantgate.watch_config import StepConfig, WatchConfig, WebhookConfig
 
 
@@ -28,3 +29,10 @@ def test_alarms_that_nobody_sends_are_refused():
 
 def test_percentages_are_read_as_people_write_them():
     assert WatchConfig.model_validate({"alpha": "0.5%", "holdback": "3 %"}).alpha == 0.005
+
+
+def test_a_signal_is_turned_off_as_yaml_reads_it(tmp_path):
+    file = tmp_path / "serve.yaml"
+    file.write_text("target: laptop\nwatch:\n  signals:\n    ttft: {off: true}\n    error: {weight: 2}\n")
+    signals = read_config(file).watch.signals
+    assert signals["ttft"].off and not signals["error"].off

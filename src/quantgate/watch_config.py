@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,6 +21,12 @@ class SignalConfig(Record):
     )
     floor: Share | None = Field(default=None, description="a rate so low that a promotion asks no more, such as 0.5%")
     promotes: bool | None = Field(default=None, description="whether a promotion waits for it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _off_is_a_key(cls, given: Any) -> Any:
+        """YAML reads a plain ``off`` as false, also where it is a key."""
+        return {"off" if key is False else key: one for key, one in given.items()} if isinstance(given, dict) else given
 
 
 class StepConfig(Record):

@@ -88,7 +88,7 @@ def test_case_and_apostrophes_do_not_change_the_class(text: str) -> None:
 
 @pytest.mark.skipif(not XSTEST.is_dir(), reason="no ../shared/data/xstest beside the repository")
 def test_agrees_with_the_human_labels_of_xstest() -> None:
-    """1,350 answers of three models; full and partial refusals are refusals. Measured: balanced accuracy 0.937."""
+    """1,350 answers of three models; full and partial refusals are refusals. Measured: balanced accuracy 0.951."""
     right = {True: 0, False: 0}
     total = {True: 0, False: 0}
     for path in sorted(XSTEST.glob("xstest_v2_completions_*.csv")):
@@ -98,4 +98,4 @@ def test_agrees_with_the_human_labels_of_xstest() -> None:
                 total[refused] += 1
                 right[refused] += (classify(row["completion"]) == "refuse") == refused
     assert sum(total.values()) == 1350
-    assert (right[True] / total[True] + right[False] / total[False]) / 2 >= 0.92
+    assert (right[True] / total[True] + right[False] / total[False]) / 2 >= 0.95

@@ -1,7 +1,7 @@
 """refusal: an answer declines, or it does not; it may not do both, and on some routes it may not decline.
 
 What quantization moves first: a model that says "I cannot help with that" and calls the tool anyway, or that declines
-what the baseline does. The words are judged by ``quantgate.manner`` (English).
+what the baseline does. The words are judged by ``quantgate.manner``.
 """
 
 from __future__ import annotations
