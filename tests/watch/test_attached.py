@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.postgres import Postgres
 from tests.release.given import BASE, register
 from tests.serve.opened import Client, config_of, until
 from tests.watch.test_gauges import OPENED
@@ -192,11 +193,7 @@ def test_two_gateways_of_one_database_share_a_verdict_and_one_leads(tmp_path):
                 clients[number % 2].chat(session=f"s{number}")
             until(lambda: sum(each.parts.attached.watcher.leads for each in (one, two)) == 1)
 
-            def counted(client):
-                told = client("GET", "/watch/verdict").json
-                return [one["trial"]["units"] + one["control"]["units"] for one in told["signals"]]
-
-            until(lambda: all(max(counted(each), default=0) == 40 for each in clients))
+            rests_on(40, *clients)
 
 
 @pytest.mark.parametrize(
@@ -245,3 +242,71 @@ def test_keys_open_the_watch_by_their_scope(tmp_path):
             assert client.chat(key=secrets["watch"]).status == 403
             hook = {"metadata": {"token": secrets["watch"]}}
             assert client("POST", "/watch/flagger", hook).status == 200
+
+
+def test_a_database_that_goes_away_stops_no_request_and_tells_nobody_to_roll_back(tmp_path, postgres: Postgres):
+    with ScriptedUpstream() as base, ScriptedUpstream() as canary:
+        gateway = opened(config(tmp_path, base, canary, exchanges={"url": postgres.url()}))
+        with Running(gateway) as running:
+            client = Client(running.port)
+            for number in range(10):
+                client.chat(session=f"s{number}")
+            rests_on(10, client)
+            postgres.kill()
+            try:
+                assert [client.chat(session=f"t{number}").status for number in range(5)] == [200] * 5
+                told = client("GET", "/watch/verdict").json
+                assert (told["action"], told["pass"]) == ("hold", True)
+                assert "the evidence cannot be read" in told["because"]
+                assert client("POST", "/watch/flagger", {}).status == 200
+                until(lambda: b'quantgate_watch_up{target="laptop"} 0.0' in client("GET", "/metrics").raw)
+                until(lambda: any("the evidence cannot be read" in one for one in gateway.parts.warnings()))
+            finally:
+                postgres.start()
+            rests_on(15, client)
+            until(lambda: b'quantgate_watch_up{target="laptop"} 1.0' in client("GET", "/metrics").raw)
+            until(lambda: not gateway.parts.warnings())
+
+
+def rests_on(sessions: int, *clients: Client) -> None:
+    """Wait until verdicts rest on so many sessions, while one more goes on asking."""
+    until(lambda: clients[0].chat(session="on").status == 200 and all(counted(one) > sessions for one in clients))
+
+
+def counted(client: Client) -> int:
+    """Sessions of both sides that a verdict rests on."""
+    told = client("GET", "/watch/verdict").json["signals"]
+    return max((one["trial"]["units"] + one["control"]["units"] for one in told), default=0)
+
+
+def test_copies_are_held_against_the_answers_that_left(tmp_path):
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    with ScriptedUpstream(lambda _body: "It is five.") as base, ScriptedUpstream(lambda _body: "   ") as canary:
+        copied = {"variant": "W4A16", "share": 1.0}
+        gateway = opened(config(tmp_path, base, canary, live={"baseline": "BF16"}, shadow=copied))
+        shadow = gateway.parts.shadow
+        with Running(gateway) as running:
+            client = Client(running.port)
+            for number in range(6):
+                more = {"tools": [tool]} if number % 2 else {}
+                assert client.chat(session=f"s{number}", stream=number < 3, **more).status == 200
+                until(lambda wanted=number + 1: shadow.asked == wanted and not shadow._tasks)
+        found = rows(gateway)
+    copies = [one for one in found if one.shadow]
+    assert len(copies) == 6
+    assert {one.marks.get("shadow_disagreement") for one in copies} == {1.0}
+    assert {(one.side, one.against, one.artifact) for one in copies} == {("", "sha256:BF16", "sha256:W4A16")}
+    assert not any("shadow_disagreement" in one.marks for one in found if not one.shadow)
+    assert not any(one.text for one in found)
+
+
+def test_a_copy_that_says_the_same_is_no_evidence(tmp_path):
+    with ScriptedUpstream() as base, ScriptedUpstream() as canary:
+        gateway = opened(
+            config(tmp_path, base, canary, live={"baseline": "BF16"}, shadow={"variant": "W4A16", "share": 1.0})
+        )
+        with Running(gateway) as running:
+            Client(running.port).chat()
+            until(lambda: gateway.parts.shadow.asked and not gateway.parts.shadow._tasks)
+        (copy,) = [one for one in rows(gateway) if one.shadow]
+    assert "shadow_disagreement" not in copy.marks
