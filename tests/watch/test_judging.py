@@ -274,7 +274,7 @@ def test_a_guess_says_how_long_it_takes():
 
 
 def test_the_ratio_that_is_allowed_is_no_reason_to_go_back():
-    rows = traffic(2000, trial=0.18, control=0.1, odds=0.5)
+    rows = traffic(3000, trial=0.2, control=0.1, odds=0.5)
     allowed = WatchConfig(ratio=2.5)
     assert judged(folded(rows, (BAD,), allowed), live(), allowed).action == "hold"
     assert judged(folded(rows), live()).action == "rollback"
