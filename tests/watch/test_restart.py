@@ -9,11 +9,16 @@ import signal
 import time
 
 from tests.watch.houses import end, evidence, house, url
+from tests.watch.made import alarm, verdict
 from tests.watch.traffic import CONFIG, canary, exchanges, until, write
 
 from quantgate.release.lifecycle import promote, rollback
 from quantgate.serve.live import RegistryLink
 from quantgate.watch.acting import Actor
+from quantgate.watch.alarming import Alarms
+from quantgate.watch.troubles import Troubles
+from quantgate.watch.webhooks import hooks_of
+from quantgate.watch_config import WebhookConfig
 
 __all__ = ["house", "url"]
 KILLS = 5
@@ -93,8 +98,6 @@ def test_an_alarm_that_is_found_pending_is_stale_where_a_person_was_faster(house
 
 def test_settling_twice_is_settling_once(tmp_path):
     """Two who both believe to lead, and both found the same alarm."""
-    from tests.watch.made import alarm
-
     registry = canary(f"sqlite:///{tmp_path / 'registry.db'}")
     link = RegistryLink(f"sqlite:///{tmp_path / 'registry.db'}", "gateway")
     live = registry.live("fleet")
@@ -107,3 +110,31 @@ def test_settling_twice_is_settling_once(tmp_path):
     assert registry.live("fleet").revision == 3
     link.close()
     registry.close()
+
+
+def test_a_promotion_that_waits_is_not_made_when_the_evidence_turned_meanwhile(tmp_path):
+    """The registry was away, and came back after more was known; a long wait is told to webhooks once."""
+    file = tmp_path / "registry.db"
+    link, troubles = RegistryLink(f"sqlite:///{file}", "gateway"), Troubles("fleet")
+    config = CONFIG.model_copy(update={"ramp": True})
+    hooks = hooks_of([WebhookConfig(url="http://127.0.0.1:9/")], {})
+    alarms = Alarms(Actor("fleet", config, link), hooks, nothing_moved, troubles, again_s=0.0, long_s=0.0)
+    one, newest = alarm("promote", next_share=0.25), verdict("promote", next_share=0.25)
+    alarms.take(one)
+    alarms.settle(newest)
+    assert "promote of A waits: registry" in troubles.sentences()[0]
+    (rows, posts), again = alarms.rows(0.0), alarms.rows(0.0)
+    assert [each.done for each in rows] == ["pending"] and len(posts) == 1
+    assert again[1][0].id == posts[0].id  # told again, it is known by its name
+    alarms.written(rows)
+    assert not alarms.news
+    canary(f"sqlite:///{file}").close()
+    alarms.settle(verdict("hold"))
+    ((done,), _) = alarms.rows(0.0)
+    assert (done.done, done.told) == ("stale", "while it waited, the evidence changed")
+    assert troubles.sentences() == []
+    link.close()
+
+
+def nothing_moved() -> None:
+    raise AssertionError("nothing was moved")

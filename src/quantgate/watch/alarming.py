@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from quantgate.errors import QuantgateError
-from quantgate.watch import Alarm
+from quantgate.watch import Alarm, Verdict
 from quantgate.watch.acting import Actor
 from quantgate.watch.store import Delivery
 from quantgate.watch.troubles import Troubles, sentence
@@ -67,11 +67,16 @@ class Alarms:
         self._pending.pop(alarm.id, None)
         self._known.discard(alarm.id)
 
-    def settle(self) -> None:
-        """Move what is to be moved; what cannot be now stays pending."""
+    def settle(self, newest: Verdict | None) -> None:
+        """Move what is to be moved; what cannot be now stays pending. A promotion needs the newest verdict, too."""
         if time.monotonic() < self._try_s:
             return
         for alarm, since_s in list(self._pending.values()):
+            verdict = alarm.verdict
+            if verdict.action == "promote" and newest is not None and newest.action != "promote":
+                told = {"done": "stale", "told": "while it waited, the evidence changed"}
+                self._settled(alarm.model_copy(update=told))
+                continue
             try:
                 settled = self._actor.settle(alarm, fresh=alarm.id in self._fresh)
             except (QuantgateError, OSError) as problem:

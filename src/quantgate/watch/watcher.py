@@ -272,7 +272,7 @@ class Watcher:
         return new and any("hold" in one.config.alarms for one in self._hooks)
 
     def _settle(self, counting: Counting) -> None:
-        self._alarms.settle()
+        self._alarms.settle(self._verdict)
         if self._alarms.news:
             self._save(counting)
 
@@ -290,7 +290,10 @@ class Watcher:
             self._save(counting)
         if now - self._thinned_s > THIN_S:
             self._thinned_s = now
-            self._store.thin()
+            try:
+                self._store.thin()
+            except QuantgateError as problem:
+                log.warning("%s: old points cannot be deleted (%s); tried again in an hour", self.target, problem)
 
     def _save(self, counting: Counting) -> None:
         """Evidence, its place, the verdict, points and alarms at once. Raises Deposed, QuantgateError."""
