@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sqlite3
@@ -9,11 +10,15 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from tests.serve.opened import config_of, served, until
+from tests.serve.test_open import registered
 from tests.watch.dashboard.conftest import Client, client_of
 
 from quantgate.errors import QuantgateError
 from quantgate.records import digest_of
-from quantgate.release.lifecycle import hold, ramp, rollback
+from quantgate.release.lifecycle import hold, promote, ramp, rollback
+from quantgate.serve.scripted import ScriptedUpstream
+from quantgate.watch.attached import attach
 from quantgate.watch.dashboard import answers, evidence
 from quantgate.watch.dashboard.sample_gateway import NAMES, TARGET, opened, variant
 
@@ -70,8 +75,6 @@ def test_nothing_of_ours_names_another_host():
 
 
 def test_vendored_files_are_the_ones_that_the_decision_names():
-    import hashlib
-
     told = (Path(__file__).parents[3] / "docs" / "decisions" / "0038-dashboard.md").read_text()
     for name in ("htmx.min.js", "uplot.min.js", "uplot.min.css"):
         assert hashlib.sha256(OURS.joinpath("static", name).read_bytes()).hexdigest() in told
@@ -81,7 +84,6 @@ def test_what_others_wrote_is_escaped_everywhere(own):
     evil = "<img src=x onerror=alert(1)>"
     hold(own.registry, TARGET, why=evil)
     client = client_of(own, "admin")
-    client.cookie += ""
     for path in ("", "/releases", f"/alarms/{evil}", f"/signals/{evil}", f"/moves/canary?variant={evil}"):
         text = client("GET", "/dashboard" + path.replace(" ", "%20").replace("<", "%3C").replace(">", "%3E")).text
         assert "<img" not in text
@@ -247,3 +249,25 @@ def test_the_report_of_a_run_is_served_bound_hand_and_foot(tmp_path):
     assert evidence.folder_of(other) is None
     assert "sandbox" in answers.REPORT_POLICY
     assert "script-src" not in answers.REPORT_POLICY
+
+
+def test_the_watch_of_a_gateway_is_shown_with_its_own_evidence(tmp_path):
+    registry, url = registered(tmp_path, W4A16="pass")
+    promote(registry, "laptop", "W4A16", canary=0.5, why="try it")
+    with ScriptedUpstream() as one, ScriptedUpstream() as other:
+        config = config_of(tmp_path, {"BF16": one, "W4A16": other}, registry=url)
+        with served(config, attach=attach) as (gateway, client):
+            for at in range(40):
+                assert client.chat(session=f"s{at}").status == 200
+            until(lambda: gateway.parts.attached.store.verdict("laptop") is not None)
+            until(lambda: b"Empty answer" in client("GET", "/dashboard").raw)
+            page = client("GET", "/dashboard").raw.decode()
+            assert "W4A16" in page
+            assert "live, counted up to" in page
+            told = client("GET", "/dashboard/data/signals/empty?direction=more").json
+            assert set(told) >= {"at", "trial", "control", "evidence", "threshold"}
+            assert b"the whole request" in client("GET", "/dashboard/latency").raw
+            for path in ("/signals/empty?direction=more", "/alarms", "/releases", "/evidence"):
+                assert client("GET", f"/dashboard{path}").status == 200
+            assert client("GET", "/v1/models").status == 200
+    registry.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from quantgate.stats import rates
@@ -78,8 +79,13 @@ def _side(tally: Tally, signal: Signal | None) -> tuple[float | None, float | No
         return None, None, None
     if signal is not None and signal.kind in ("quantity", "graded"):
         return _number(tally.total / tally.units), None, None
-    low, high = rates.interval(min(tally.bad, tally.units), tally.units, ALPHA)
-    return tally.bad / tally.units, low, high
+    return tally.bad / tally.units, *_interval(min(tally.bad, tally.units), tally.units)
+
+
+@lru_cache(8192)
+def _interval(bad: int, units: int) -> tuple[float, float]:
+    """Milliseconds each, and a chart that grows asks for the same ones again."""
+    return rates.interval(bad, units, ALPHA)
 
 
 def _number(value: float | None) -> float | None:
