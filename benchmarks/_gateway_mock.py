@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
-import threading
 import time
 from typing import Any, cast
 
 import orjson
+
+from quantgate.loadtest._instant import listen
 
 CHUNKS = 50
 LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
@@ -165,23 +165,7 @@ class Upstream(asyncio.Protocol):
             self.transport.write(data)
 
 
-async def serve() -> None:
-    """Until standard input closes."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Upstream, "127.0.0.1", 0, backlog=4096)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    over = asyncio.Event()
-
-    def wait() -> None:
-        sys.stdin.read()
-        loop.call_soon_threadsafe(over.set)
-
-    threading.Thread(target=wait, daemon=True).start()
-    await over.wait()
-    server.close()
-
-
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(serve())
+    uvloop.run(listen(Upstream))

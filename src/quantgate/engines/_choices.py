@@ -9,12 +9,15 @@ that ends one where there is none. Inputs that several continuations share are c
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
 from quantgate.engines import Completion, Failure, Prompt
+from quantgate.engines._prompts import text_of
 from quantgate.errors import DataError
+from quantgate.models import OpenedModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +37,14 @@ class Weigher:
     begin: int  # stands in front of a continuation without context
     logits: Logits
     room: int
+
+    @classmethod
+    def of(cls, model: OpenedModel, stops: Collection[int], tokenize: Tokenize, logits: Logits) -> Self:
+        """As ``model`` reads; its answers end with any of ``stops``."""
+        tokenizer = model.tokenizer
+        begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        begin = min(stops) if begin is None else int(begin)
+        return cls(partial(text_of, model), tokenize, begin, logits, room=model.context)
 
     def answers(self, prompts: Sequence[Prompt]) -> dict[int, Completion | Failure]:
         """By place, an answer to every prompt with choices: JSON, [[log likelihood, greedy], ...]."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +222,8 @@ class LlamaCppEngine:
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Failure]:
         """Answers in the order asked. A prompt that does not fit the context is a Failure."""
         ids, refused = read(self._asked, prompts, self.source.context)
-        answers: dict[int, Completion | Failure] = {**refused, **self._weigher().answers(prompts)}
+        weigher = Weigher.of(self.source, self.stops, self.tokens, self.logits)
+        answers: dict[int, Completion | Failure] = {**refused, **weigher.answers(prompts)}
         rows = []
         for index, prompt in ids.items():
             try:
@@ -241,17 +241,6 @@ class LlamaCppEngine:
         held = self.guard and prompt.answer_schema and not self.grammar
         grammar = grammar_of("", prompt.answer_schema) if held else self.grammar
         return Row(index, ids, prompt.max_tokens, stops_of(prompt.stop, self.text), grammar, prompt.full)
-
-    def _weigher(self) -> Weigher:
-        tokenizer = self.source.tokenizer
-        begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-        return Weigher(
-            text_of=partial(text_of, self.source),
-            tokenize=self.tokens,
-            begin=min(self.stops) if begin is None else int(begin),
-            logits=self.logits,
-            room=self.source.context,
-        )
 
     def _batch(self, batch: Sequence[Row]) -> dict[int, Completion]:
         longest = max(len(row.prompt) + row.budget for row in batch)

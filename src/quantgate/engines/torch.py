@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -162,22 +161,12 @@ class TorchEngine:
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Failure]:
         """Greedy answers, in the order asked. A prompt that does not fit the context is a Failure."""
         ids, refused = read(self._asked, prompts, self.source.context)
-        answers: dict[int, Completion | Failure] = {**refused, **self._weigher().answers(prompts)}
+        weigher = Weigher.of(self.source, self.stops, self.tokens, self.logits)
+        answers: dict[int, Completion | Failure] = {**refused, **weigher.answers(prompts)}
         rows: list[Row] = sorted(ids.items(), key=lambda row: (len(row[1]), row[0]))
         for batch in _cut(rows, prompts, self.rows):
             answers |= self._batch(batch, prompts)
         return [answers[index] for index in range(len(prompts))]
-
-    def _weigher(self) -> Weigher:
-        tokenizer = self.tokenizer
-        begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-        return Weigher(
-            text_of=partial(text_of, self.source),
-            tokenize=self.tokens,
-            begin=min(self.stops) if begin is None else int(begin),
-            logits=self.logits,
-            room=self.source.context,
-        )
 
     def _batch(self, batch: Sequence[Row], prompts: Sequence[Prompt]) -> dict[int, Completion]:
         budgets = [prompts[index].max_tokens for index, _ in batch]

@@ -65,10 +65,10 @@ class Instant(asyncio.Protocol):
             time.sleep(seconds)
 
 
-async def serve(seconds: float) -> None:
-    """Until standard input closes, or for so many seconds."""
+async def listen(protocol: type[asyncio.Protocol], seconds: float | None = None) -> None:
+    """Print the port; until standard input closes, or for so many seconds."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Instant, "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(protocol, "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     over = asyncio.Event()
 
@@ -80,6 +80,11 @@ async def serve(seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(over.wait(), seconds)
     server.close()
+
+
+async def serve(seconds: float) -> None:
+    """Answer until standard input closes, or for so many seconds; then tell when each request came in."""
+    await listen(Instant, seconds)
     print(json.dumps([round(one - Instant.came[0], 6) for one in Instant.came]), flush=True)
 
 
