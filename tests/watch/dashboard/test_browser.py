@@ -259,6 +259,18 @@ def test_pages_and_forms_work_without_any_script(chromium, own):
         assert own.registry.live(TARGET).canary is None
 
 
+def test_who_may_only_look_is_told_how_to_move_and_can_log_in_anew(chromium, own):
+    with tab(chromium, own, "watch") as page:
+        page.click("#m-rollback")
+        page.wait_for_selector("dialog[open] pre")
+        assert "quantgate keys new --name NAME --scope admin" in text(page, "dialog")
+        page.click("text=Log in with it")
+        page.fill("#key", own.keys["admin"])
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#headline")
+        assert "may move" in text(page, ".who")
+
+
 def test_who_logs_out_sees_nothing_any_more(chromium, healthy):
     with tab(chromium, healthy, "watch") as page:
         page.click("text=Log out")

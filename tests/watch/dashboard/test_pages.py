@@ -44,6 +44,7 @@ def test_a_wrong_key_and_one_of_another_scope_do_not_log_in(healthy):
     assert "needs the scope" in found.text
     assert "set-cookie" not in found.headers
     assert healthy.keys["use"] not in found.text
+    assert str(healthy.gateway.parts.folder.path) not in client("GET", "/dashboard/login").text
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/nowhere", "/login", "/static/style.css"])
