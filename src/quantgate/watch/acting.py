@@ -76,15 +76,16 @@ class Actor:
         """What is live, if its revision is beyond ``since``. Raises ReleaseError."""
         return None if self.registry is None else self.registry.get().changed(self.target, since)
 
-    def settle(self, alarm: Alarm, *, fresh: bool = False) -> Alarm:
-        """Moved, refused or stale. ``fresh``: nobody can have tried before, so its move is not looked for.
+    def settle(self, alarm: Alarm, *, fresh: bool = False, still: bool = True) -> Alarm:
+        """Moved, refused or stale. ``fresh``: nobody can have tried before, so its move is not looked for; ``still``:
+        the newest verdict says the same, without which a promotion that had to wait is not made any more.
 
         Raises QuantgateError where it cannot be done now: it is then tried again.
         """
-        done, told = self._settle(alarm, fresh)
+        done, told = self._settle(alarm, fresh, still)
         return alarm.model_copy(update={"done": done, "told": told, "done_at": self.clock()})
 
-    def _settle(self, alarm: Alarm, fresh: bool) -> tuple[str, str]:
+    def _settle(self, alarm: Alarm, fresh: bool, still: bool) -> tuple[str, str]:
         verdict = alarm.verdict
         if verdict.action == "hold":
             return "refused", "a hold moves nothing"
@@ -98,6 +99,8 @@ class Actor:
         registry = replace(self.registry.get(), actor="watch")
         if not fresh and (found := self._already(registry, alarm)):
             return found
+        if verdict.action == "promote" and not still:
+            return "stale", "while it waited, the evidence changed"
         try:
             return self._back(registry, alarm) if verdict.action == "rollback" else self._on(registry, alarm)
         except (NotPromoted, UsageError) as refused:

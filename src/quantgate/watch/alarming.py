@@ -72,13 +72,9 @@ class Alarms:
         if time.monotonic() < self._try_s:
             return
         for alarm, since_s in list(self._pending.values()):
-            verdict = alarm.verdict
-            if verdict.action == "promote" and newest is not None and newest.action != "promote":
-                told = {"done": "stale", "told": "while it waited, the evidence changed"}
-                self._settled(alarm.model_copy(update=told))
-                continue
+            still = newest is None or newest.action == alarm.verdict.action
             try:
-                settled = self._actor.settle(alarm, fresh=alarm.id in self._fresh)
+                settled = self._actor.settle(alarm, fresh=alarm.id in self._fresh, still=still)
             except (QuantgateError, OSError) as problem:
                 self._waits(alarm, since_s, sentence(problem))
             else:
