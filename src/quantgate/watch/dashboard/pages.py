@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -227,7 +226,7 @@ class Pages:
 
     def help(self, viewer: Viewer) -> Answer:
         config = self.known.parts.config.watch
-        return answers.page("help.html", config=config, now_at=time.time(), **self.frame(viewer, "help"))
+        return answers.page("help.html", config=config, **self.frame(viewer, "help"))
 
 
 def _finding(findings: tuple[Finding, ...], name: str, direction: str) -> Finding | None:
