@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
+from quantgate.engines._products import widen
 from quantgate.engines._tables import CodedEmbedding
 from quantgate.engines.torch import open_engine
 from quantgate.errors import FormatError, RecordError, UnknownName, UsageError
@@ -115,8 +116,10 @@ def test_the_comparison_would_notice_one_wrong_code(made, quiet):
 def test_our_engine_runs_it_and_says_how(made, name):
     model, recipe, artifact = made[name]
     engine = open_engine(model, artifact, kernels="dequantize", device="cpu")
+    network = load_dequantized(artifact, torch.bfloat16)
+    widen(network, torch.bfloat16, torch.device("cpu"))  # as the engine multiplies here
     with torch.inference_mode():
-        wanted = load_dequantized(artifact, torch.bfloat16)(IDS).logits.float()
+        wanted = network(IDS).logits.float()
         if recipe.scheme != "W8A8":
             assert torch.equal(engine.logits(IDS), wanted)
         engine = open_engine(model, artifact, device="cpu")
