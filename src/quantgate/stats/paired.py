@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr
-from scipy.stats import binom, norm
 
 from quantgate.errors import DataError
 from quantgate.stats.search import WIDEST, side_of, turning_point
@@ -95,6 +93,8 @@ def score_z(n: int, gains: Array | float, losses: Array | float, change: float, 
 
 def score_p(counts: PairedCounts, change: float, *, relative: bool = False, at_least: bool = False) -> float:
     """One-sided p-value of "changed to at most ``change``", which a pass refutes; ``at_least``: what a fail refutes."""
+    from scipy.stats import norm
+
     z = float(score_z(counts.n, counts.gains, counts.losses, change, relative=relative))
     return float(norm.cdf(z) if at_least else norm.sf(z))
 
@@ -126,6 +126,9 @@ def _worst_chance(edge: _Edge, n: int, last: NDArray[np.int_], *, above: bool) -
 
     The gain rate is searched on POINTS, then on a finer and finer grid around the worst of them.
     """
+    from scipy.special import bdtr
+    from scipy.stats import binom
+
     losses = np.flatnonzero(last < n - np.arange(n + 1) if above else last >= 0)
     last, others = last[losses], n - losses
     top = (1.0 - edge.margin) / (1.0 + edge.keep)
@@ -195,6 +198,8 @@ def newcombe_limits(counts: PairedCounts, both_right: int, alpha: float) -> tupl
 
 def wilson(successes: int, n: int, alpha: float) -> tuple[float, float]:
     """Wilson's score interval of a proportion, two-sided (Wilson, JASA 22, 1927)."""
+    from scipy.stats import norm
+
     z = float(norm.isf(alpha / 2))
     p = successes / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -207,6 +212,8 @@ def mcnemar_p(counts: PairedCounts, *, mid: bool = False) -> float:
 
     A large one is no evidence that nothing was lost; only a margin can be proven.
     """
+    from scipy.stats import binom
+
     flips, fewer = counts.gains + counts.losses, min(counts.gains, counts.losses)
     if flips == 0:
         return 1.0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from scipy.stats import norm
-
 from quantgate.stats.paired import PairedCounts, exact_p, score_p
 from quantgate.stats.search import LIMIT, smallest
 from quantgate.stats.sequential import Contrast, log_e
@@ -22,6 +20,8 @@ def power_cases(
     n = (z_alpha + z_power)^2 (flip_rate - change^2) / (margin + change)^2, the normal approximation; ``margin`` and
     ``change`` in parts of the scale, ``change`` off ``-margin``. With few flips ``fewest_cases`` is the larger number.
     """
+    from scipy.stats import norm
+
     z = float(norm.isf(alpha) + norm.isf(1 - power))
     return math.ceil(z * z * (flip_rate - change * change) / (margin + change) ** 2)
 
