@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -25,12 +25,15 @@ from quantgate.release import Live
 from quantgate.serve import Caller, Keys, wire
 from quantgate.serve.refusals import Refused, bad, of
 from quantgate.watch import Action, Alarm, Standings, Verdict
+from quantgate.watch.hosts import check_host
 
 log = logging.getLogger("quantgate.watch")
 MOST = 2**16  # bytes of a body
 SCORES: Mapping[Action, float] = {"rollback": 0.0, "hold": 0.5, "promote": 1.0}
 SCOPES = frozenset({"admin", "watch"})
+FIELDS = 32  # of a query
 AT_ONCE = 4  # answers that are read from the database at the same time
+KEPT_NOWHERE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 Json = dict[str, Any]
 
@@ -168,7 +171,7 @@ class Verdicts:
     async def __call__(self, scope: wire.Scope, receive: wire.Receive, send: wire.Send) -> None:
         try:
             status, body, kind = await self._page(scope, receive)
-            await wire.respond(send, status, body, [kind, (b"cache-control", b"no-store")])
+            await wire.respond(send, status, body, [kind, *KEPT_NOWHERE])
         except wire.Gone:
             return
         except Exception as problem:
@@ -184,8 +187,7 @@ class Verdicts:
             raise Refused(405, "method_not_allowed", f"{path[:200]}: {method} is not for this path", headers=allow)
         raw = await wire.read_body(headers, receive, MOST) if method == "POST" else b""
         self._caller(headers, raw)
-        told = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-        query = {name: values[-1] for name, values in told.items()}
+        query = _query(scope)
         match path.removeprefix("/watch"):
             case "/verdict":
                 asked = _asked(query)
@@ -204,6 +206,7 @@ class Verdicts:
     def _caller(self, headers: Mapping[str, str], raw: bytes) -> Caller | None:
         """None: everybody may. Raises Refused: 401 without a key, 403 without a scope for it."""
         if self._keys is None:
+            check_host(headers, "the watch")
             return None
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         told = secret.strip() if scheme.lower() == "bearer" else _token(raw)
@@ -250,6 +253,14 @@ def _flagger(found: Answer, asked: Asked) -> tuple[int, bytes, tuple[bytes, byte
     """Flagger goes on at 2xx, and writes what it was told into its events at anything else."""
     good = found.action == "rollback" if asked.hook == "rollback" else found.passes(asked)
     return (200 if good else 412), f"{found.action}: {found.because}\n".encode(), TEXT
+
+
+def _query(scope: wire.Scope) -> dict[str, str]:
+    """Of a name that comes twice the last. Raises Refused 400."""
+    try:
+        return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), max_num_fields=FIELDS))
+    except ValueError:
+        raise bad(None, f"the query has more than {FIELDS} fields") from None
 
 
 def _asked(query: Mapping[str, str]) -> Asked:

@@ -107,10 +107,9 @@ def plain(status: int, sentence: str, more: Headers = ()) -> Answer:
     return written(text, status=status, more=more)
 
 
-@cache
 def file(name: str) -> Answer | None:
     """A file of static/, which a browser may keep for ever: its address bears its digest."""
-    found = _files().get(name)
+    found = _files().get(name)  # names that strangers make up are kept nowhere
     if found is None:
         return None
     kind = TYPES.get(name.rpartition(".")[2], "text/plain; charset=utf-8").encode()

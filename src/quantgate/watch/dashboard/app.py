@@ -77,10 +77,11 @@ class Dashboard:
     async def _answer(
         self, scope: wire.Scope, receive: wire.Receive, headers: dict[str, str], viewer: Viewer, words: list[str]
     ) -> Answer:
-        query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), max_num_fields=FIELDS))
+        query = _query(scope)
         if scope["method"] == "POST":
             check_origin(headers)
             form = await _form(headers, receive)
+            viewer = self._viewer(headers)  # anew: a body may take a minute, and a key may end in it
             return await self._posted(scope, headers, viewer, words, form)
         if scope["method"] not in ("GET", "HEAD"):
             raise Refused(
@@ -164,7 +165,7 @@ class Dashboard:
                 self.sessions.end(viewer)
                 return answers.elsewhere("/dashboard/login", (cookie_header("", secure=_secure(scope, headers)),))
             case ["moves", kind] if kind in moves.KINDS:
-                return await self._thread(lambda: self._move(viewer, kind, form))
+                return await self._thread(lambda: self._move(self._viewer(headers), kind, form))
         raise Refused(404, "not_found", "there is no such form; start at /dashboard")
 
     def _move(self, viewer: Viewer, kind: str, form: dict[str, str]) -> Answer:
@@ -179,7 +180,7 @@ class Dashboard:
             live = moves.do(registry, self.known.target, kind, form, self._capacity)
         except QuantgateError as problem:
             self.known.forget()
-            log.info("dashboard: %s by %s refused: %s", kind, viewer.key, problem)
+            log.info("dashboard: %s by %s refused: %s", kind, viewer.key, " ".join(str(problem).split()))
             return self._confirm(viewer, kind, form, part=False, problem=str(problem), status=_status(problem))
         log.info("dashboard: %s by %s, revision %d", kind, viewer.key, live.revision)
         if self.parts.feed is not None:
@@ -228,6 +229,14 @@ class Dashboard:
 
     async def _thread(self, make: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, make)
+
+
+def _query(scope: wire.Scope) -> dict[str, str]:
+    """Raises Refused."""
+    try:
+        return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), max_num_fields=FIELDS))
+    except ValueError:
+        raise Refused(400, "invalid_value", f"an address here has at most {FIELDS} fields") from None
 
 
 async def _form(headers: dict[str, str], receive: wire.Receive) -> dict[str, str]:

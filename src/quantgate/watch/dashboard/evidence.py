@@ -17,7 +17,7 @@ from quantgate.release.history import Decided
 
 PAGE = re.compile(r"(report|targets/[A-Za-z0-9_-]{1,90})\.html")
 UP = 3  # folders above the artifact in which a run's report is looked for
-MOST = 64 * 2**20  # bytes of a page
+MOST = 64 * 2**20  # bytes of a page, and of a record
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,8 @@ def folder_of(variant: Variant) -> Path | None:
         record = folder / "report.json"
         try:
             if (folder / "report.html").is_file() and record.is_file():
-                return folder if variant.artifact.encode() in record.read_bytes() else None
+                small = record.stat().st_size <= MOST
+                return folder if small and variant.artifact.encode() in record.read_bytes() else None
         except OSError:
             return None
     return None

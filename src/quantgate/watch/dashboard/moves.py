@@ -6,7 +6,7 @@ state is shown: nobody confirms one thing and gets another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from quantgate.watch.dashboard.words import share
 
 KINDS = ("canary", "ramp", "promote", "hold", "lift", "rollback")
 Form = Mapping[str, str]
+MOST = 400  # signs of a reason
 SOON = "Answers under way are finished where they began; new requests follow within a fraction of a second."
 
 
@@ -88,15 +89,9 @@ def do(registry: Any, target: str, kind: str, form: Form, capacity: Capacity) ->
     """The move, by the registry's actor. Raises UsageError, NotPromoted, Moved, NoCapacity, ReleaseError."""
     from quantgate.release import lifecycle
 
-    why = form.get("why", "").strip()
-    if not why:
-        raise UsageError("a reason is missing; write in a few words why, for who reads the history later")
+    why = _why(form)
+    registry = AsSeen(registry, form.get("revision", ""))
     live: Live = registry.live(target)
-    if form.get("revision") != str(live.revision):
-        raise Moved(
-            f"{target}: somebody moved it meanwhile, it is at revision {live.revision} now; read what would happen, "
-            "and decide again"
-        )
     match kind:
         case "canary":
             given, digest = part(form.get("share", "")), form.get("variant", "")
@@ -112,12 +107,48 @@ def do(registry: Any, target: str, kind: str, form: Form, capacity: Capacity) ->
             return lifecycle.hold(registry, target, why=why, off=kind == "lift")
         case "rollback":
             to, force, of = form.get("to") or None, form.get("force") == "yes", (live.canary or live.stable).artifact
-            lifecycle.rollback(registry, target, to=to, why=why, capacity=capacity, force=force, of=of)
-            done: Live = registry.live(target)
-            if done.revision == live.revision or (done.canary or done.stable).artifact == of:
+            moved = lifecycle.rollback(registry, target, to=to, why=why, capacity=capacity, force=force, of=of)
+            if moved is None:
                 raise Moved(f"{target}: nothing was rolled back: it was there already, or moves; look again")
+            done: Live = moved.live
             return done
     raise UsageError(f"{target}: there is nothing to '{kind}' now; it is at revision {live.revision}")
+
+
+class AsSeen:
+    """A registry in which nothing moves but from the revision that somebody saw, also while two press at once."""
+
+    def __init__(self, registry: Any, seen: str) -> None:
+        self._registry, self._seen = registry, seen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._registry, name)
+
+    def live(self, target: str) -> Live:
+        """Raises Moved, and as a registry does."""
+        return self._same(self._registry.live(target))
+
+    def move_from(self, target: str, plan: Callable[[Live, Any], Any]) -> Any:
+        """Raises Moved, and as a registry does."""
+        return self._registry.move_from(target, lambda now, moves: plan(self._same(now), moves))
+
+    def _same(self, now: Live) -> Live:
+        if self._seen != str(now.revision):
+            raise Moved(
+                f"{now.target}: somebody moved it meanwhile, it is at revision {now.revision} now; read what would "
+                "happen, and decide again"
+            )
+        return now
+
+
+def _why(form: Form) -> str:
+    """One line: the history is also read on terminals. Raises UsageError."""
+    why = " ".join("".join(one if one.isprintable() else " " for one in form.get("why", "")).split())
+    if not why:
+        raise UsageError("a reason is missing; write in a few words why, for who reads the history later")
+    if len(why) > MOST:
+        raise UsageError(f"a reason has at most {MOST} signs, found {len(why)}; say the rest elsewhere")
+    return why
 
 
 def part(text: str) -> float:

@@ -14,13 +14,14 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
+from itertools import islice
 from urllib.parse import urlsplit
 
 from quantgate.serve import Caller
 from quantgate.serve.refusals import Refused
+from quantgate.watch.hosts import check_host
 
 COOKIE = "quantgate_dashboard"
 LASTS_S = 8 * 3600.0
@@ -28,7 +29,9 @@ WRONG = 10  # keys that one address may show in a minute that are nobody's
 MINUTE_S = 60.0
 ADDRESSES = 10_000  # that are counted at once
 SCOPES = ("admin", "watch")
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+COOKIES = 4  # of our name that are looked at: another page of this machine may have set one too
+
+__all__ = ["Sessions", "Viewer", "check_host", "check_origin", "cookie_header"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,10 @@ class Sessions:
 
     def of(self, headers: Mapping[str, str]) -> Viewer | None:
         """Who the cookie stands for now; None without one, and for one that is no longer, or never was, good."""
-        body, _, mac = _cookie(headers).rpartition(".")
+        return next((found for token in _cookies(headers) if (found := self._of_token(token)) is not None), None)
+
+    def _of_token(self, token: str) -> Viewer | None:
+        body, _, mac = token.rpartition(".")
         if not body or not hmac.compare_digest(mac.encode(), self._mac("token", body).encode()):
             return None
         try:
@@ -124,8 +130,9 @@ class Sessions:
         since, wrong = self._wrong.get(address, (now, 0))
         if not 0 <= now - since < MINUTE_S:
             since, wrong = now, 0
-        if len(self._wrong) >= ADDRESSES:
-            self._wrong.clear()
+        self._wrong.pop(address, None)
+        while len(self._wrong) >= ADDRESSES:
+            self._wrong.pop(next(iter(self._wrong)))  # who was wrong longest ago
         self._wrong[address] = (since, wrong + 1)
 
 
@@ -138,27 +145,18 @@ def cookie_header(token: str, *, secure: bool) -> tuple[bytes, bytes]:
 
 def check_origin(headers: Mapping[str, str]) -> None:
     """Raises Refused 403 for a form that another site's page sends."""
-    if urlsplit(headers.get("origin", "")).netloc.lower() != headers.get("host", "").lower():
+    try:
+        origin = urlsplit(headers.get("origin", "")).netloc.lower()
+    except ValueError:
+        origin = ""
+    if not origin or origin != headers.get("host", "").lower():
         raise Refused(
             403, "other_site", "this form was not sent by the dashboard's own page; open /dashboard and repeat"
         )
 
 
-def check_host(headers: Mapping[str, str]) -> None:
-    """An open gateway answers to names of this machine alone: another name that leads here is somebody's trick.
-
-    Raises Refused 403. See DNS rebinding: a page whose name is turned to 127.0.0.1 would read what is open there.
-    """
-    host = urlsplit("//" + headers.get("host", "")).hostname or ""
-    if host not in LOOPBACK:
-        raise Refused(
-            403, "other_host", "without keys the dashboard answers on this machine's own names only: localhost"
-        )
-
-
-def _cookie(headers: Mapping[str, str]) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found is not None else ""
+def _cookies(headers: Mapping[str, str]) -> Iterator[str]:
+    """What came under our name, whatever else came with it: the library's parser takes seconds for a long quoted value,
+    and gives up at the first cookie of others that it does not like."""
+    told = (one.partition("=") for one in headers.get("cookie", "").split(";"))
+    return islice((value.strip() for name, _, value in told if name.strip() == COOKIE), COOKIES)
