@@ -90,6 +90,11 @@ class WatchConfig(Record):
     holdback: Share = Field(default=0.02, ge=0, le=0.5, description="of sessions, for the baseline when a ramp is done")
     late: Seconds = Field(default=300.0, gt=0, description="an exchange that is older when it arrives counts no more")
     signals: dict[str, SignalConfig] = Field(default={}, description="by name; quantgate watch --signals lists them")
+    bounds: dict[str, Share] = Field(
+        default={},
+        description="signal -> share of sessions that may go bad in it, such as 2%: what a variant without a holdback "
+        "is held against",
+    )
     classifier: str | None = Field(
         default=None,
         description="folder of a transformers model that tells refusals, in safetensors; left out, rules tell them",
@@ -98,6 +103,14 @@ class WatchConfig(Record):
     database: str | None = Field(
         default=None, description="of the evidence; left out, where the exchanges are: replicas share both"
     )
+
+    @field_validator("bounds")
+    @classmethod
+    def _inside(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, rate in value.items():
+            if not 0.0 < rate < 1.0:
+                raise ValueError(f"the bound of '{name}' is {rate:.2%}; give more than 0 % and less than 100 %")
+        return value
 
     @model_validator(mode="after")
     def _upwards(self) -> Self:

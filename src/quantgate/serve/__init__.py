@@ -92,6 +92,7 @@ class Choice:
     side: Side = ""
     odds: float = 0.0
     against: str = ""  # digest of the other side's bytes
+    draw: str = ""  # which draw gave it its side: another one with each canary, the same through its ramp
 
 
 @dataclass(slots=True)
@@ -208,6 +209,7 @@ class Exchange(Record):
     side: Side = ""
     odds: float = 0.0
     against: str = ""  # digest of the other side's bytes; empty where there is no side
+    draw: str = ""  # which draw gave it its side: another one with each canary, the same through its ramp
     revision: int
     rule: str = ""
     shadow: bool = False

@@ -124,6 +124,7 @@ class Passage:
             side=choice.side,
             odds=choice.odds,
             against=choice.against,
+            draw=choice.draw,
             revision=choice.revision,
             rule=choice.rule,
             route=request.route,

@@ -14,7 +14,7 @@ told, and neither of one that was pinned.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -70,17 +70,18 @@ class Releases:
         baseline = named["baseline"]
 
         sides = compared(live, named, share, holdback)
+        salt = live.salt or live.target
+        draw = blake2b(salt.encode(), digest_size=6, person=b"draw").hexdigest()
 
         def choice(role: str, cohort: Any) -> Choice:
             fallback = None if named[role] is baseline else baseline
             side, odds, against = sides.get(cohort, NO_SIDE)
-            return Choice(
-                named[role], cohort, share, live.revision, fallback=fallback, side=side, odds=odds, against=against
-            )
+            told = Choice(named[role], cohort, share, live.revision, fallback=fallback)
+            return replace(told, side=side, odds=odds, against=against, draw=draw) if side else told
 
         return cls(
             revision=live.revision,
-            salt=live.salt or live.target,
+            salt=salt,
             share=share,
             holdback=holdback,
             stable=choice("stable", "stable"),

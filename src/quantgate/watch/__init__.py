@@ -5,7 +5,9 @@
     units.py       what is counted once: sessions, and what a session did before
     processes.py   one signal's evidence: counts of both sides (counts.py), thresholds (scales.py), e-values, intervals
     fold.py        exchanges in the order of their numbers -> the evidence of one trial; the same for the same rows
-    judging.py     evidence -> Verdict: roll back, hold or promote; explaining.py has the words
+    standing.py    who is on trial, and which exchange is whose; keeping.py: a fold to the disk and back
+    judging.py     evidence -> Verdict: roll back, hold or promote; waiting.py has what a promotion waits for
+    proving.py     what counts as proof for a promotion; explaining.py has the words of a finding
     alone.py       a released variant that nothing is compared with, held against rates that were stated
     steps.py       the ramp: shadow, 1 %, 5 %, 25 %, 100 % with a holdback; what each step must prove
     store.py       evidence and its place in the journal in one transaction; points over time, alarms; one leader
@@ -131,6 +133,7 @@ class Verdict(Record):
     log_e: float = 0.0  # weighted mean over all signals: the trial's evidence in one number
     findings: tuple[Finding, ...] = ()
     missing: tuple[str, ...] = ()  # what a promotion still waits for, a sentence each
+    not_here: tuple[str, ...] = ()  # signals that hardly any session of either side has: no promotion waits for them
 
 
 class Point(Record):

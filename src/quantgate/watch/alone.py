@@ -1,4 +1,4 @@
-"""A released variant that nothing is compared with: its rates of bad events against what the gate found (e-detectors).
+"""A released variant that nothing is compared with: its rates of bad events against what was stated (e-detectors).
 
 Weaker than a trial: an alarm will come one day, after 100 million sessions on average where the rates are what was
 stated, and a swing of the day counts against the variant. A holdback is better; this is for where there is none.
@@ -7,22 +7,35 @@ stated, and a swing of the day counts against the variant. A holdback is better;
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from quantgate.errors import UsageError
 from quantgate.serve import Exchange
 from quantgate.stats.detectors import Detector
+from quantgate.watch.processes import Rule
 from quantgate.watch.signals import Signal
 from quantgate.watch.units import Seen, key_of
+from quantgate.watch_config import WatchConfig
 
 MEAN_UNITS = 1e8  # between alarms while nothing is wrong
+
+
+def stated(config: WatchConfig, on: Sequence[Rule]) -> dict[str, float]:
+    """``bounds`` of the configuration. Raises UsageError for one that nothing can be counted against."""
+    events = {one.signal.name for one in on if one.signal.kind == "event"}
+    for name in config.bounds:
+        if name not in events:
+            choose = ", ".join(sorted(events)) or "none"
+            raise UsageError(f"watch: bounds: '{name}' is no event that is counted here; choose from {choose}")
+    return config.bounds
 
 
 class Alone:
     """Detectors of the signals that have a stated rate, over the first exchange of each session, of one variant."""
 
     def __init__(self, bounds: Mapping[str, float]) -> None:
-        """``bounds``: signal -> its rate of bad events at the gate, with the margin that is allowed."""
+        """``bounds``: signal -> the rate of sessions with a bad event that is allowed."""
         self.bounds = dict(bounds)
         self.artifact = ""
         self._begin("")

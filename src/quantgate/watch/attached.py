@@ -50,7 +50,7 @@ def database_of(config: WatchConfig, folder: DataFolder) -> str:
 def chosen(config: WatchConfig) -> tuple[Signal, ...]:
     """The signals that are on and can be read here. Raises UnknownName for one that nobody knows, ModelError for a
     classifier that cannot be opened."""
-    for name in config.signals:
+    for name in (*config.signals, *config.bounds):
         signals.get(name)
     off = {name for name, one in config.signals.items() if one.off}
     found = tuple(one for one in every() if one.name not in off)

@@ -7,33 +7,23 @@ answers that broke their schema: 41 of 1,204 sessions of W3A16 against 96 of 10,
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
-from quantgate.stats import rates
-from quantgate.stats.renewal import log_mix
 from quantgate.watch import Finding, Tally
 from quantgate.watch.processes import Process, Rule
+from quantgate.watch.proving import Sizes, applies, awaited, better, enough
 from quantgate.watch.signals import Signal
 from quantgate.watch_config import WatchConfig
 
-RARE = 0.05  # of sessions that have a quantity: fewer, and a promotion does not wait for it
 Names = tuple[str, str]
 """Of the variant on trial and of its control."""
-
-
-class Sizes(NamedTuple):
-    """Of a trial, whatever its signals could be read from."""
-
-    control: int  # sessions
-    trial: int
-    copies: int = 0  # prompts that both answered
 
 
 def finding(
     process: Process, config: WatchConfig, names: Names, step: float, seen: Sizes, *, lately: bool = False
 ) -> Finding:
     """``step``: margin of the step that the share is at; ``lately``: the interval may be that of a moment ago."""
-    rule = process.rule
+    rule, seen = process.rule, seen.without(process.missed)
+    whole = process.tallies()
     copy = process.telling(config.ratio)
     control, trial = process.tallies(copy)
     level = min(config.alpha * max(1.0, 2.0 * rule.weight), 0.5) * process.shares[copy]
@@ -46,8 +36,8 @@ def finding(
         control=control,
         log_e=process.log_e(config.ratio),
         log_threshold=rule.log_threshold,
-        log_better=_better(process, margin, seen),
-        log_better_threshold=-math.log(config.beta) if awaited(process, seen) else 0.0,
+        log_better=better(process, margin, seen),
+        log_better_threshold=enough(config.beta) if awaited(rule, *whole, seen) else 0.0,
         margin=margin,
         ratio=ratio,
         low=low,
@@ -55,32 +45,17 @@ def finding(
         weight=rule.weight,
         examples=tuple(process.examples),
     )
-    return found.model_copy(update={"sentence": sentence(rule, found, names, 1.0 - level)})
+    if not any(one.units for one in whole) and not applies(rule, *whole, seen):
+        told = f"{_head(rule)}: {nowhere(whole, seen)}"
+    else:
+        told = sentence(rule, found, names, 1.0 - level)
+    return found.model_copy(update={"sentence": told})
 
 
-def awaited(process: Process, seen: Sizes) -> bool:
-    """Whether a promotion waits for it: not for what hardly any session has."""
-    rule = process.rule
-    if not rule.promotes:
-        return False
-    if rule.signal.kind == "event":
-        return True  # what hardly any session has is soon below its floor
-    control, trial = process.tallies()
-    return control.units >= RARE * seen.control and trial.units >= RARE * seen.trial
-
-
-def _better(process: Process, margin: float, seen: Sizes) -> float:
-    """log E against "beyond the margin, and not rare": a promotion is wrong only where both are so."""
-    rule, log_margin = process.rule, process.log_better(margin)
-    if rule.signal.kind not in ("event", "pair"):
-        return log_margin
-    side = rule.direction == "more"  # fewer of what the control hardly has is no loss
-    tally = process.tallies()[side]
-    units = seen[side] if rule.signal.each == "session" else tally.units
-    if rule.signal.kind == "pair":
-        units = seen.copies
-    floor = min(rule.floor * margin / rule.margin, 0.5)  # as wide as the margin, where the share is small
-    return log_mix([(0.5, log_margin), (0.5, rates.log_below(tally.bad, max(units, tally.bad), floor))])
+def nowhere(whole: tuple[Tally, Tally], seen: Sizes) -> str:
+    """Of a signal that hardly any session has, on both sides together."""
+    units = whole[0].units + whole[1].units
+    return f"does not apply here: {units or 'none'} of {count(seen.both, 'session')}"
 
 
 def sentence(rule: Rule, found: Finding, names: Names, level: float) -> str:
@@ -124,24 +99,56 @@ def _counted(signal: Signal, rule: Rule, found: Finding, names: Names) -> str:
 
 
 def _times(signal: Signal, found: Finding, level: float) -> str:
+    """How many times as often on the trial, and between which limits; nothing where nothing is known."""
     if found.ratio is None and found.low is None and found.high is None:
         return ""
     sure = f"{level * 100:.6g} %"
     if signal.kind == "graded":
-        return f": {found.ratio or 0.0:+.2g} ({found.low or 0.0:+.2g} to {found.high or 0.0:+.2g}, {sure})"
+        return _difference(found, sure)
     where = " at its most telling quantile" if signal.kind == "quantity" else ""
-    if found.low is not None and found.high is not None:
-        bounds = f"{found.low:.2g} to {times(found.high)}"
-    else:
-        bounds = f"at least {times(found.low)}" if found.low is not None else ""
-        bounds = f"at most {times(found.high)}" if found.high is not None else bounds
+    bounds = _bounds(found)
     if found.ratio is None:
-        return f": {bounds} as often{where} ({sure})"
-    return f": {times(found.ratio)} as often{where}" + (f" ({bounds}, {sure})" if bounds else "")
+        return f": {bounds} as often{where} ({sure})" if bounds != "more often" else f": {bounds}{where} ({sure})"
+    return f": {often(found.ratio)}{where}" + (f" ({bounds}, {sure})" if bounds else "")
+
+
+def _bounds(found: Finding) -> str:
+    low, high = found.low or None, found.high  # at least 0 times says nothing
+    if low is not None and high is not None:
+        return f"{digits(low)} to {times(high)}"
+    if high is not None:
+        return f"at most {times(high)}"
+    if low is None:
+        return ""
+    return "more often" if 1.0 <= low < 1.005 else f"at least {times(low)}"
+
+
+def _difference(found: Finding, sure: str) -> str:
+    """Of two means."""
+    low, high = found.low, found.high
+    if low is not None and high is not None:
+        bounds = f"{low:+.2g} to {high:+.2g}"
+    else:
+        bounds = f"at least {low:+.2g}" if low is not None else f"at most {high:+.2g}" if high is not None else ""
+    told = f"a difference of {found.ratio:+.2g}" if found.ratio is not None else "a difference"
+    return f": {told} ({bounds}, {sure})" if bounds else f": {told}"
 
 
 def _mean(side: Tally) -> str:
     return f"{side.total / side.units:.3g}" if side.units else "nothing"
+
+
+def digits(ratio: float) -> str:
+    """Two of them, and more near 1, where it matters on which side.
+
+    >>> [digits(one) for one in (0.0, 0.05, 0.997, 1.0, 1.02, 1.25, 3.91, 41.4, 1204.0, 3e7)]
+    ['0', '0.05', '0.997', '1', '1.02', '1.25', '3.9', '41', '1,204', '3e+07']
+    """
+    if ratio >= 1e6:
+        return f"{ratio:.2g}"
+    if ratio >= 10.0:
+        return f"{ratio:,.0f}"
+    return f"{ratio:.3g}" if 0.9 < ratio < 2.0 else f"{ratio:.2g}"
 
 
 def times(ratio: float) -> str:
@@ -149,7 +156,17 @@ def times(ratio: float) -> str:
     >>> times(3.91), times(0.5)
     ('3.9 times', '0.5 times')
     """
-    return f"{ratio:.2g} times"
+    return f"{digits(ratio)} times"
+
+
+def often(ratio: float) -> str:
+    """
+    >>> often(0.0), often(1.0), often(1.7)
+    ('never', 'as often', '1.7 times as often')
+    """
+    if ratio == 0.0:
+        return "never"
+    return "as often" if digits(ratio) == "1" else f"{times(ratio)} as often"
 
 
 def count(n: int, what: str) -> str:

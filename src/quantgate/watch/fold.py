@@ -5,69 +5,34 @@ The same rows in the same order give the same state, bit for bit, however often 
 
 What counts: exchanges that were drawn to a side, with the odds that they tell themselves, of exactly the two digests
 that are on trial. Once a session: its first bad event of a signal, its first value of a quantity. What is pinned, late,
-told twice or of another trial does not. A newer release of other bytes is another trial and begins from nothing, and so
-does one that comes back after it was gone. A promotion begins a period, with evidence that is renewed within it.
+told twice or of another trial does not. Other bytes, or another draw of the same (standing.py), are another trial and
+begin from nothing. A promotion begins a period, with evidence that is renewed within it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 from quantgate.errors import RecordError
 from quantgate.serve import Exchange
 from quantgate.stats.attribution import Counts
 from quantgate.stats.renewal import log_mix
-from quantgate.watch import Finding, Point, Trial
-from quantgate.watch.alone import Alone
-from quantgate.watch.explaining import Sizes, finding
+from quantgate.watch import Finding, Point, Trial, keeping
+from quantgate.watch.alone import Alone, stated
+from quantgate.watch.explaining import finding
 from quantgate.watch.processes import MOST_SIGNALS, STARTS, Process, Rule, rules
+from quantgate.watch.proving import Sizes
 from quantgate.watch.signals import Signal
+from quantgate.watch.standing import Pair, Standing, Uncounted, fit, pair_of
 from quantgate.watch.steps import step_of
-from quantgate.watch.units import SPAN, Clock, Filter, Rows, Seen, key_of, mixed
+from quantgate.watch.units import SPAN, Clock, Filter, Rows, Seen, ended, key_of, mixed
 from quantgate.watch_config import WatchConfig
 
-VERSION = 1
 MOST_ODDS = 256  # different ones, of a trial or a period
 BAD_BITS = 1 << 17
-
-
-@dataclass(slots=True)
-class Standing:
-    """Of one trial: who, since when, and how much was seen. All of it is JSON."""
-
-    variant: str = ""  # digests of the bytes
-    control: str = ""
-    variant_name: str = ""
-    control_name: str = ""
-    control_is_baseline: bool = True
-    revision: int = 0  # the newest that was counted
-    gone: int | None = None  # revision of a release without this trial
-    copied: bool = False  # nothing but copies (shadow) was seen of it
-    held: bool = False  # promoted: it has all traffic but the holdback
-    began_s: float = 0.0  # of the period; seconds of the trial's clock
-    copied_at: int = 0  # number of the newest copy of the evidence, after a promotion
-    share: float = 0.0  # of sessions, the trial's
-    share_since_s: float = 0.0
-    odds: float = 0.0  # of the newest exchange
-    copies: int = 0  # of prompts that were answered by both
-    quiet: list[int] = field(default_factory=lambda: [0, 0])  # new sessions of both since the last of control, of trial
-    aside: int = 0  # exchanges drawn to no side since the trial's last
-    drawn: list[list[Any]] = field(default_factory=list)  # [odds, sessions, of them the trial's]
-
-
-@dataclass(slots=True)
-class Uncounted:
-    """What was left out, for whoever asks why."""
-
-    late: int = 0
-    twice: int = 0
-    strangers: int = 0  # of other bytes than those on trial
-    crowded: int = 0  # of odds beyond the 256 different ones
-    odd: int = 0  # values that no signal may have
-    broken: dict[str, int] = field(default_factory=dict)  # signals that raised an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +54,22 @@ class Fold:
         target: str,
         signals: Sequence[Signal] | None = None,
         *,
-        bounds: Mapping[str, float] = {},
         order: Sequence[str] = (),
     ) -> None:
-        """``bounds``: rates that the gate found, for a variant that nothing is compared with; ``order``: of bits."""
+        """``order``: of the bits of signals. Raises UsageError, UnknownName, MissingExtra."""
         self.config, self.target = config, target
         self.rules: tuple[Rule, ...] = rules(config, signals)
         self.number, self.at = 0, 0.0
         self.clock = Clock(config.late)
         self.standing: Standing | None = None
         self.uncounted = Uncounted()
-        self.alone = Alone(bounds)
+        self.alone = Alone(stated(config, self.rules))
         on = [one.signal.name for one in self.rules]
         self.order = list(dict.fromkeys((*order, *on)))
         if len(self.order) > MOST_SIGNALS:  # of many upgrades: those that are gone give their bits back
             self.order = list(dict.fromkeys(on))
         self._rows = Rows()
-        self._named: Trial | None = None
+        self.named: Trial | None = None
         self._fresh()
 
     def _fresh(self) -> None:
@@ -122,7 +86,7 @@ class Fold:
 
     def _again(self) -> None:
         """Sessions may count once more: evidence of before is kept apart, or gone."""
-        self._seen, self._bad = Seen(), Filter(BAD_BITS)
+        self.seen, self.bad = Seen(), Filter(BAD_BITS)
         self._drawn: Counts = {}
 
     # rows in
@@ -145,7 +109,11 @@ class Fold:
         if before is None:
             self.uncounted.twice += 1
             return
-        on_time = self.clock.see(exchange.at)
+        end = ended(exchange)
+        if not math.isfinite(end):
+            self.uncounted.odd += 1
+            return
+        on_time = self.clock.see(end)
         if exchange.cohort == "pinned" and not exchange.shadow:
             return
         if not on_time:
@@ -174,30 +142,17 @@ class Fold:
         if not (math.isfinite(exchange.odds) and 0.0 < exchange.odds < 1.0 and exchange.against):
             self.uncounted.odd += 1
             return False
-        ours = exchange.side == "trial"
-        pair = (exchange.artifact, exchange.against) if ours else (exchange.against, exchange.artifact)
-        now = self.standing
-        if now is None or (now.copied and now.gone is None and (now.variant, now.control) != pair):
-            now = self._begin(pair, exchange)
-        elif (now.variant, now.control) != pair:
-            # of one release, a replica where the canary is not up compares the stable variant: the canary goes before
-            newer = exchange.revision > now.revision
-            before_it = exchange.revision == now.revision and ours and exchange.cohort == "canary" and now.held
-            if not (newer or before_it):
-                self.uncounted.strangers += 1
-                return False
-            now = self._begin(pair, exchange)
-        elif now.gone is not None:
-            if exchange.revision < now.gone:
-                self.uncounted.strangers += 1
-                return False
-            if exchange.revision > now.gone:
-                now = self._begin(pair, exchange)
-            now.gone = None
-        now.copied = False
+        now, found = self.standing, fit(self.standing, exchange)
+        if found == "stranger":
+            self.uncounted.strangers += 1
+            return False
+        if now is None or found == "new":
+            now = self._begin(pair_of(exchange), exchange)
+        now.draw = now.draw or exchange.draw
+        now.gone, now.copied = None, False
         return True
 
-    def _begin(self, pair: tuple[str, str], exchange: Exchange) -> Standing:
+    def _begin(self, pair: Pair, exchange: Exchange) -> Standing:
         self._fresh()
         since = self.clock.elapsed_s
         self.standing = Standing(*pair, revision=exchange.revision, began_s=since, share_since_s=since)
@@ -218,7 +173,7 @@ class Fold:
             return
         self.at = exchange.at
         key = key_of(exchange.session) if exchange.told_session else None
-        new, mask = (True, 0) if key is None else self._seen.meet(key)
+        new, mask = (True, 0) if key is None else self.seen.meet(key)
         if new:
             row = self._drawn.setdefault(exchange.odds, [0, 0])
             row[0] += 1
@@ -236,7 +191,7 @@ class Fold:
             counted |= one.bit
             self._take(one, exchange, value, ours, first, key)
         if key is not None and counted != mask:
-            self._seen.counted(key, counted)
+            self.seen.counted(key, counted)
 
     def _take(self, one: Reading, exchange: Exchange, value: float, ours: bool, first: bool, key: int | None) -> None:
         if one.signal.kind == "event":
@@ -244,7 +199,7 @@ class Fold:
                 for process in one.processes:
                     process.unit(ours)
             each = key is None or one.signal.each == "request"
-            if value and (each or self._bad.add(mixed(key or 0, one.salt))):
+            if value and (each or self.bad.add(mixed(key or 0, one.salt))):
                 for process in one.processes:
                     process.bad(ours, exchange.odds, exchange.id)
         elif first:
@@ -273,7 +228,7 @@ class Fold:
         for one in self._readings:
             if one.signal.kind == "pair" and (value := self._read(one.signal, exchange, ())) is not None:
                 each = key is None or one.signal.each == "request"
-                if each or self._bad.add(mixed(key or 0, one.salt)):
+                if each or self.bad.add(mixed(key or 0, one.salt)):
                     for process in one.processes:
                         process.pair(value == 1.0, exchange.id)
 
@@ -336,11 +291,11 @@ class Fold:
         now = self.standing
         if now is None:
             return None
-        if self._named is not None and (self._named.artifact, self._named.control_artifact) == (
+        if self.named is not None and (self.named.artifact, self.named.control_artifact) == (
             now.variant,
             now.control,
         ):
-            return self._named
+            return self.named
         if not (now.variant_name and now.control_name):
             return None
         return Trial(
@@ -353,12 +308,15 @@ class Fold:
 
     def know(self, trial: Trial) -> None:
         """Names of both sides, from the release; no evidence."""
-        self._named = trial
+        self.named = trial
 
     def sessions(self) -> tuple[int, int]:
         """Of the control and of the trial, since the evidence began."""
         ours = sum(row[1] for row in self._drawn.values())
         return sum(row[0] for row in self._drawn.values()) - ours, ours
+
+    def sizes(self) -> Sizes:
+        return Sizes(*self.sessions(), self.standing.copies if self.standing else 0)
 
     def drawn(self) -> Counts:
         """Odds -> [sessions, of them the trial's]; a request without a session is one."""
@@ -380,7 +338,7 @@ class Fold:
             return ()
         trial, step = self.trial, step_of(self.config, self.standing.share)
         names = (trial.variant, trial.control) if trial else (self.standing.variant_name or "the variant", "control")
-        seen = Sizes(*self.sessions(), self.standing.copies)
+        seen = self.sizes()
         found = [finding(one, self.config, names, step.margin, seen, lately=lately) for one in self.processes]
         return tuple(sorted(found, key=lambda one: one.log_threshold - one.log_e))
 
@@ -393,46 +351,22 @@ class Fold:
     # to the disk and back
 
     def state(self) -> dict[str, Any]:
-        """JSON-able and exact: floats survive JSON bit for bit. Some 200 kB at the most, a few while little was met."""
-        standing = None
-        if self.standing is not None:
-            standing = asdict(self.standing) | {
-                "drawn": [[odds, *row] for odds, row in self._drawn.items()],
-            }
-        return {
-            "version": VERSION,
-            "number": self.number,
-            "at": self.at,
-            "order": self.order,
-            "clock": self.clock.state(),
-            "standing": standing,
-            "named": self._named.body() if self._named else None,
-            "uncounted": asdict(self.uncounted),
-            "seen": self._seen.state(),
-            "bad": self._bad.state(),
-            "processes": {_key(one): one.state() for one in self.processes},
-            "alone": self.alone.state(),
-        }
+        """JSON-able and exact. Some 200 kB at the most, a few while little was met."""
+        return keeping.state(self)
 
     @classmethod
     def of(
-        cls,
-        state: Mapping[str, Any],
-        config: WatchConfig,
-        target: str,
-        signals: Sequence[Signal] | None = None,
-        *,
-        bounds: Mapping[str, float] = {},
+        cls, state: Mapping[str, Any], config: WatchConfig, target: str, signals: Sequence[Signal] | None = None
     ) -> Self:
         """A signal that is new begins from nothing. Raises RecordError for what is no state of this version."""
-        if state.get("version") != VERSION:
+        if state.get("version") != keeping.VERSION:
             raise RecordError(
-                f"watch of {target}: its state is of version {state.get('version')}, expected {VERSION}; "
+                f"watch of {target}: its state is of version {state.get('version')}, expected {keeping.VERSION}; "
                 "delete the row of watch_state, and evidence begins anew"
             )
         try:
-            made = cls(config, target, signals, bounds=bounds, order=state["order"])
-            made._load(state)
+            made = cls(config, target, signals, order=state["order"])
+            keeping.load(made, state)
         except (KeyError, TypeError, ValueError) as broken:
             told = f"{type(broken).__name__}: {broken}"
             raise RecordError(
@@ -440,31 +374,3 @@ class Fold:
                 "anew"
             ) from None
         return made
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        self.number, self.at = state["number"], state["at"]
-        self.clock = Clock.of(state["clock"], self.config.late)
-        self._named = None if state["named"] is None else Trial(**state["named"])
-        self.uncounted = Uncounted(**state["uncounted"])
-        if self.order[: len(state["order"])] == state["order"]:
-            self._seen = Seen.of(state["seen"])
-        self._bad = Filter.of(state["bad"])
-        self.alone.load(state["alone"])
-        if state["standing"] is None:
-            return
-        self.standing = Standing(**state["standing"])
-        self._drawn = {odds: [n, ours] for odds, n, ours in self.standing.drawn}
-        self.standing.drawn = []
-        known = state["processes"]
-        for one in self.processes:
-            if _key(one) in known:
-                one.load(known[_key(one)])
-            elif self.standing.held:  # new since: what came before its first copy was not seen
-                one.begin(renewed=True)
-                for start in range(1, self.standing.copied_at + 1):
-                    one.copy(start)
-
-
-def _key(process: Process) -> str:
-    rule = process.rule
-    return f"{rule.signal.name}/{rule.signal.kind}/{rule.direction}"

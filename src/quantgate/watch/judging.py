@@ -16,15 +16,17 @@ from quantgate.release import Live
 from quantgate.stats import attribution
 from quantgate.stats.renewal import decided_at
 from quantgate.watch import Action, Finding, Trial, Verdict
+from quantgate.watch.alone import MEAN_UNITS
 from quantgate.watch.explaining import count, figure, lasting, times
-from quantgate.watch.fold import Fold, Standing
+from quantgate.watch.fold import Fold
+from quantgate.watch.proving import enough
+from quantgate.watch.standing import Standing
 from quantgate.watch.steps import next_share, share_of, step_of, trial_of
+from quantgate.watch.waiting import awaits, hindrances, more, not_here, proofs
 from quantgate.watch_config import WatchConfig
 
-BEHIND_S = 30.0  # of evidence, for a promotion; a rollback is held up by ``late`` at the earliest
 QUIET = 20.0  # sessions that a side should have had since its last
 SKEWED = 1.25  # times as many sessions as drawn, before they are called not as drawn
-BROKEN = 0.01  # of sessions that a signal failed on
 
 
 def judge(fold: Fold, *, live: Live | None, config: WatchConfig, now: float, behind_s: float = 0.0) -> Verdict | None:
@@ -97,10 +99,10 @@ class _Case:
         step = self.config.steps[0]
         copies = self.fold.standing.copies if self.fold.standing else 0
         missing = (
-            [] if copies >= step.least else [f"{step.least - copies:,} more copies ({copies:,} of {step.least:,})"]
+            [] if copies >= step.least else [f"{more(step.least - copies, 'copy')} ({copies:,} of {step.least:,})"]
         )
-        missing += [self._awaits(one) for one in pairs if one.log_better < -math.log(self.config.beta)]
-        missing += self._hindered()
+        missing += [awaits(self, one, trial) for one in pairs if one.log_better < enough(self.config.beta)]
+        missing += hindrances(self)
         if missing or not pairs:
             why = f"{trial.variant} answers copies only: {count(copies, 'prompt')} so far"
             return self._verdict(trial, "hold", why, findings=findings, share=0.0, missing=missing)
@@ -141,65 +143,21 @@ class _Case:
             calm = f"{trial.variant} is not shown to be worse than {trial.control}; nearest to it: {nearest.sentence}"
         if standing.held or goal is None:
             return self._verdict(trial, "hold", calm, findings=findings)
-        missing = self._missing(trial, standing, findings)
+        missing = proofs(self, trial, standing, findings)
+        absent = not_here(self.fold, findings)
         told = f"{self.share * 100:g} %", f"{goal * 100:g} %"
         if missing:
             why = f"{calm}; {told[0]} of sessions until {count(len(missing), 'proof')} for {told[1]}"
-            return self._verdict(trial, "hold", f"{why} {_is_are(missing)} there", findings=findings, missing=missing)
+            why = f"{why} {_is_are(missing)} there"
+            return self._verdict(trial, "hold", why, findings=findings, missing=missing, not_here=absent)
         margin = step_of(self.config, self.share).margin
         why = (
             f"{trial.variant} is less than {times(margin)} as bad as {trial.control} in every signal that counts, on "
             f"{count(self.fold.sessions()[1], 'session')}: from {told[0]} to {told[1]} of sessions"
         )
-        return self._verdict(trial, "promote", why, findings=self.fold.findings(), next_share=goal)
-
-    def _missing(self, trial: Trial, standing: Standing, findings: tuple[Finding, ...]) -> list[str]:
-        """What the next share waits for."""
-        step = step_of(self.config, self.share)
-        control, ours = self.fold.sessions()
-        found = [
-            f"{step.least - n:,} more sessions of {name} ({n:,} of {step.least:,})"
-            for name, n in ((trial.variant, ours), (trial.control, control))
-            if n < step.least
-        ]
-        stayed_s = self.fold.clock.elapsed_s - standing.share_since_s
-        if stayed_s < step.stay:
-            share = f"{self.share * 100:g} %"
-            found.append(f"time at {share}: {lasting(stayed_s)} of {lasting(step.stay)}")
-        found += [self._awaits(one) for one in findings if one.log_better < one.log_better_threshold > 0.0]
-        return found + self._hindered()
-
-    def _hindered(self) -> list[str]:
-        """What stands in the way of every promotion."""
-        found = []
-        if self.live is not None and self.live.frozen:
-            found.append(
-                f"{self.live.target} is held by a person; lift it with: quantgate hold {self.live.target} --off"
-            )
-        if self.behind_s > BEHIND_S:
-            found.append(f"the newest exchanges: the evidence is {lasting(self.behind_s)} behind")
-        if self.fold.standing and self.live is not None and self.live.revision != self.fold.standing.revision:
-            found.append(f"an exchange of release {self.live.revision}; the newest is of {self.fold.standing.revision}")
-        most = max(BROKEN * sum(self.fold.sessions()), 1.0)
-        for name, n in sorted(self.fold.uncounted.broken.items()):
-            if n > most:
-                found.append(f"the signal {name}, which failed on {count(n, 'exchange')}; mend it, or set 'off: true'")
-        if self.fold.uncounted.crowded:
-            found.append("fewer moves of the share: more than 256 different ones cannot be counted apart")
-        return found
-
-    def _awaits(self, one: Finding) -> str:
-        rule = next(
-            rule for rule in self.fold.rules if (rule.signal.name, rule.direction) == (one.signal, one.direction)
-        )
-        needed = -math.log(self.config.beta)
-        less = " too few" if one.direction == "less" else ""
-        told = f"{rule.signal.about}{less}: less than {times(one.margin)} as bad is not shown yet"
-        proof = f"proof {figure(one.log_better)} of the {figure(needed)} needed"
-        age_s = self.fold.clock.elapsed_s - (self.fold.standing.began_s if self.fold.standing else 0.0)
-        if one.log_better <= 0.1 or age_s <= 0.0:
-            return f"{told}; {proof}"
-        return f"{told}; {proof}, about {lasting(age_s * (needed / one.log_better - 1.0))} at this rate"
+        if absent:
+            why += f"; not asked for: {'; '.join(absent)}"
+        return self._verdict(trial, "promote", why, findings=self.fold.findings(), next_share=goal, not_here=absent)
 
     # what speaks against the counts
 
@@ -245,17 +203,32 @@ class _Case:
         if alarm is not None:
             name, one = alarm
             why = (
-                f"{trial.variant}: {name} in {one.bad:,} of {count(one.units, 'session')}, where the gate allows "
-                f"{one.bound:.2%}; evidence {figure(one.log_m)}"
+                f"{trial.variant}: {self._about(name)} in {one.bad:,} of {count(one.units, 'session')}, where "
+                f"watch.bounds allows {one.bound * 100:g} %; evidence {figure(one.log_m)} against the "
+                f"{figure(math.log(MEAN_UNITS))} needed"
             )
             return self._verdict(trial, "rollback", why, findings=(), signal=name, log_e=one.log_m)
-        why = (
-            f"nothing is compared: {trial.variant} has all sessions; keep a holdback, with: quantgate promote "
-            f"{live.target} {trial.variant} --holdback 2%"
+        keep = f"keep a holdback, with: quantgate promote {live.target} {trial.variant} --holdback 2%"
+        known = self.fold.alone.detectors if self.fold.alone.artifact == trial.artifact else {}
+        told = ", ".join(
+            f"{self._about(name)} in {one.bad:,} of {count(one.units, 'session')} ({one.bound * 100:g} % allowed)"
+            for name, one in known.items()
         )
+        if told:
+            why = f"nothing is compared but what watch.bounds states: {told}; better {keep}"
+        elif self.fold.alone.bounds:
+            why = f"nothing is compared, and no session of {trial.variant} was counted yet; better {keep}"
+        else:
+            why = (
+                f"nothing is compared: {trial.variant} has all sessions; {keep}; or state in serve.yaml what it may "
+                "do, such as watch: {bounds: {validation_failure: 2%}}"
+            )
         return self._verdict(trial, "hold", why, findings=())
 
     # records
+
+    def _about(self, name: str) -> str:
+        return next((rule.signal.about for rule in self.fold.rules if rule.signal.name == name), name)
 
     def _kind(self, one: Finding) -> str:
         return next(rule.signal.kind for rule in self.fold.rules if rule.signal.name == one.signal)
@@ -267,7 +240,8 @@ class _Case:
     def _verdict(self, trial: Trial, action: Action, because: str, **told: Any) -> Verdict:
         told.setdefault("findings", self.fold.findings(lately=True))
         told.setdefault("log_e", self.fold.log_e() if told["findings"] else 0.0)
-        told["missing"] = tuple(told.get("missing", ()))
+        for key in ("missing", "not_here"):
+            told[key] = tuple(told.get(key, ()))
         return Verdict(
             trial=trial,
             action=action,

@@ -125,6 +125,7 @@ class Process:
         self.examples: deque[str] = deque(maxlen=EXAMPLES)
         self.segments = [self._segment()]
         self.starts: list[int] | None = None  # numbers of the copies, one for each segment; None: not renewed
+        self.missed = [0, 0, 0]  # sessions of the control, of the trial, and copies, before the signal was there
         self._safe = 0  # events that may still come before it could reach its threshold
         self._known: dict[tuple[Any, ...], Any] = {}
         self._kept: dict[tuple[int, float], tuple[int, Estimate]] = {}
@@ -179,6 +180,7 @@ class Process:
     def begin(self, *, renewed: bool) -> None:
         """From nothing, at a promotion or with a new period; thresholds of quantities stay."""
         self.segments, self.starts = [self._segment()], [0] if renewed else None
+        self.missed = [0, 0, 0]
         self.examples.clear()
         self._forget()
 
@@ -286,6 +288,7 @@ class Process:
             "segments": [one.state() for one in self.segments],
             "starts": self.starts,
             "examples": list(self.examples),
+            "missed": self.missed,
         }
         return told if self.scales is None else told | {"scales": self.scales.state()}
 
@@ -293,6 +296,7 @@ class Process:
         kind, direction = KINDS[self.rule.signal.kind], self.rule.direction
         self.segments = [Segment(kind(direction, rows), control, trial) for rows, control, trial in state["segments"]]
         self.starts = state["starts"]
+        self.missed = state.get("missed", [0, 0, 0])
         self.examples.extend(state["examples"])
         if self.scales is not None:
             self.scales.load(state["scales"])

@@ -24,7 +24,7 @@ from typing import Any, Self
 from quantgate.serve import Exchange
 
 SPAN = 20_000  # rows of the journal that are remembered whole
-BEFORE, BEFORE_S = 8, 600.0  # exchanges of a session that a signal sees, none of them older
+BEFORE, BEFORE_S = 8, 600.0  # exchanges of a session that a signal sees, and the longest pause since each
 SURE_AHEAD = 20  # exchanges, one after another, before a clock is believed that leapt ahead
 SURE_BACK = 200  # likewise for one that was set back: until then they are late
 WORD = (1 << 64) - 1
@@ -41,6 +41,11 @@ def mixed(key: int, salt: int) -> int:
     key = ((key ^ (key >> 30)) * 0xBF58476D1CE4E5B9) & WORD
     key = ((key ^ (key >> 27)) * 0x94D049BB133111EB) & WORD
     return key ^ (key >> 31)
+
+
+def ended(exchange: Exchange) -> float:
+    """When an exchange was over, seconds since 1970: about when it came to the journal, however long it took."""
+    return exchange.at + max(exchange.total_s, 0.0)
 
 
 class Rows:
@@ -68,7 +73,9 @@ class Rows:
                 if one[1].id == exchange.id:
                     del own[at]
                     break
-        before = None if known else tuple(one for _, one in own if abs(exchange.at - one.at) <= BEFORE_S)
+        before = (
+            None if known else tuple(one for _, one in own if one.at - BEFORE_S <= exchange.at <= ended(one) + BEFORE_S)
+        )
         own.append((number, exchange))
         return before
 
@@ -97,7 +104,7 @@ class Clock:
     back_at: float = 0.0
 
     def see(self, at: float) -> bool:
-        """Whether an exchange of that time is on time: no older than ``late_s`` behind the newest."""
+        """Whether an exchange that ended then is on time: no older than ``late_s`` behind the newest."""
         if self.at is None:
             self.at = at
             return True
