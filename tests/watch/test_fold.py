@@ -29,7 +29,7 @@ from tests.watch.trials import (
     traffic,
 )
 
-from quantgate.errors import RecordError
+from quantgate.errors import RecordError, UsageError
 from quantgate.stats import attribution
 from quantgate.watch.fold import Fold
 from quantgate.watch.judging import judge
@@ -489,3 +489,96 @@ def test_lengths_have_a_low_side_too():
         rows.append((number, exchange(number, "trial" if ours else "control", odds=0.3, marks={"length": length})))
     found = {one.direction: one for one in folded(rows, (LENGTH,)).findings()}
     assert found["less"].log_e > 10.0 > found["more"].log_e
+
+
+def test_an_answer_that_took_long_is_not_late_and_one_that_came_long_after_its_end_is():
+    """On time is what arrives about when it ended: to count from the start would drop the slow side's slow ones."""
+    rows = traffic(400)
+    fold = folded([*rows, (401, exchange(401, "trial", 1.0, at=START - 500.0, total_s=895.0))])
+    assert fold.uncounted.late == 0
+    assert fold.findings()[0].trial.bad == folded(rows).findings()[0].trial.bad + 1
+    late = folded([*rows, (401, exchange(401, "trial", 1.0, at=START - 500.0, total_s=500.0))])
+    assert late.uncounted.late == 1
+
+
+def test_an_end_beyond_all_time_counts_nowhere():
+    rows = traffic(50)
+    fold = folded([*rows, (51, exchange(51, "trial", 1.0, at=1.5e308, total_s=1.5e308))])
+    assert fold.findings() == folded(rows).findings()
+    assert fold.uncounted.odd == 1
+    json.dumps(fold.state(), allow_nan=False)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6))
+def test_who_is_slow_changes_nothing_but_times(seed):
+    """The same sessions with answers that take 20 minutes on one side, on the other, or on neither."""
+    chance = random.Random(seed)
+    ends = sorted(START + 3600.0 * chance.random() for _ in range(60))
+    sides = [chance.random() < 0.4 for _ in ends]
+    bad = [float(chance.random() < 0.3) for _ in ends]
+
+    def evidence(slow: bool | None) -> list:
+        rows = []
+        for number, (end, ours, value) in enumerate(zip(ends, sides, bad, strict=True), 1):
+            took_s = 1200.0 if slow is ours else 1.0
+            told = {"at": end - took_s, "total_s": took_s, "odds": 0.4}
+            rows.append((number, exchange(number, "trial" if ours else "control", value, **told)))
+        return [one.log_e for one in folded(rows).findings()]
+
+    assert evidence(True) == evidence(False) == evidence(None)
+
+
+def test_a_canary_that_went_back_and_comes_again_begins_from_nothing_though_nothing_came_between():
+    fold = folded(traffic(200, trial=0.5, draw="d1"))
+    for number, revision in ((201, 3), (202, 4)):  # a ramp, a hold
+        fold.add(number, exchange(number, "trial", 1.0, draw="d1", revision=revision, odds=0.3, share=0.3))
+    before = counts(fold)
+    assert before[1] > 10
+    fold.add(203, exchange(203, "control", 0.0, draw="d2", revision=6))
+    assert counts(fold) == (0, 0, 0, 1)
+    fold.add(204, exchange(204, "trial", 1.0, draw="d1", revision=4))
+    assert fold.uncounted.strangers == 1, "an answer of before that ended after"
+    fold.add(205, exchange(205, "trial", 1.0, draw="d2", revision=6))
+    assert counts(fold) == (1, 1, 0, 1)
+    assert restarted(fold, []).state() == fold.state()
+
+
+def test_exchanges_of_before_an_upgrade_tell_no_draw_and_the_trial_goes_on():
+    fold = folded(traffic(200, trial=0.5))
+    _, units, _, control = counts(fold)
+    fold.add(201, exchange(201, "trial", 0.0, draw="d1", revision=3))
+    fold.add(202, exchange(202, "control", 0.0, revision=3))
+    assert (counts(fold)[1], counts(fold)[3]) == (units + 1, control + 1)
+
+
+def test_a_promotion_from_a_canary_keeps_its_draw_and_a_canary_after_it_is_another_trial():
+    fold = folded(traffic(100, draw="d1"))
+    fold.add(101, exchange(101, "trial", 0.0, draw="d1", revision=3, cohort="stable", odds=0.98, share=0.0))
+    assert fold.standing is not None
+    assert fold.standing.held
+    fold.add(102, exchange(102, "control", 1.0, draw="d1", revision=4, cohort="holdback", odds=0.98, share=0.0))
+    assert counts(fold) == (0, 1, 1, 1)
+    fold.add(103, exchange(103, "trial", 0.0, revision=6, cohort="canary"))
+    assert (counts(fold), fold.standing.held) == ((0, 1, 0, 0), False)
+
+
+def test_a_replica_without_the_canary_ends_no_draw_however_often_the_release_moves():
+    fold = folded(traffic(200, trial=0.3, draw="d1"))
+    units = counts(fold)[1]
+    fold.add(201, exchange(201, "control", drawn="", odds=0.0, share=0.0, against="", revision=3))
+    fold.add(202, exchange(202, "trial", 0.0, revision=4, draw="d1"))
+    assert counts(fold)[1] == units + 1
+
+
+def test_a_signal_that_is_new_has_proven_nothing_by_what_it_did_not_see():
+    fold = folded(traffic(3000, trial=0.001, control=0.001, odds=0.5))
+    made = Fold.of(fold.state(), CONFIG, "t", (BAD, CALLS))
+    found = [one for one in made.findings() if one.signal == "calls"]
+    assert all(one.log_better == 0.0 < one.log_better_threshold for one in found)
+    assert Fold.of(made.state(), CONFIG, "t", (BAD, CALLS)).findings() == made.findings()
+
+
+def test_a_bound_of_what_is_no_event_is_refused():
+    with pytest.raises(UsageError, match=r"bounds: 'slow' is no event that is counted here; choose from bad"):
+        Fold(WatchConfig(bounds={"slow": 0.1}), "t", (BAD, SLOW))

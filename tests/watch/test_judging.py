@@ -14,6 +14,7 @@ from tests.watch.trials import (
     GOOD,
     OTHER,
     PAIR,
+    SLOW,
     START,
     exchange,
     folded,
@@ -28,7 +29,7 @@ from quantgate.watch import Verdict
 from quantgate.watch.explaining import lasting
 from quantgate.watch.fold import Fold
 from quantgate.watch.judging import judge
-from quantgate.watch.signals import Signal
+from quantgate.watch.signals import Signal, of_mark
 from quantgate.watch_config import SignalConfig, StepConfig, WatchConfig
 
 QUICK = WatchConfig(steps=(StepConfig(share=0.1, margin=2.0, least=50, stay=300.0), StepConfig(share=0.5, margin=1.5)))
@@ -76,7 +77,7 @@ def test_a_variant_that_is_no_worse_is_held_until_all_is_proven(sound):
     found = judged(folded(traffic(100, control=0.2, trial=0.2)), live(), QUICK)
     assert found.action == "hold"
     assert any("more sessions of W4A16" in one for one in found.missing)
-    assert any(one.startswith("time at 10 %: 2 minutes of 5 minutes") for one in found.missing)
+    assert any(one.startswith("time at 10 %: 3 minutes more of 5 minutes") for one in found.missing)
     assert any("less than 2 times as bad is not shown yet" in one for one in found.missing)
     assert "for 50 %" in found.because
 
@@ -206,26 +207,35 @@ def test_without_a_holdback_nothing_is_compared_and_it_is_said_how_to_change_tha
     told = {"canary": None, "stable": variant(GOOD), "share": 0.0, "revision": 3}
     found = judged(sound, live(**told))
     assert found.action == "hold"
-    assert "keep a holdback, with: quantgate promote t W4A16 --holdback 2%" in found.because
+    assert found.because == (
+        "nothing is compared: W4A16 has all sessions; keep a holdback, with: quantgate promote t W4A16 --holdback 2%; "
+        "or state in serve.yaml what it may do, such as watch: {bounds: {validation_failure: 2%}}"
+    )
 
 
-def test_without_a_holdback_the_rate_that_the_gate_found_is_what_counts():
+def test_without_a_holdback_the_rate_that_was_stated_is_what_counts():
     told = {"canary": None, "stable": variant(GOOD), "share": 0.0, "revision": 3}
+    config = WatchConfig.model_validate({"bounds": {"bad": "2%"}})
 
     def after(rate: int) -> Verdict:
-        fold = Fold(CONFIG, "t", (BAD,), bounds={"bad": 0.02})
+        fold = Fold(config, "t", (BAD,))
         for number in range(1, 400):
             bad = float(number % 100 < rate)
             fold.add(
                 number, exchange(number, "trial", bad, drawn="", odds=0.0, against="", cohort="stable", revision=3)
             )
-        assert Fold.of(fold.state(), CONFIG, "t", (BAD,), bounds={"bad": 0.02}).state() == fold.state()
-        return judged(fold, live(**told))
+        assert Fold.of(fold.state(), config, "t", (BAD,)).state() == fold.state()
+        return judged(fold, live(**told), config)
 
-    assert after(2).action == "hold"
+    calm = after(2)
+    assert calm.action == "hold"
+    assert calm.because == (
+        "nothing is compared but what watch.bounds states: answers that broke in 7 of 399 sessions (2 % allowed); "
+        "better keep a holdback, with: quantgate promote t W4A16 --holdback 2%"
+    )
     worse = after(20)
     assert worse.action == "rollback"
-    assert "where the gate allows 2.00%" in worse.because
+    assert "W4A16: answers that broke in 79 of 399 sessions, where watch.bounds allows 2 %; evidence" in worse.because
 
 
 def copies(n: int, worse: int) -> Fold:
@@ -285,3 +295,44 @@ def test_the_control_may_be_a_stable_variant_and_is_named_so():
     found = judged(folded(rows), live(canary=variant(OTHER), stable=variant(GOOD)))
     assert (found.trial.variant, found.trial.control, found.trial.control_is_baseline) == ("W3A16", "W4A16", False)
     assert BASE[0] not in found.because
+
+
+NEVER = Signal("never", "answers that broke their tools", "event", of_mark("never"))
+
+
+def test_a_signal_that_no_session_has_holds_nothing_up_and_is_named():
+    rows = traffic(8000, trial=0.001, control=0.001, odds=0.5)
+    found = judged(folded(rows, (BAD, NEVER, SLOW), QUICK), live(), QUICK)
+    assert (found.action, found.next_share) == ("promote", 0.5)
+    assert found.not_here == (
+        "never does not apply here: none of 8,000 sessions",
+        "slow does not apply here: none of 8,000 sessions",
+    )
+    assert found.because.endswith("; not asked for: " + "; ".join(found.not_here))
+
+
+def test_before_enough_sessions_came_a_signal_is_not_said_to_be_absent_nor_proven():
+    found = judged(folded(traffic(300, odds=0.5), (BAD, NEVER), QUICK), live(), QUICK)
+    assert found.not_here == ()
+    assert any("answers that broke their tools: less than 1.5 times as bad" in one for one in found.missing)
+
+
+@pytest.mark.parametrize("side", ["trial", "control"])
+def test_a_signal_that_one_side_alone_lacks_is_no_proof_and_it_is_said(side):
+    rows = [
+        (n, one if one.side == side else one.model_copy(update={"marks": one.marks | {"never": 0.0}}))
+        for n, one in traffic(8000, trial=0.001, control=0.001, odds=0.5)
+    ]
+    found = judged(folded(rows, (BAD, NEVER), QUICK), live(), QUICK)
+    assert (found.action, found.not_here) == ("hold", ())
+    (told,) = found.missing
+    assert told.startswith("answers that broke their tools: read from ")
+    assert told.endswith("of BF16, so they cannot be compared; look why")
+
+
+def test_pairs_are_not_waited_for_once_there_are_sessions():
+    fold = folded(traffic(8000, trial=0.001, control=0.001, odds=0.5), (BAD, PAIR), QUICK)
+    for number in range(8001, 8101):
+        marks = {"pair": float(number % 2)}
+        fold.add(number, exchange(number, drawn="", shadow=True, cohort="pinned", share=0.0, marks=marks))
+    assert judged(fold, live(), QUICK).action == "promote"

@@ -71,7 +71,7 @@ def test_a_sentence_says_what_how_often_how_sure():
         r"\((1\.\d|2|2\.\d) to [67]\.\d times, 98 %\); evidence \d\.\de\+0\d against the 1e\+02 needed",
         told(one),
     )
-    assert told(process(BAD)) == "answers that broke: nothing to compare yet"
+    assert told(process(BAD)) == "answers that broke: does not apply here: none of 12,124 sessions"
 
 
 def test_an_interval_agrees_with_a_verdict_at_the_same_evidence():
@@ -95,7 +95,7 @@ def test_quantities_grades_and_pairs_have_words_of_their_own():
     for at in range(300):
         grade.value(at % 2 == 0, 0.5, 0.75 if at % 2 == 0 else 0.5, "", "r")
     assert told(grade).startswith(
-        "how far off: 0.75 on average of 150 sessions of W3A16 against 0.5 of 150 of BF16: +0.25 (+"
+        "how far off: 0.75 on average of 150 sessions of W3A16 against 0.5 of 150 of BF16: a difference of +0.25 (+"
     )
     pair = process(PAIR)
     for at in range(40):
