@@ -10,7 +10,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -137,6 +137,18 @@ def connected(url: URL) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+def held(engine: Engine) -> Callable[[], None]:
+    """Keep the log of a SQLite file open until the function that is returned is called; of a server, nothing.
+
+    Whoever closes the file last writes its log back, with two flushes, and others wait for that. While it is held,
+    that is put off: what was committed is on the disk all the same, and others read it at once. Not to be held for
+    long: a file that is replaced meanwhile would meet the log of the one before it. Raises sqlite3.Error.
+    """
+    if engine.dialect.name != "sqlite":
+        return lambda: None
+    return engine.raw_connection().close
 
 
 @contextmanager

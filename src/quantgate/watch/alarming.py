@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -16,6 +18,7 @@ from quantgate.watch.webhooks import Hook, deliveries
 log = logging.getLogger("quantgate.watch")
 AGAIN_S = 0.5  # until a move that could not be made is tried again
 LONG_S = 10.0  # that an alarm may be pending before webhooks are told that it is
+HELD_S = 1.0  # that the registry's log stays open after a move: all gateways have heard of it by then
 
 
 class Alarms:
@@ -35,6 +38,8 @@ class Alarms:
         self._again_s, self._long_s = again_s, long_s
         self.moves = 0
         self._unsaved: dict[str, Alarm] = {}
+        self._unhold: Callable[[], None] | None = None
+        self._held_s = 0.0
         self.forget()
 
     def forget(self) -> None:
@@ -43,6 +48,7 @@ class Alarms:
         self._unsaved = {id: one for id, one in self._unsaved.items() if one.done == "moved"}
         self._known, self._late, self._fresh = set[str](), set[str](), set[str]()
         self._try_s = 0.0
+        self._let_go()
 
     def begin(self, pending: Iterable[Alarm], known: Iterable[Alarm]) -> None:
         """As a leader before left it."""
@@ -69,8 +75,12 @@ class Alarms:
 
     def settle(self, newest: Verdict | None) -> None:
         """Move what is to be moved; what cannot be now stays pending. A promotion needs the newest verdict, too."""
-        if time.monotonic() < self._try_s:
+        now = time.monotonic()
+        if self._unhold is not None and now - self._held_s > HELD_S:
+            self._let_go()
+        if now < self._try_s or not self._pending:
             return
+        self._hold(now)
         for alarm, since_s in list(self._pending.values()):
             still = newest is None or newest.action == alarm.verdict.action
             try:
@@ -81,6 +91,19 @@ class Alarms:
                 self._settled(settled)
             finally:
                 self._fresh.discard(alarm.id)
+
+    def _hold(self, now: float) -> None:
+        """Nothing is flushed between a move and who hears of it, but the move."""
+        self._held_s = now
+        if self._unhold is None:
+            with contextlib.suppress(QuantgateError, OSError, sqlite3.Error):  # the move itself will tell
+                self._unhold = self._actor.hold()
+
+    def _let_go(self) -> None:
+        unhold, self._unhold = self._unhold, None
+        if unhold is not None:
+            with contextlib.suppress(sqlite3.Error):
+                unhold()
 
     def _settled(self, alarm: Alarm) -> None:
         self._troubles.well("move")

@@ -1,7 +1,7 @@
 """The loop: read what is new in the journal, fold, judge, save, act. One thread in one process; ``leading`` says which.
 
 What was folded and not saved is folded again after a crash, from the saved place and in the same order, so evidence is
-the same bit for bit. A verdict that moves something is saved with the evidence that it rests on before it is acted on.
+the same bit for bit. A verdict that moves something is written down before it is acted on, and its evidence after that.
 While a database is away nothing is judged that was not read; ``warnings`` says so, and it goes on by itself. A rollback
 alone does not wait for the evidence's database: where its alarm cannot be written down now, it is written afterwards.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -24,7 +25,7 @@ from quantgate.release import Live
 from quantgate.serve.exchanges import Reader
 from quantgate.serve.live import RegistryLink
 from quantgate.watch import Verdict
-from quantgate.watch.acting import Actor, alarm_of
+from quantgate.watch.acting import Actor, alarm_of, hurry
 from quantgate.watch.alarming import Alarms
 from quantgate.watch.counting import Counting
 from quantgate.watch.judging import judge
@@ -213,6 +214,7 @@ class Watcher:
         fence = store.claim(target, f"{socket.gethostname()} process {os.getpid()}", self._reader.begins())
         kept = store.load(target) or Evidence(0, None)
         counting = Counting(kept, self._reader, self._config, target, self._signals, self._troubles)
+        self._actor.ready()
         counting.remember(self._alive)
         self._verdict = self._saved = store.verdict(target)
         self._alarms.begin(store.pending(target), store.alarms(target, limit=1000))
@@ -242,8 +244,9 @@ class Watcher:
         if not self._alarms.is_new(alarm):
             return
         self._alarms.take(alarm)
+        hurry()
         try:
-            self._save(counting)
+            self._write_down()
         except Deposed:
             raise
         except QuantgateError as problem:
@@ -272,15 +275,17 @@ class Watcher:
         return new and any("hold" in one.config.alarms for one in self._hooks)
 
     def _settle(self, counting: Counting) -> None:
-        self._alarms.settle(self._verdict)
+        try:
+            self._alarms.settle(self._verdict)
+        finally:
+            hurry(over=True)
         if self._alarms.news:
             self._save(counting)
 
     def _keep(self, counting: Counting) -> None:
         """Save where it is time, and forget old points."""
         now = time.monotonic()
-        other = self._verdict is not None and (self._saved is None or self._verdict.action != self._saved.action)
-        if self._dirty or other:
+        if self._dirty or self._is_news():
             due = now - self._saved_s >= SAVE_S
         else:
             due = now - self._saved_s >= IDLE_SAVE_S and (
@@ -294,6 +299,21 @@ class Watcher:
                 self._store.thin()
             except QuantgateError as problem:
                 log.warning("%s: old points cannot be deleted (%s); tried again in an hour", self.target, problem)
+
+    def _is_news(self) -> bool:
+        """Whether others would read another verdict: of later exchanges, or that says something else."""
+        one, saved = self._verdict, self._saved
+        if one is None or saved is None:
+            return one is not None
+        return _gist(one) != _gist(saved)
+
+    def _write_down(self) -> None:
+        """Alarms and the verdict, as soon as can be: the evidence, a hundred times as much, is not waited for. Whoever
+        goes on after a crash counts the same again. Raises Deposed, QuantgateError."""
+        alarms, posts = self._alarms.rows(self._clock())
+        self._store.save(self.target, self._fence, Step(None, self._verdict, (), alarms, posts))
+        self._alarms.written(alarms)
+        self._dirty = True
 
     def _save(self, counting: Counting) -> None:
         """Evidence, its place, the verdict, points and alarms at once. Raises Deposed, QuantgateError."""
@@ -314,3 +334,9 @@ class Watcher:
     def _delivered(self, one: Delivery) -> None:
         """In the postman's thread."""
         self._store.save(self.target, self._fence, Step(deliveries=[one]))
+
+
+def _gist(verdict: Verdict) -> tuple[object, ...]:
+    """What is worth a save. Of the sentence without its figures: how late something is changes all the time."""
+    said = re.sub(r"\d[\d.,]*", "", verdict.because)
+    return verdict.trial, verdict.action, verdict.number, verdict.revision, said
