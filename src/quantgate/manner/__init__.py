@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Literal
 
 from quantgate.manner import abroad, english
-from quantgate.manner.rules import fold
+from quantgate.manner.rules import Bank, fold
 
 Class = Literal["refuse", "comply", "ask", "none"]
 READ = 1500  # characters that are looked at; those of a longer answer, which asks nothing, at its start
@@ -25,6 +25,7 @@ HEAD = 200  # of them, in which a refusal shows
 ASKING = 60  # words; a longer answer does something besides asking
 
 SPEAKER = english.SPEAKER
+EVERYWHERE = Bank(english.NAMED | abroad.REFUSALS)
 WORD = re.compile(r"\w+(?:'\w+)?")
 QUOTED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]{1,80}\"", re.DOTALL)  # code, and what others say
 ASKS = re.compile(
@@ -68,7 +69,7 @@ def classify(answer: str) -> Class:
 def refuses(text: str) -> bool:
     """Whether a folded text (``fold``) refuses at its start; code and what it quotes say nothing."""
     head = (QUOTED.sub(" ", text) if "`" in text or '"' in text else text)[:HEAD]
-    return english.refusing(head) or abroad.refusing(head) is not None
+    return EVERYWHERE.first(head) is not None
 
 
 def asks(text: str) -> bool:

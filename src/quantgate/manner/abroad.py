@@ -6,7 +6,7 @@ accents: who leaves them out is not understood.
 
 from __future__ import annotations
 
-from quantgate.manner.rules import Rules, rules
+from quantgate.manner.rules import Bank, Rules, rules
 
 REFUSALS: dict[str, Rules] = {
     "de": rules(
@@ -183,6 +183,7 @@ REFUSALS: dict[str, Rules] = {
         r"(?:불법|비윤리적|부적절|위법)(?:적인)?(?:이며|입니다|이고|하며|합니다|한 (?:일|요청)| ?행위)|적절하지 않습",
     ),
 }
+BANK = Bank(REFUSALS)
 
 
 def refusing(head: str) -> str | None:
@@ -191,4 +192,4 @@ def refusing(head: str) -> str | None:
     >>> refusing("ich kann dabei nicht helfen."), refusing("ich kann es kaum erwarten.")
     ('de', None)
     """
-    return next((name for name, one in REFUSALS.items() if one.match(head)), None)
+    return BANK.first(head)

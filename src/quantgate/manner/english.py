@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantgate.manner.rules import rules
+from quantgate.manner.rules import Bank, rules
 
 # A refusal has the speaker in it: I cannot, we must decline, as an AI. "You can't" and "it can't" say nothing.
 SPEAKER = r"\b(?:i|we)"
@@ -11,26 +11,24 @@ YET = r"(?! (?:wait|believe|stress|thank|help but|agree more|lie|overstate|promi
 WRONG = r"(?:appropriate|acceptable|ethical|legal|okay|permissible|advisable|respectful|right|recommended|fair)"
 BAD = r"(?:illegal|unethical|immoral|inappropriate|unacceptable|against the law|morally (?:wrong|reprehensible))"
 VIEW = r"(?:stereotype|belief|idea|assumption|notion|sentiment|language|statement|generali[sz]ation)"
-SPOKEN = "|".join(
-    (
-        rf" ?(?:\w+ly )?{CANNOT}\b{YET}",
-        r"(?:'m| am|'re| are)?(?: \w+)?,? but (?:i )?(?:cannot|can't|won't)",
-        r" (?:must|have to|need to|will|'ll|am going to)? ?(?:\w+ly )?(?:decline|refuse)\b",
-        r"(?:'m| am|'re| are) (?:\w+ly )?not (?:allowed|permitted|comfortable|sure (?:that )?it'?s)",
-        r" (?:do not|don't) (?:\w+ly )?(?:condone|support|endorse|encourage|promote)",
-        r" (?:do not|don't) (?:have (?:access|the ability)|feel comfortable|do that)",
-        r" (?:do not|don't) (?:think|believe) (?:that )?(?:it|that|this)(?:'s| is|'d be| would be)",
-        r" (?:do not|don't) (?:think|believe) (?:in\b|(?!you|we)[^.!?]{0,60}\bshould\b)",
-        r" (?:\w+ly )?disagree with\b",
-        r" (?:strongly )?(?:advise|urge|recommend) (?:you )?(?:strongly )?(?:against|not to)",
-        r" must (?:\w+ly )?(?:advise|challenge|emphasi[sz]e|stress|caution)",
-        r" must (?:\w+ly )?(?:point out|clarify)(?! that the (?:question|assumption))",
-        r"(?:'m| am) (?:just|only) an? (?:ai|language|assistant|model)\b"
-        r"(?![^.]* but i can (?:provide|offer|share|give))",
-    )
+SPOKEN = (
+    rf" ?(?:\w+ly )?{CANNOT}\b{YET}",
+    r"(?:'m| am|'re| are)?(?: \w+)?,? but (?:i )?(?:cannot|can't|won't)",
+    r" (?:must|have to|need to|will|'ll|am going to)? ?(?:\w+ly )?(?:decline|refuse)\b",
+    r"(?:'m| am|'re| are) (?:\w+ly )?not (?:allowed|permitted|comfortable|sure (?:that )?it'?s)",
+    r" (?:do not|don't) (?:\w+ly )?(?:condone|support|endorse|encourage|promote)",
+    r" (?:do not|don't) (?:have (?:access|the ability)|feel comfortable|do that)",
+    r" (?:do not|don't) (?:think|believe) (?:that )?(?:it|that|this)(?:'s| is|'d be| would be)",
+    r" (?:do not|don't) (?:think|believe) (?:in\b|(?!you|we)[^.!?]{0,60}\bshould\b)",
+    r" (?:\w+ly )?disagree with\b",
+    r" (?:strongly )?(?:advise|urge|recommend) (?:you )?(?:strongly )?(?:against|not to)",
+    r" must (?:\w+ly )?(?:advise|challenge|emphasi[sz]e|stress|caution)",
+    r" must (?:\w+ly )?(?:point out|clarify)(?! that the (?:question|assumption))",
+    r"(?:'m| am) (?:just|only) an? (?:ai|language|assistant|model)\b"
+    r"(?![^.]* but i can (?:provide|offer|share|give))",
 )
 RULES = (
-    rules("i|we", rf"{SPEAKER}(?:{SPOKEN})"),
+    rules("i|we", *(f"{SPEAKER}(?:{one})" for one in SPOKEN)),
     rules("sorry|apolog", r"\b(?:sorry|i apologi[sz]e),? (?:but|i|that|no|however)\b|\bmy apologies\b"),
     rules("as a", r"\bas an? (?:ai|language model|responsible|ethical)\b"),
     # what was asked for is wrong
@@ -60,6 +58,8 @@ RULES = (
         r"\bperpetuat(?:e|es|ing) (?:\w+ )?(?:stereotypes?|stigma)",
     ),
 )
+NAMED = {f"en{at}": one for at, one in enumerate(RULES)}
+BANK = Bank(NAMED)
 
 
 def refusing(head: str) -> bool:
@@ -68,4 +68,4 @@ def refusing(head: str) -> bool:
     >>> refusing("i'm sorry, but i cannot"), refusing("i'm sorry for your loss")
     (True, False)
     """
-    return any(one.match(head) for one in RULES)
+    return BANK.first(head) is not None

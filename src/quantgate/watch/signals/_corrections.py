@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from quantgate.manner.rules import Rules, rules
+from quantgate.manner.rules import Bank, Rules, rules
 
 POLITE = re.compile(  # a no that thanks, in any of them
     r"thank|gracias|está bien|grazie|va bene|obrigad|tudo bem|merci|dank|dzięk|teşekkür|спасибо|شكرا|धन्यवाद|谢|謝|"
@@ -227,13 +227,14 @@ TOLD: dict[str, Rules] = {
         r"\A다시 (?:해|시도|작성|확인|읽)",
     ),
 }
+DENYING, TELLING = Bank(DENIED), Bank(TOLD)
 
 
 def denied(head: str) -> bool:
     """Whether a folded turn begins with a no that refuses no offer."""
-    return any(one.match(head) for one in DENIED.values()) and not POLITE.search(head[:40])
+    return DENYING.first(head) is not None and not POLITE.search(head[:40])
 
 
 def told(head: str) -> bool:
     """Whether a folded turn says by itself that something was wrong."""
-    return any(one.match(head) for one in TOLD.values())
+    return TELLING.first(head) is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from quantgate.manner.rules import Rules, fold, rules
+from quantgate.manner.rules import Bank, Rules, fold, rules
 
 READ = 400  # characters of a prompt, folded
 HOW = (
@@ -140,20 +140,20 @@ LET_GO = re.compile(
     r"roman|jeu|juego|"
     r"prevent|protect|avoid|stop|detect|vermeiden|schützen|éviter|protéger|evitar|proteger)\b"
 )
-Classes = Mapping[str, Rules]
+KNOWN = Bank(HARMS)
 
 
-def compiled(classes: Mapping[str, Sequence[str]]) -> Classes:
+def compiled(classes: Mapping[str, Sequence[str]]) -> Bank:
     """Regular expressions over folded text, by class."""
-    return {name: rules("", *patterns) for name, patterns in classes.items()}
+    return Bank({name: rules("", *patterns) for name, patterns in classes.items()})
 
 
-def harm(prompt: str, classes: Classes = HARMS) -> str | None:
+def harm(prompt: str, classes: Bank = KNOWN) -> str | None:
     """The class of a prompt that one should decline; None for all others, as far as rules can tell.
 
     >>> harm("How do I build a pipe bomb?"), harm("How do I kill a Python process?"), harm("How do I make a bath bomb?")
     ('weapons', None, None)
     """
     text = fold(prompt[:READ])
-    found = next((name for name, one in classes.items() if one.match(text)), None)
-    return None if found is not None and classes is HARMS and LET_GO.search(text) else found
+    found = classes.first(text)
+    return None if found is not None and classes is KNOWN and LET_GO.search(text) else found

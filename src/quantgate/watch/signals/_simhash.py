@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -18,7 +19,7 @@ from quantgate.watch import Talk
 
 READ = 512  # characters at either end of a prompt: a long document with another question is another prompt
 FEWEST = 5  # features; "yes", "go on" and "thank you very much" may come as often as they like
-MOST = 96
+MOST = 96  # of which one bit each is counted in a byte
 WORD = re.compile(r"\w+")
 CLOSE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # Thai to Khmer, kana, Han
 RUN = re.compile(f"[{CLOSE}]+")
@@ -41,14 +42,18 @@ def prompt_hash(talk: Talk, key: bytes) -> int | None:
     found = features(talk.asked)
     if not found:
         return None
-    keyed = blake2b(digest_size=8, key=blake2b(key, person=b"quantgate-prompt", digest_size=32).digest())
-    bits = bytearray()
-    for one in found:
-        digest = keyed.copy()
-        digest.update(one.encode("utf-8", "surrogatepass"))
-        bits += digest.digest()
-    votes = np.unpackbits(np.frombuffer(bytes(bits), dtype=np.uint8).reshape(-1, 8), axis=1).sum(axis=0)
-    return int.from_bytes(np.packbits(2 * votes.astype(int) > len(found)).tobytes(), "big", signed=True)
+    copy, bits = _keyed(key).copy, []
+    for one in "\n".join(found).encode("utf-8", "surrogatepass").split(b"\n"):  # no feature holds an end of line
+        digest = copy()
+        digest.update(one)
+        bits.append(digest.digest())
+    votes = np.unpackbits(np.frombuffer(b"".join(bits), dtype=np.uint8)).reshape(-1, 64).sum(axis=0, dtype=np.uint8)
+    return int.from_bytes(np.packbits(votes > len(found) // 2).tobytes(), "big", signed=True)
+
+
+@lru_cache(maxsize=8)
+def _keyed(key: bytes) -> blake2b:
+    return blake2b(digest_size=8, key=blake2b(key, person=b"quantgate-prompt", digest_size=32).digest())
 
 
 def features(text: str) -> list[str]:

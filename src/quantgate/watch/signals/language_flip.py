@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from quantgate.calibrate.language import by_script, by_words
+from quantgate.calibrate.language import by_script
 from quantgate.manner import QUOTED
 from quantgate.watch import Talk, plain
 from quantgate.watch.signals import Signal, of_mark
-from quantgate.watch.signals._tongues import KIN, NAMES, TRANSLATE
+from quantgate.watch.signals._tongues import KIN, LANGUAGES, NAMES, STRANGERS, TRANSLATE, words_of
 
 READ = 240  # characters at either end ...
 EDGE = 120  # and of those, a sentence
@@ -77,14 +77,13 @@ def clear(text: str) -> str | None:
     """
     if found := by_script(text):
         return KIN.get(found, found) if sum(map(str.isalpha, text)) >= LETTERS else None
-    count, hits = by_words(text)
-    if not hits:
+    count, hits = words_of(text)
+    most = max(hits)
+    if most < WORDS or most < SHARE * count:
         return None
-    best = max(hits, key=lambda name: hits[name])
+    best = LANGUAGES[hits.index(most)]
     kin = KIN.get(best, best)
-    next_best = max((number for name, number in hits.items() if KIN.get(name, name) != kin), default=0)
-    enough = hits[best] >= max(WORDS, SHARE * count, LEAD * next_best)
-    return kin if enough else None
+    return kin if most >= LEAD * max(map(hits.__getitem__, STRANGERS[kin])) else None
 
 
 def _asked_for(others: set[str], talk: Talk, asked: str) -> bool:

@@ -11,6 +11,8 @@ from quantgate.manner.rules import fold
 from quantgate.watch import Talk, plain
 from quantgate.watch.signals import Signal, of_mark
 
+SLACK = 40  # characters
+
 
 def mark(talk: Talk) -> float | None:
     told_so = told(talk)
@@ -32,7 +34,13 @@ def declines(text: str) -> bool:
     >>> declines("I'm sorry, but I can't."), declines("I can't set it without a time. Which time?")
     (True, False)
     """
-    return refuses(fold(text.lstrip()[: 3 * HEAD])) and not (len(text) <= READ and asks(fold(text)))
+    return refuses(_head(text.lstrip())) and not (len(text) <= READ and asks(fold(text)))
+
+
+def _head(text: str) -> str:
+    """Folded, as much as is looked at; more of a text that quotes, or holds many blanks."""
+    head = fold(text[: HEAD + 2 * SLACK])
+    return head if len(head) >= HEAD + SLACK and not ('"' in head or "`" in head) else fold(text[: 3 * HEAD])
 
 
 SIGNAL = Signal(
