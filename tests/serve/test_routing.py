@@ -67,6 +67,18 @@ def test_a_choice_tells_what_the_watch_needs():
     assert found.fallback.name == "BF16"
 
 
+def test_a_choice_tells_its_draw_which_a_ramp_keeps_and_another_canary_renews():
+    def draws(**changed) -> set[str]:
+        router = CohortRouter("laptop", live(stable=BASE, **{"share": 0.5} | changed), UP)
+        return {router.choose(request(f"s{number}")).draw for number in range(50)}
+
+    (draw,) = draws()
+    assert draw and "salt" not in draw
+    assert draws(share=0.7, revision=2) == {draw}
+    assert draws(salt="another").isdisjoint({draw, ""})
+    assert draws(canary=None, share=0.0) == {""}, "of no side"
+
+
 def test_a_full_share_leaves_the_holdback():
     release = live(share=1.0, holdback=0.5)
     cohorts = {chosen(release, f"s{number}").cohort for number in range(200)}

@@ -200,6 +200,8 @@ def test_two_gateways_of_one_database_share_a_verdict_and_one_leads(tmp_path):
     ("watch", "sentence"),
     [
         ({"signals": {"refusl": {"off": True}}}, "refus"),
+        ({"bounds": {"validation_failur": "2%"}}, "validation_failure"),
+        ({"bounds": {"end_to_end": "2%"}}, "bounds: 'end_to_end' is no event that is counted here"),
         ({"database": "mysql://x/y"}, "watch: 'mysql' is not known"),
         ({"database": "postgresql://nobody@127.0.0.1:1/none"}, "check the address and that the database is up"),
     ],

@@ -18,7 +18,7 @@ from quantgate.serve._ledger_sql import connect
 from quantgate.serve.exchanges import Reader
 from quantgate.serve.live import RegistryLink
 from quantgate.watch.store import Store
-from quantgate.watch.watcher import Watcher
+from quantgate.watch.watcher import Watcher, _gist
 from quantgate.watch_config import WatchConfig
 
 __all__ = ["house", "url"]
@@ -85,6 +85,53 @@ def test_without_a_registry_it_only_tells(house):
     house.watch(registry=False, live=lambda: house.live)
     assert house.alarm("refused").told == "what is live stands in serve.yaml, so only a person moves it"
     assert house.live.revision == 2
+
+
+def test_without_a_holdback_the_rates_that_serve_yaml_states_are_what_counts(house):
+    some = exchanges(house.live, 600, bad=0.3, base=0.3)
+    promote(house.registry, "fleet", "A", holdback=0.0)
+    alone = {"side": "", "odds": 0.0, "against": "", "draw": "", "cohort": "stable", "variant": "A"}
+    own = house.live.stable.artifact
+    alone |= {"artifact": own, "revision": house.live.revision}
+    write(house.url, [one.model_copy(update=alone) for one in some])
+    house.watch(CONFIG.model_copy(update={"bounds": {"broke": 0.02}}))
+    found = house.alarm()
+    assert found.verdict.action == "rollback"
+    assert "where watch.bounds allows 2 %" in found.verdict.because
+    assert house.live.stable.is_baseline
+
+
+def test_a_rollback_waits_until_what_it_goes_back_to_is_up_and_says_so(house):
+    up = set[str]()
+    watcher = house.watch(capacity=lambda one: "" if one.name in up else "no upstream for it here")
+    write(house.url, exchanges(house.live, 600, bad=0.5))
+    until(lambda: any("BF16, to go back to, is not up: no upstream for it here" in one for one in watcher.warnings()))
+    assert house.live.canary is not None and house.store.pending("fleet")
+    up.add("BF16")
+    assert house.alarm().told == "revision 3"
+    assert house.live.canary is None and house.registry.history("fleet", limit=1)[0].capacity == "up"
+    until(lambda: watcher.warnings() == [])
+
+
+def test_others_read_the_newest_verdict_soon_after_the_last_exchange(house):
+    house.watch()
+    for part in range(4):
+        write(house.url, exchanges(house.live, 50, bad=0.02, base=0.02, first=50 * part))
+        last = house.reader.last()
+
+        def newest(last: int = last) -> bool:
+            verdict = house.store.verdict("fleet")
+            return verdict is not None and verdict.number == last
+
+        until(newest, limit_s=10.0)  # without news, a place alone is saved every 30 s
+
+
+def test_a_hold_that_says_the_same_of_other_figures_is_no_news(house):
+    house.watch()
+    write(house.url, exchanges(house.live, 100, bad=0.02))
+    verdict = until(lambda: house.store.verdict("fleet"))
+    late, later = (verdict.model_copy(update={"because": f"no exchange for {s} s"}) for s in ("1,200", "1,201.5"))
+    assert _gist(late) == _gist(later) != _gist(verdict)
 
 
 def test_a_held_target_is_not_moved_and_the_alarm_says_by_whom(house):

@@ -5,6 +5,7 @@
     units.py       what is counted once: sessions, and what a session did before
     processes.py   one signal's evidence: counts of both sides (counts.py), thresholds (scales.py), e-values, intervals
     fold.py        exchanges in the order of their numbers -> the evidence of one trial; the same for the same rows
+    taking.py      what is taken from one exchange, once a session
     standing.py    who is on trial, and which exchange is whose; keeping.py: a fold to the disk and back
     judging.py     evidence -> Verdict: roll back, hold or promote; waiting.py has what a promotion waits for
     proving.py     what counts as proof for a promotion; explaining.py has the words of a finding
@@ -12,6 +13,13 @@
     steps.py       the ramp: shadow, 1 %, 5 %, 25 %, 100 % with a holdback; what each step must prove
     store.py       evidence and its place in the journal in one transaction; points over time, alarms; one leader
     watcher.py     the loop: read, fold, judge, act through ``release.lifecycle``
+    counting.py    evidence in memory and its place: as it was saved, and what came since
+    leading.py     one leader for each target among all replicas, and who may write
+    acting.py      a verdict -> an alarm, and what it moves, once
+    alarming.py    alarms between verdict and store: pending, settled, not written down yet
+    troubles.py    what is not as it should be, told once
+    showing.py     ``quantgate watch``: where a trial stands, for people
+    classifier.py  a model of refusals in place of the rules
     webhooks.py    alarms to others        verdicts.py  /watch: Argo and Flagger ask, Prometheus reads
     attached.py    a gateway's watch: what ``quantgate serve`` puts beside it
     dashboard/     pages of the gateway at /dashboard

@@ -21,10 +21,12 @@ from quantgate.serve.exchanges import Reader
 from quantgate.serve.folder import DataFolder
 from quantgate.serve.settings import Application
 from quantgate.watch import signals
+from quantgate.watch.alone import stated
 from quantgate.watch.classifier import with_classifier
 from quantgate.watch.dashboard import Dashboard
 from quantgate.watch.gauges import Gauges, Standing
 from quantgate.watch.marking import Marker, every
+from quantgate.watch.processes import rules
 from quantgate.watch.signals import Signal
 from quantgate.watch.store import Store
 from quantgate.watch.verdicts import Verdicts
@@ -48,12 +50,13 @@ def database_of(config: WatchConfig, folder: DataFolder) -> str:
 
 
 def chosen(config: WatchConfig) -> tuple[Signal, ...]:
-    """The signals that are on and can be read here. Raises UnknownName for one that nobody knows, ModelError for a
-    classifier that cannot be opened."""
+    """The signals that are on and can be read here. Raises UnknownName for one that nobody knows, UsageError for bounds
+    of one that is no event, ModelError for a classifier that cannot be opened."""
     for name in (*config.signals, *config.bounds):
         signals.get(name)
     off = {name for name, one in config.signals.items() if one.off}
     found = tuple(one for one in every() if one.name not in off)
+    stated(config, rules(config, found))
     return with_classifier(found, config.classifier) if config.classifier else found
 
 
@@ -90,6 +93,7 @@ class Watching:
                 moved=moved,
                 live=lambda: parts.live,
                 environment=parts.around.environment,
+                capacity=lambda one: "" if one.name in parts.fleet.upstreams else "this gateway has no upstream for it",
                 signals=read,
             )
             self._ends.callback(self.watcher.close)

@@ -108,6 +108,8 @@ def _times(signal: Signal, found: Finding, level: float) -> str:
     where = " at its most telling quantile" if signal.kind == "quantity" else ""
     bounds = _bounds(found)
     if found.ratio is None:
+        if not bounds:
+            return ""
         return f": {bounds} as often{where} ({sure})" if bounds != "more often" else f": {bounds}{where} ({sure})"
     return f": {often(found.ratio)}{where}" + (f" ({bounds}, {sure})" if bounds else "")
 

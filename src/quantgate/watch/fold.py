@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 from quantgate.errors import RecordError
@@ -28,21 +27,11 @@ from quantgate.watch.proving import Sizes
 from quantgate.watch.signals import Signal
 from quantgate.watch.standing import Pair, Standing, Uncounted, fit, pair_of
 from quantgate.watch.steps import step_of
-from quantgate.watch.units import SPAN, Clock, Filter, Rows, Seen, ended, key_of, mixed
+from quantgate.watch.taking import Taking
+from quantgate.watch.units import SPAN, Clock, Rows, ended
 from quantgate.watch_config import WatchConfig
 
 MOST_ODDS = 256  # different ones, of a trial or a period
-BAD_BITS = 1 << 17
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A signal, its bit among those counted of a session, and its one or two processes."""
-
-    signal: Signal
-    bit: int
-    salt: int
-    processes: tuple[Process, ...]
 
 
 class Fold:
@@ -74,20 +63,7 @@ class Fold:
 
     def _fresh(self) -> None:
         """No evidence, and no session was met."""
-        self.processes = tuple(Process(one) for one in self.rules)
-        by_name: dict[str, list[Process]] = {}
-        for one in self.processes:
-            by_name.setdefault(one.rule.signal.name, []).append(one)
-        self._readings = [
-            Reading(own[0].rule.signal, 1 << self.order.index(name), key_of(name), tuple(own))
-            for name, own in by_name.items()
-        ]
-        self._again()
-
-    def _again(self) -> None:
-        """Sessions may count once more: evidence of before is kept apart, or gone."""
-        self.seen, self.bad = Seen(), Filter(BAD_BITS)
-        self._drawn: Counts = {}
+        self.took = Taking(self.rules, self.order, self.uncounted)
 
     # rows in
 
@@ -134,8 +110,8 @@ class Fold:
                 now.gone = exchange.revision
         if exchange.cohort == "stable" and self.alone.bounds:
             self.at = exchange.at
-            signals = {one.signal.name: one.signal for one in self._readings}
-            self.alone.add(exchange, lambda signal: self._read(signal, exchange, before), signals)
+            signals = {one.signal.name: one.signal for one in self.rules}
+            self.alone.add(exchange, lambda signal: self.took.read(signal, exchange, before), signals)
 
     def _on_trial(self, exchange: Exchange) -> bool:
         """Whether it is one of the trial's; a newer trial than the one so far begins here."""
@@ -168,44 +144,13 @@ class Fold:
             self._promoted(now)
         self._renew(now)
         self._place(now, exchange, ours)
-        if exchange.odds not in self._drawn and len(self._drawn) >= MOST_ODDS:
+        if exchange.odds not in self.took.drawn and len(self.took.drawn) >= MOST_ODDS:
             self.uncounted.crowded += 1
             return
         self.at = exchange.at
-        key = key_of(exchange.session) if exchange.told_session else None
-        new, mask = (True, 0) if key is None else self.seen.meet(key)
-        if new:
-            row = self._drawn.setdefault(exchange.odds, [0, 0])
-            row[0] += 1
-            row[1] += ours
+        if self.took.exchange(exchange, before, ours):
             now.quiet = [now.quiet[0] + 1, now.quiet[1] + 1]
         now.quiet[ours] = 0
-        counted = mask
-        for one in self._readings:
-            if one.signal.kind == "pair":
-                continue
-            value = self._read(one.signal, exchange, before)
-            if value is None:
-                continue
-            first = key is None or one.signal.each == "request" or not mask & one.bit
-            counted |= one.bit
-            self._take(one, exchange, value, ours, first, key)
-        if key is not None and counted != mask:
-            self.seen.counted(key, counted)
-
-    def _take(self, one: Reading, exchange: Exchange, value: float, ours: bool, first: bool, key: int | None) -> None:
-        if one.signal.kind == "event":
-            if first:
-                for process in one.processes:
-                    process.unit(ours)
-            each = key is None or one.signal.each == "request"
-            if value and (each or self.bad.add(mixed(key or 0, one.salt))):
-                for process in one.processes:
-                    process.bad(ours, exchange.odds, exchange.id)
-        elif first:
-            stratum = one.signal.stratum(exchange) if one.signal.kind == "quantity" else ""
-            for process in one.processes:
-                process.value(ours, exchange.odds, value, stratum, exchange.id)
 
     def _copy(self, exchange: Exchange) -> None:
         """A copy (shadow) of a prompt: for signals that hold two answers to one prompt against each other."""
@@ -224,28 +169,7 @@ class Fold:
             now.revision = max(now.revision, exchange.revision)
             self.at = exchange.at
         now.copies += 1
-        key = key_of(exchange.session) if exchange.told_session else None
-        for one in self._readings:
-            if one.signal.kind == "pair" and (value := self._read(one.signal, exchange, ())) is not None:
-                each = key is None or one.signal.each == "request"
-                if each or self.bad.add(mixed(key or 0, one.salt)):
-                    for process in one.processes:
-                        process.pair(value == 1.0, exchange.id)
-
-    def _read(self, signal: Signal, exchange: Exchange, before: Sequence[Exchange]) -> float | None:
-        """What a signal reads; None too for what it may not be. A signal that fails is counted, and stops nothing."""
-        try:
-            value = signal.read(exchange, before)
-        except Exception:  # a plug-in's own mistake: that one signal is silent here
-            self.uncounted.broken[signal.name] = self.uncounted.broken.get(signal.name, 0) + 1
-            return None
-        if value is None:
-            return None
-        sound = math.isfinite(value) if signal.kind == "quantity" else 0.0 <= value <= 1.0
-        if not sound or (signal.kind in ("event", "pair") and value not in (0.0, 1.0)):
-            self.uncounted.odd += 1
-            return None
-        return value
+        self.took.copy(exchange)
 
     # time
 
@@ -265,7 +189,7 @@ class Fold:
 
     def _promoted(self, now: Standing) -> None:
         now.held, now.began_s, now.copied_at = True, self.clock.elapsed_s, 0
-        self._again()
+        self.took.again()
         for one in self.processes:
             one.begin(renewed=True)
 
@@ -284,6 +208,10 @@ class Fold:
                 one.copy(now.copied_at)
 
     # what it says
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        return self.took.processes
 
     @property
     def trial(self) -> Trial | None:
@@ -312,15 +240,15 @@ class Fold:
 
     def sessions(self) -> tuple[int, int]:
         """Of the control and of the trial, since the evidence began."""
-        ours = sum(row[1] for row in self._drawn.values())
-        return sum(row[0] for row in self._drawn.values()) - ours, ours
+        ours = sum(row[1] for row in self.took.drawn.values())
+        return sum(row[0] for row in self.took.drawn.values()) - ours, ours
 
     def sizes(self) -> Sizes:
         return Sizes(*self.sessions(), self.standing.copies if self.standing else 0)
 
     def drawn(self) -> Counts:
         """Odds -> [sessions, of them the trial's]; a request without a session is one."""
-        return self._drawn
+        return self.took.drawn
 
     def crossed(self) -> Process | None:
         """The process that is furthest beyond its threshold; None: none is. Cheap: ask after each batch of rows."""

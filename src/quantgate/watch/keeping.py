@@ -30,8 +30,8 @@ def state(fold: Fold) -> dict[str, Any]:
         "standing": standing,
         "named": fold.named.body() if fold.named else None,
         "uncounted": asdict(fold.uncounted),
-        "seen": fold.seen.state(),
-        "bad": fold.bad.state(),
+        "seen": fold.took.seen.state(),
+        "bad": fold.took.bad.state(),
         "processes": {_key(one): one.state() for one in fold.processes},
         "alone": fold.alone.state(),
     }
@@ -42,10 +42,10 @@ def load(fold: Fold, state: Mapping[str, Any]) -> None:
     fold.number, fold.at = state["number"], state["at"]
     fold.clock = Clock.of(state["clock"], fold.config.late)
     fold.named = None if state["named"] is None else Trial(**state["named"])
-    fold.uncounted = Uncounted(**state["uncounted"])
+    fold.uncounted = fold.took.uncounted = Uncounted(**state["uncounted"])
     if fold.order[: len(state["order"])] == state["order"]:
-        fold.seen = Seen.of(state["seen"])
-    fold.bad = Filter.of(state["bad"])
+        fold.took.seen = Seen.of(state["seen"])
+    fold.took.bad = Filter.of(state["bad"])
     fold.alone.load(state["alone"])
     if state["standing"] is None:
         return

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from quantgate.release import Live
 from quantgate.watch import Finding, Trial
-from quantgate.watch.explaining import count, digits, figure, lasting, nowhere, times
+from quantgate.watch.explaining import count, figure, lasting, nowhere, times
 from quantgate.watch.fold import Fold
 from quantgate.watch.processes import Process
 from quantgate.watch.proving import applies, enough, lopsided
@@ -39,7 +39,7 @@ def proofs(case: Case, trial: Trial, standing: Standing, findings: tuple[Finding
     ]
     stayed_s = case.fold.clock.elapsed_s - standing.share_since_s
     if stayed_s < step.stay:
-        found.append(f"time at {digits(case.share * 100)} %: {lasting(step.stay - stayed_s)} more of {lasting(step.stay)}")
+        found.append(f"time at {case.share * 100:g} %: {lasting(step.stay - stayed_s)} more of {lasting(step.stay)}")
     found += [awaits(case, one, trial) for one in findings if one.log_better < one.log_better_threshold > 0.0]
     return found + hindrances(case)
 
