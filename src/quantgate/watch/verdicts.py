@@ -258,9 +258,13 @@ def _flagger(found: Answer, asked: Asked) -> tuple[int, bytes, tuple[bytes, byte
 def _query(scope: wire.Scope) -> dict[str, str]:
     """Of a name that comes twice the last. Raises Refused 400."""
     try:
-        return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), max_num_fields=FIELDS))
+        found = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), max_num_fields=FIELDS))
     except ValueError:
-        raise bad(None, f"the query has more than {FIELDS} fields") from None
+        raise bad(None, f"the query has more than {FIELDS} fields; it may have four") from None
+    odd = next((name for name, value in found.items() if not value.isprintable()), None)
+    if odd is not None:
+        raise bad(odd[:80], f"{odd[:80]!r}: expected printable text")
+    return found
 
 
 def _asked(query: Mapping[str, str]) -> Asked:
