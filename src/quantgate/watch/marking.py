@@ -2,8 +2,8 @@
 
 A ``Marker`` stands before the journal. ``put`` appends to a bounded queue; one thread reads the marks of all signals
 and the hash of the prompt, takes the text off, and hands the exchange on. So that requests do not wait for it, the
-thread rests after each exchange as long as it takes to use at most ``busy`` of a core, reads the two ends of a long
-text only, and what comes beyond the queue's room goes on at once without marks. Room is refused to all alike until half
+thread rests after each exchange as long as it takes to use at most ``busy`` of a core (a quarter reads about 400 to 600
+exchanges a second, with answers of 1,000 characters), reads the two ends of a long text only, and what comes beyond the queue's room goes on at once without marks. Room is refused to all alike until half
 of the queue is free again: what is left out depends on the moment, never on what a variant wrote. What waits here, or
 for its shadow, is lost with a process that is killed, as what waits in the journal is.
 
@@ -65,6 +65,7 @@ class Marker:
         self.marked = self.unmarked = 0
         self.failed: Counter[str] = Counter()
         self._failed_s = 0.0
+        self._owed_s = self._settled_s = 0.0  # rest that is due; work and rest that are accounted for
         self._thread = threading.Thread(target=self._run, name="marks", daemon=True)
         self._thread.start()
 
@@ -155,7 +156,7 @@ class Marker:
                     self._hand_on(exchange, found)
 
     def _one(self, exchange: Exchange) -> None:
-        began = time.perf_counter()
+        began, settled_s = time.perf_counter(), self._settled_s
         # a text that nobody foresaw costs its marks, and nothing else
         try:
             talk = talk_of(exchange) if exchange.text is not None else None
@@ -173,7 +174,7 @@ class Marker:
         else:
             for one, more in self._pairs.add(exchange, talk, found, time.monotonic()):
                 self._hand_on(one, more)
-        self._rest(time.perf_counter() - began)
+        self._rest(time.perf_counter() - began - (self._settled_s - settled_s))
 
     def _found(self, exchange: Exchange, talk: Talk) -> dict[str, Any]:
         marks = {}
@@ -182,8 +183,8 @@ class Marker:
             value = self._read(name, mark, talk)
             if value is not None:
                 marks[name] = value
-            if time.perf_counter() - began > SLICE_S:
-                self._rest(SLICE_S)
+            if (took_s := time.perf_counter() - began) > SLICE_S:
+                self._rest(took_s)
                 began = time.perf_counter()
         found: dict[str, Any] = {"marks": {**exchange.marks, **marks}}
         if exchange.told_session and not exchange.shadow:  # others are never held against an earlier prompt
@@ -219,8 +220,14 @@ class Marker:
             log.warning("%s could not be read from an exchange (%s); it goes on without, and is counted", name, told)
 
     def _rest(self, took_s: float) -> None:
-        if not self._end.is_set():
-            self._end.wait(min(took_s * (1 / self._busy - 1), 0.25))
+        """For so much work; what it rested too long, waking late, is taken off the next rest."""
+        self._owed_s = min(self._owed_s + took_s * (1 / self._busy - 1), 0.25)
+        began = time.perf_counter()
+        if self._owed_s > 0 and not self._end.is_set():
+            self._end.wait(self._owed_s)
+        waited_s = time.perf_counter() - began
+        self._owed_s = max(self._owed_s - waited_s, -SLICE_S)
+        self._settled_s += took_s + waited_s
 
 
 def every() -> tuple[Signal, ...]:
