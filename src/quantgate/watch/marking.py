@@ -3,9 +3,10 @@
 A ``Marker`` stands before the journal. ``put`` appends to a bounded queue; one thread reads the marks of all signals
 and the hash of the prompt, takes the text off, and hands the exchange on. So that requests do not wait for it, the
 thread rests after each exchange as long as it takes to use at most ``busy`` of a core (a quarter reads about 400 to 600
-exchanges a second, with answers of 1,000 characters), reads the two ends of a long text only, and what comes beyond the queue's room goes on at once without marks. Room is refused to all alike until half
-of the queue is free again: what is left out depends on the moment, never on what a variant wrote. What waits here, or
-for its shadow, is lost with a process that is killed, as what waits in the journal is.
+exchanges a second, with answers of 1,000 characters), reads the two ends of a long text only, and what comes beyond the
+queue's room goes on at once without marks. Room is refused to all alike until half of the queue is free again: what is
+left out depends on the moment, never on what a variant wrote. What waits here, or for its shadow, is lost with a
+process that is killed, as what waits in the journal is.
 
 No word of a text goes anywhere else: what a signal raises is told by its type.
 """
