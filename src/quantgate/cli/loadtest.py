@@ -75,7 +75,9 @@ def loadtest(
     context: Annotated[int | None, typer.Option(min=8, help="Tokens that the server's model holds.")] = None,
     blocks: Annotated[int, typer.Option(min=0, help="Stretches that two targets take turns in; 0 chooses.")] = 0,
     rows: Annotated[int, typer.Option(min=1, help="Answers decoded together at most, in this process.")] = 16,
-    request: Annotated[str, typer.Option(help='More keys of every request, such as {"ignore_eos": true}, or a response_format.')] = "",
+    request: Annotated[
+        str, typer.Option(help='More keys of every request, such as {"ignore_eos": true}, or a response_format.')
+    ] = "",
     timeout: Annotated[str, typer.Option(help="For one request.")] = "120s",
     api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the servers' key.")] = None,
     seed: Annotated[int, typer.Option(help="Fixes arrivals and prompts.")] = 0,
