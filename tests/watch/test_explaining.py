@@ -26,7 +26,7 @@ COUNTS = "41 of 1,204 sessions of W3A16 against 96 of 10,920 of BF16"
 END = "; evidence 1.5e+02 against the 1e+02 needed"
 
 
-def told(signal: Signal, tallies: tuple[Tally, Tally], direction: Any = "more", **limits: float | None) -> str:
+def told(signal: Signal, tallies: tuple[Tally, Tally], direction: Any = "more", **limits: Any) -> str:
     rule = next(one for one in rules(CONFIG, (signal,)) if one.direction == direction)
     found = Finding(
         signal=signal.name,

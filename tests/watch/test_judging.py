@@ -336,3 +336,12 @@ def test_pairs_are_not_waited_for_once_there_are_sessions():
         marks = {"pair": float(number % 2)}
         fold.add(number, exchange(number, drawn="", shadow=True, cohort="pinned", share=0.0, marks=marks))
     assert judged(fold, live(), QUICK).action == "promote"
+
+
+def test_where_no_signal_can_be_read_nothing_is_proven():
+    rows = [(n, one.model_copy(update={"marks": {}})) for n, one in traffic(8000, odds=0.5)]
+    found = judged(folded(rows, (BAD, NEVER), QUICK), live(), QUICK)
+    assert found.action == "hold"
+    assert found.missing == (
+        "a signal that can be read: hardly any session has one, so nothing is proven; are marks dropped?",
+    )

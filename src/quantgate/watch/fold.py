@@ -42,7 +42,6 @@ class Fold:
         config: WatchConfig,
         target: str,
         signals: Sequence[Signal] | None = None,
-        *,
         order: Sequence[str] = (),
     ) -> None:
         """``order``: of the bits of signals. Raises UsageError, UnknownName, MissingExtra."""

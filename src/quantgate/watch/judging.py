@@ -144,7 +144,7 @@ class _Case:
         if standing.held or goal is None:
             return self._verdict(trial, "hold", calm, findings=findings)
         missing = proofs(self, trial, standing, findings)
-        absent = not_here(self.fold, findings)
+        absent = not_here(self.fold)
         told = f"{self.share * 100:g} %", f"{goal * 100:g} %"
         if missing:
             why = f"{calm}; {told[0]} of sessions until {count(len(missing), 'proof')} for {told[1]}"

@@ -9,7 +9,7 @@ from quantgate.watch import Finding, Trial
 from quantgate.watch.explaining import count, figure, lasting, nowhere, times
 from quantgate.watch.fold import Fold
 from quantgate.watch.processes import Process
-from quantgate.watch.proving import applies, enough, lopsided
+from quantgate.watch.proving import Sizes, applies, enough, lopsided
 from quantgate.watch.standing import Standing
 from quantgate.watch.steps import step_of
 from quantgate.watch_config import WatchConfig
@@ -41,6 +41,10 @@ def proofs(case: Case, trial: Trial, standing: Standing, findings: tuple[Finding
     if stayed_s < step.stay:
         found.append(f"time at {case.share * 100:g} %: {lasting(step.stay - stayed_s)} more of {lasting(step.stay)}")
     found += [awaits(case, one, trial) for one in findings if one.log_better < one.log_better_threshold > 0.0]
+    if any(one.promotes for one in case.fold.rules) and len(absent(case.fold)) == sum(
+        one.promotes and one.signal.kind != "pair" for one in case.fold.rules
+    ):
+        found.append("a signal that can be read: hardly any session has one, so nothing is proven; are marks dropped?")
     return found + hindrances(case)
 
 
@@ -50,7 +54,7 @@ def awaits(case: Case, one: Finding, trial: Trial) -> str:
     rule, needed = process.rule, enough(case.config.beta)
     less = " too few" if one.direction == "less" else ""
     control, ours = process.tallies()
-    seen = case.fold.sizes().without(process.missed)
+    seen = _seen(case.fold, process)
     if rule.signal.kind != "pair" and lopsided(control, ours, seen):
         return (
             f"{rule.signal.about}: read from {ours.units:,} of {count(seen.trial, 'session')} of {trial.variant} and "
@@ -82,15 +86,20 @@ def hindrances(case: Case) -> list[str]:
     return found
 
 
-def not_here(fold: Fold, findings: tuple[Finding, ...]) -> list[str]:
+def not_here(fold: Fold) -> list[str]:
     """Signals that would be waited for, and that hardly any session of either side has."""
-    found = []
-    for one in findings:
-        process = _process(fold, one)
-        whole, seen = process.tallies(), fold.sizes().without(process.missed)
-        if process.rule.promotes and not applies(process.rule, *whole, seen):
-            found.append(f"{one.signal} {nowhere(whole, seen)}")
-    return sorted(set(found))
+    return sorted({f"{one.rule.signal.name} {nowhere(one.tallies(), _seen(fold, one))}" for one in absent(fold)})
+
+
+def absent(fold: Fold) -> list[Process]:
+    """Processes of those signals."""
+    return [
+        one for one in fold.processes if one.rule.promotes and not applies(one.rule, *one.tallies(), _seen(fold, one))
+    ]
+
+
+def _seen(fold: Fold, process: Process) -> Sizes:
+    return fold.sizes().without(process.missed)
 
 
 def more(n: int, what: str) -> str:
