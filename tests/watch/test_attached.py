@@ -290,7 +290,7 @@ def test_copies_are_held_against_the_answers_that_left(tmp_path):
         with Running(gateway) as running:
             client = Client(running.port)
             for number in range(6):
-                more = {"tools": [tool]} if number % 2 else {}
+                more: dict[str, Any] = {"tools": [tool]} if number % 2 else {}
                 assert client.chat(session=f"s{number}", stream=number < 3, **more).status == 200
                 until(lambda wanted=number + 1: shadow.asked == wanted and not shadow._tasks)
         found = rows(gateway)

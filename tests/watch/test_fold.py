@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -43,7 +44,7 @@ def counts(fold: Fold, signal: str = "bad", direction: str = "more") -> tuple[in
     return one.trial.bad, one.trial.units, one.control.bad, one.control.units
 
 
-def messy(n: int, seed: int) -> list:
+def messy(n: int, seed: int) -> list[Any]:
     """All signals, few sessions that come back, doubles, late ones, strangers, a ramp and a promotion."""
     chance = random.Random(seed)
     rows = []
@@ -249,7 +250,7 @@ def test_with_a_stable_variant_and_a_holdback_its_own_sessions_are_neither_side_
 
 
 def test_copies_of_another_variant_begin_a_trial_only_where_none_is_live():
-    copy = {"drawn": "", "shadow": True, "cohort": "pinned", "pair": (OTHER, BASE)}
+    copy: dict[str, Any] = {"drawn": "", "shadow": True, "cohort": "pinned", "pair": (OTHER, BASE)}
     fold = folded(traffic(50), (BAD, PAIR))
     fold.add(51, exchange(51, revision=3, **copy))
     assert fold.uncounted.strangers == 1
@@ -308,7 +309,7 @@ def test_grades_are_held_against_each_other():
 
 def test_pairs_are_read_from_copies_of_the_two_that_are_on_trial():
     rows = [(1, exchange(1)), (2, exchange(2, "control"))]
-    told = {"drawn": "", "shadow": True, "cohort": "pinned"}
+    told: dict[str, Any] = {"drawn": "", "shadow": True, "cohort": "pinned"}
     copies = [(n, exchange(n, marks={"pair": float(n % 10 > 0)}, **told)) for n in range(3, 63)]
     other = [(99, exchange(99, marks={"pair": 1.0}, pair=(OTHER, BASE), **told))]
     found = folded([*rows, *copies, *other], (PAIR,)).findings()[0]
@@ -518,7 +519,7 @@ def test_who_is_slow_changes_nothing_but_times(seed):
     sides = [chance.random() < 0.4 for _ in ends]
     bad = [float(chance.random() < 0.3) for _ in ends]
 
-    def evidence(slow: bool | None) -> list:
+    def evidence(slow: bool | None) -> list[Any]:
         rows = []
         for number, (end, ours, value) in enumerate(zip(ends, sides, bad, strict=True), 1):
             took_s = 1200.0 if slow is ours else 1.0

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import partial
 
 import pytest
 import yaml
@@ -33,18 +34,17 @@ def store(tmp_path):
     journal = Journal(connect(url))
     journal.start()
     journal.close()
-    made = Store(connect(url), Reader(connect(url)))
+    reader = Reader(connect(url))
+    made = Store(connect(url), reader)
     made.create()
     yield made
-    made.reader.close()
+    reader.close()
     made.close()
 
 
 def scraped(standing: Standing, **counts: float) -> dict[str, float]:
     registry = CollectorRegistry()
-    registry.register(
-        Gauges(standing, {name: ("a count", lambda value=value: value) for name, value in counts.items()})
-    )
+    registry.register(Gauges(standing, {name: ("a count", partial(float, value)) for name, value in counts.items()}))
     return samples(generate_latest(registry).decode())
 
 
@@ -124,7 +124,7 @@ def test_figures_of_a_database_that_is_away_are_not_told_as_if_they_were_new(sto
     assert standing.trouble == "the evidence cannot be read (watch: no answer)"
     where.away = False
     standing.read()
-    assert (scraped(standing)["up[]"], standing.trouble) == (1.0, None)
+    assert scraped(standing)["up[]"] == 1.0 and not standing.trouble
     assert scraped(standing)["alarms_total[rollback]"] == 0.0, "what was there before is not new again"
 
 
@@ -161,7 +161,7 @@ class _Told:
     """Evidence that is a little behind."""
 
     def __init__(self, store):
-        self.verdict, self.alarms = store.verdict, store.alarms
+        self.verdict, self.alarms, self.alarm, self.points = store.verdict, store.alarms, store.alarm, store.points
 
     def behind_s(self, target):
         return 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 from tests.watch.trials import (
@@ -240,7 +241,7 @@ def test_without_a_holdback_the_rate_that_was_stated_is_what_counts():
 
 def copies(n: int, worse: int) -> Fold:
     """Of each 10 that differ, ``worse`` are worse; one in ten differs."""
-    told = {"drawn": "", "shadow": True, "cohort": "pinned", "share": 0.0}
+    told: dict[str, Any] = {"drawn": "", "shadow": True, "cohort": "pinned", "share": 0.0}
     marks = [{"pair": float(at // 10 % 10 < worse)} if at % 10 == 0 else {} for at in range(n)]
     return folded(
         [(at + 1, exchange(at + 1, bad=None, marks=mark, **told)) for at, mark in enumerate(marks)], (BAD, PAIR)

@@ -15,8 +15,9 @@ from tests.watch.trials import BAD, CALLS, CONFIG, GRADE, PAIR, SLOW, exchange
 from quantgate.errors import UnknownName, UsageError
 from quantgate.stats import attribution, exceedance
 from quantgate.watch.counts import Events, Grades, Levels
-from quantgate.watch.explaining import Sizes, finding
+from quantgate.watch.explaining import finding
 from quantgate.watch.processes import LEAP, SHARES, Process, alive, rules
+from quantgate.watch.proving import Sizes
 from quantgate.watch.scales import ELSE, MOST, STRATA, Scale, Scales, bucket, middle
 from quantgate.watch.signals import Signal, names, of_mark
 from quantgate.watch_config import SignalConfig, WatchConfig

@@ -19,6 +19,7 @@ from tests.watch.houses import house, url
 from tests.watch.made import alarm
 from tests.watch.traffic import CONFIG, exchanges, until, write
 
+from quantgate.errors import UsageError
 from quantgate.serve._ledger_sql import connect
 from quantgate.watch.store import Delivery, Step, Store
 from quantgate.watch.webhooks import Postman, deliveries, hooks_of
@@ -240,3 +241,9 @@ def test_a_rollback_does_not_wait_for_a_webhook_that_hangs(house):
         inbox.answers = [200]
         until(lambda: "answered 200" in house.store.alarms("fleet")[0].webhooks[0])
         assert watcher.moves == 1
+
+
+@pytest.mark.parametrize("url", ["http://a..b/", f"http://{'x' * 64}.example/", "http://127.0.0.1:0/", "http://h/ö"])
+def test_an_address_that_nobody_can_reach_is_refused_at_the_start(url: str) -> None:
+    with pytest.raises(UsageError, match=r"watch\.webhooks\[0\]\.url: not an address"):
+        hooks_of([WebhookConfig(url=url)], {})

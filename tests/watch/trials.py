@@ -102,5 +102,12 @@ def variant(pair: tuple[str, str]) -> Variant:
 def live(**told: Any) -> Live:
     """``GOOD`` is the canary at 10 %, at revision 2."""
     base = variant(BASE)
-    standard = {"target": "t", "revision": 2, "baseline": base, "stable": base, "canary": variant(GOOD), "share": 0.1}
+    standard: dict[str, Any] = {
+        "target": "t",
+        "revision": 2,
+        "baseline": base,
+        "stable": base,
+        "canary": variant(GOOD),
+        "share": 0.1,
+    }
     return Live(**(standard | told))

@@ -67,7 +67,8 @@ def hooks_of(configs: Sequence[WebhookConfig], environment: Mapping[str, str]) -
     for at, one in enumerate(configs):
         try:
             parts = urlsplit(one.url)
-            good = bool(parts.hostname) and parts.port != 0
+            good = bool(parts.hostname) and parts.port != 0 and one.url.isascii()
+            str(parts.hostname).encode("idna")  # UnicodeError is a ValueError
         except ValueError:
             good = False
         if not good:
@@ -87,7 +88,7 @@ def deliveries(hooks: Sequence[Hook], alarm: Alarm, now: float) -> list[Delivery
 
 
 def post(hook: Hook, delivery: str, event: str, body: bytes, now: float) -> int:
-    """The status that it answers. Raises OSError, http.client.HTTPException."""
+    """The status that it answers. Raises OSError, ValueError, http.client.HTTPException."""
     where = urlsplit(hook.config.url)
     secure = where.scheme == "https"
     limit = hook.config.timeout
@@ -113,8 +114,8 @@ def post(hook: Hook, delivery: str, event: str, body: bytes, now: float) -> int:
     end = threading.Timer(limit, _cut, (link,))  # each piece of an answer may take ``limit``: all of it must not
     end.daemon = True
     try:
-        link.connect()
         end.start()
+        link.connect()
         link.request("POST", path, body, headers)
         return link.getresponse().status
     finally:
@@ -212,7 +213,7 @@ class Postman:
         body = json.dumps(_body(alarm), allow_nan=False).encode()
         try:
             status = post(hook, one.id, alarm.verdict.action, body, now)
-        except (OSError, http.client.HTTPException) as problem:
+        except (OSError, ValueError, http.client.HTTPException) as problem:
             told, good = f"no answer ({_plain(problem)})", False
         else:
             told, good = f"answered {status}", 200 <= status < 300

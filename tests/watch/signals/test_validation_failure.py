@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.watch.signals.made import read
 
-MENDED = [
+MENDED: list[dict[str, Any]] = [
     {"step": "repaired", "faults": ("not_json",), "repairs": ("fence",)},
     {"step": "corrected", "faults": ("schema",)},
     {"step": "escalated", "faults": ("schema", "schema"), "answered_by": "BF16"},
@@ -24,7 +26,7 @@ def test_a_refused_answer_counts_whatever_became_of_it(changed: dict[str, object
 
 def test_an_answer_that_passed_is_good_and_one_that_never_came_is_neither() -> None:
     assert (read("validation_failure"), read("guard_failure", structured=False)) == (0.0, 0.0)
-    gone = {"step": "", "status": 502, "error": "upstream_cut", "answered_by": ""}
+    gone: dict[str, Any] = {"step": "", "status": 502, "error": "upstream_cut", "answered_by": ""}
     assert read("validation_failure", **gone) is None and read("guard_failure", structured=False, **gone) is None
 
 

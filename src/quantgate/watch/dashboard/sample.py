@@ -19,6 +19,7 @@ from quantgate.stats import attribution, rates
 from quantgate.stats.renewal import log_mix
 from quantgate.watch import Action, Alarm, Finding, Point, Tally, Trial, Verdict
 from quantgate.watch.dashboard.words import share as told
+from quantgate.watch.explaining import times
 
 Story = Literal["healthy", "worse"]
 MINUTE_S = 60.0
@@ -273,8 +274,8 @@ def _point(at: float, one: Finding, share: float) -> Point:
 
 def _sentence(one: Finding, trial: Trial) -> str:
     sides = f"{one.trial.bad:,} of {one.trial.units:,} sessions of {trial.variant} against {one.control.bad:,} of "
-    known = f": {one.ratio:.2g} times as often" if one.ratio is not None else ""
-    sure = f" (at least {one.low:.2g} times, {told(1 - ALPHA)})" if one.low else ""
+    known = f": {times(one.ratio)} as often" if one.ratio is not None else ""
+    sure = f" (at least {times(one.low)}, {told(1 - ALPHA)})" if one.low else ""
     what = one.signal.replace("_", " ")
     return f"{what}: {sides}{one.control.units:,} of {trial.control}{known}{sure}"
 

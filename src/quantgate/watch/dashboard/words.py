@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
+from quantgate.watch.explaining import digits
+
 NOTHING = "\u2013"
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 
@@ -25,14 +27,14 @@ def share(part: float | None) -> str:
 
 def times(ratio: float | None) -> str:
     """
-    >>> times(3.94), times(0.5), times(12.0), times(None)
-    ('3.9×', '0.5×', '12×', '–')
+    >>> times(3.94), times(0.5), times(12.0), times(1.016), times(None)
+    ('3.9×', '0.5×', '12×', '1.02×', '–')
     """
     if ratio is None or math.isnan(ratio):
         return NOTHING
     if math.isinf(ratio):
         return "∞"
-    return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.2g}×"
+    return f"{digits(ratio)}×"
 
 
 def seconds(took: float | None) -> str:
