@@ -265,13 +265,20 @@ def test_a_signal_that_fails_often_stops_a_promotion():
     def read(_one, _before):
         raise ValueError
 
-    fails = Signal("fails", "fails", "event", read, promotes=False)
-    fold = folded(traffic(4000, trial=0.004, control=0.004), (BAD, fails))
-    found = judged(fold, live(), QUICK)
+    raising = Signal("raising", "fails", "event", read, promotes=False)
+    odd = Signal("odd", "gives what no event is", "event", lambda _one, _before: 7.0, promotes=False)
+    marked = Signal("marked", "failed at the gateway", "event", of_mark("marked"))
+    rows = [
+        (number, one.model_copy(update={"unread": ("marked",)}))
+        for number, one in traffic(4000, trial=0.004, control=0.004)
+    ]
+    found = judged(folded(rows, (BAD, raising, odd, marked)), live(), QUICK)
     assert found.action == "hold"
-    assert any(
-        "the signal fails, which failed on 4000" in one.replace(",", "", 1) or "fails" in one for one in found.missing
-    )
+    failed = [one for one in found.missing if "which failed on" in one]
+    assert failed == [
+        f"the signal {name}, which failed on 4,000 exchanges; mend it, or set 'off: true'"
+        for name in ("marked", "odd", "raising")
+    ]
 
 
 def test_a_guess_says_how_long_it_takes():

@@ -207,6 +207,7 @@ def test_a_mark_that_fails_is_counted_told_once_and_says_no_word(mark: Any, capl
             marker.put(exchange(text=text(CANARY)))
         marker.close()
         assert [one.marks for one in found] == [{"empty": 0.0}] * 3
+        assert [one.unread for one in found] == [("bad",)] * 3, "not the same as a signal that does not apply"
         assert marker.failed == {"bad": 3} and marker.trouble is not None and "3 exchanges: bad" in marker.trouble
     assert len(caplog.records) == 1 and "bad" in caplog.text and CANARY not in caplog.text + str(marker.trouble)
 
@@ -266,7 +267,7 @@ def talk(said: str = "At noon.") -> Talk:
 
 
 def test_who_waits_for_the_other_is_bounded() -> None:
-    pairs = Pairs([("pair", lambda _: 1.0)], lambda _name, mark, talk: mark(talk), 60.0)
+    pairs = Pairs([("pair", lambda _: 1.0)], lambda _name, mark, talk, _unread: mark(talk), 60.0)
     for at in range(3000):
         out = list(pairs.add(exchange(id=f"s{at}", shadow=True), talk(), {}, 0.0))
         assert [one.id for one, _ in out] == ([] if at < 2048 else [f"s{at - 2048}"])
@@ -278,12 +279,12 @@ def test_who_waits_for_the_other_is_bounded() -> None:
 
 
 def test_a_shadow_told_twice_comes_out_twice_and_an_answer_counts_once() -> None:
-    pairs = Pairs([("pair", lambda _: 1.0)], lambda _name, mark, talk: mark(talk), 60.0)
+    pairs = Pairs([("pair", lambda _: 1.0)], lambda _name, mark, talk, _unread: mark(talk), 60.0)
     shadow = exchange(shadow=True)
     assert list(pairs.add(shadow, talk(), {}, 0.0)) == []
     assert [more for _, more in pairs.add(shadow, talk(), {}, 0.0)] == [{}]
     found = list(pairs.add(exchange(), talk(), {}, 0.0))
-    assert [(one.shadow, more) for one, more in found] == [(False, {}), (True, {"marks": {"pair": 1.0}})]
+    assert [(one.shadow, more) for one, more in found] == [(False, {}), (True, {"marks": {"pair": 1.0}, "unread": ()})]
     assert pairs.made == 1 and list(pairs.alone()) == []
 
 

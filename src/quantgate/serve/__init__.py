@@ -237,6 +237,7 @@ class Exchange(Record):
     overhead_s: float = 0.0  # of total_s, spent in the gateway itself
     prompt_hash: int | None = Field(default=None, description="64-bit SimHash of the last user turn, keyed")
     marks: dict[str, float] = Field(default={}, description="what signals read from its texts, by their names")
+    unread: tuple[str, ...] = Field(default=(), description="signals that failed on its texts: not the same as no mark")
     text: dict[str, Any] | None = Field(default=None, description="prompt and answer, only where the operator asked")
 
 

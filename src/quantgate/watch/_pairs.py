@@ -17,7 +17,8 @@ from quantgate.watch import Talk
 from quantgate.watch._talks import HEAD, size_of
 from quantgate.watch.signals._reading import whole
 
-Read = Callable[[str, Any, Talk], float | None]
+Read = Callable[[str, Any, Talk, list[str]], float | None]
+"""A mark by its name, of a talk; the list gets the name where it failed."""
 Found = dict[str, Any]
 MOST = 2048  # of each that wait
 MOST_CHARS = 16 << 20  # of answers that wait for their shadows
@@ -69,10 +70,12 @@ class Pairs:
 
     def _paired(self, talk: Talk, shadow: Talk, found: Found) -> Found:
         together = replace(talk, shadow=replace(shadow, tools=talk.tools))  # one prompt, one offer
-        read = {name: self._read(name, mark, together) for name, mark in self._marks}
+        unread = list[str]()
+        read = {name: self._read(name, mark, together, unread) for name, mark in self._marks}
         self.made += 1
         marks: Mapping[str, float] = found.get("marks", {})
-        return {**found, "marks": {**marks, **{name: value for name, value in read.items() if value is not None}}}
+        told = {name: value for name, value in read.items() if value is not None}
+        return {**found, "marks": {**marks, **told}, "unread": (*found.get("unread", ()), *unread)}
 
     def _keep(self, id: str, talk: Talk, now: float) -> None:
         """Of a prompt, the last two turns: what was asked, and what it answered to."""

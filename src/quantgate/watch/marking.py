@@ -178,16 +178,16 @@ class Marker:
         self._rest(time.perf_counter() - began - (self._settled_s - settled_s))
 
     def _found(self, exchange: Exchange, talk: Talk) -> dict[str, Any]:
-        marks = {}
+        marks, unread = {}, list[str]()
         began = time.perf_counter()
         for name, mark in self._marks:
-            value = self._read(name, mark, talk)
+            value = self._read(name, mark, talk, unread)
             if value is not None:
                 marks[name] = value
             if (took_s := time.perf_counter() - began) > SLICE_S:
                 self._rest(took_s)
                 began = time.perf_counter()
-        found: dict[str, Any] = {"marks": {**exchange.marks, **marks}}
+        found: dict[str, Any] = {"marks": {**exchange.marks, **marks}, "unread": (*exchange.unread, *unread)}
         if exchange.told_session and not exchange.shadow:  # others are never held against an earlier prompt
             found["prompt_hash"] = self._hash(talk)
         return found
@@ -199,8 +199,8 @@ class Marker:
             self._fails("prompt_hash", problem)
             return None
 
-    def _read(self, name: str, mark: Any, talk: Talk) -> float | None:
-        """A finite number, or None."""
+    def _read(self, name: str, mark: Any, talk: Talk, unread: list[str]) -> float | None:
+        """A finite number, or None; ``unread`` gets the name of a mark that failed."""
         try:
             value = mark(talk)
             if value is None:
@@ -210,6 +210,7 @@ class Marker:
             return float(value)
         except Exception as problem:
             self._fails(name, problem)
+            unread.append(name)
             return None
 
     def _fails(self, name: str, problem: Exception) -> None:

@@ -98,15 +98,24 @@ class Taking:
 
     def read(self, signal: Signal, exchange: Exchange, before: Sequence[Exchange]) -> float | None:
         """What a signal reads; None too for what it may not be. A signal that fails is counted, and stops nothing."""
+        if signal.name in exchange.unread:
+            self._broken(signal)
+            return None
         try:
             value = signal.read(exchange, before)
-        except Exception:  # a plug-in's own mistake: that one signal is silent here
-            self.uncounted.broken[signal.name] = self.uncounted.broken.get(signal.name, 0) + 1
+        except (
+            Exception
+        ):  # a plug-in's own mistake: that one signal is silent here, and no promotion goes on without it
+            self._broken(signal)
             return None
         if value is None:
             return None
         sound = math.isfinite(value) if signal.kind == "quantity" else 0.0 <= value <= 1.0
         if not sound or (signal.kind in ("event", "pair") and value not in (0.0, 1.0)):
             self.uncounted.odd += 1
+            self._broken(signal)
             return None
         return value
+
+    def _broken(self, signal: Signal) -> None:
+        self.uncounted.broken[signal.name] = self.uncounted.broken.get(signal.name, 0) + 1

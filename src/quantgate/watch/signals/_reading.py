@@ -24,6 +24,13 @@ def own(exchange: Exchange) -> bool:
     return whole(exchange) and asked_once
 
 
+def refused(exchange: Exchange) -> float | None:
+    """1.0 where the guard refused the variant's answer at first, also where it was mended; None: no guard saw one."""
+    if not (exchange.step or exchange.faults):
+        return None
+    return float(bool(exchange.faults) or exchange.step in ("repaired", "corrected", "escalated", "failed"))
+
+
 def band(tokens: int | None) -> str:
     """The upper end of the band that a count of tokens lies in.
 

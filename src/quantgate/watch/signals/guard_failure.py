@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from quantgate.serve import Exchange
 from quantgate.watch.signals import Signal
+from quantgate.watch.signals._reading import refused
 
 
 def read(exchange: Exchange, _before: Sequence[Exchange]) -> float | None:
     """None: more than free text was asked for, or no guard saw an answer."""
-    if exchange.structured or not (exchange.step or exchange.faults):
-        return None
-    return float(bool(exchange.faults) or exchange.step in ("repaired", "corrected", "escalated", "failed"))
+    return None if exchange.structured else refused(exchange)
 
 
 SIGNAL = Signal(

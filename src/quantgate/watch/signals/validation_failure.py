@@ -10,13 +10,12 @@ from collections.abc import Sequence
 
 from quantgate.serve import Exchange
 from quantgate.watch.signals import Signal
+from quantgate.watch.signals._reading import refused
 
 
 def read(exchange: Exchange, _before: Sequence[Exchange]) -> float | None:
     """None: nothing but free text was asked for, or no guard saw an answer."""
-    if not exchange.structured or not (exchange.step or exchange.faults):
-        return None
-    return float(bool(exchange.faults) or exchange.step in ("repaired", "corrected", "escalated", "failed"))
+    return None if not exchange.structured else refused(exchange)
 
 
 SIGNAL = Signal(
