@@ -119,8 +119,10 @@ def test_what_honest_code_does_is_allowed(box: Box, body: str) -> None:
 
 def test_nothing_and_nobody_is_left_behind(box: Box) -> None:
     """A run that is stopped leaves no process and no scratch folder; nor does one that was only made ready."""
-    before = set(Path(tempfile.gettempdir()).glob("quantgate-sandbox-*"))
     fresh = Box(box.tier)
+    own = f"quantgate-sandbox-{fresh.process.pid}-*"  # other tests have boxes beside this one
+    folder = Path(tempfile.gettempdir())
+    assert len(list(folder.glob(own))) == (box.tier > 1)
     busy = "import os, time\ndef f():\n    open('kept', 'w').write('x')\n    os.mkdir('shut', 0)\n    time.sleep(60)\n"
     outcome = fresh.run(Job(code=busy, tests="f()", limits=Limits(wall_s=0.5)))
     assert outcome.because == "took longer than 0.5 s"
@@ -134,7 +136,7 @@ def test_nothing_and_nobody_is_left_behind(box: Box) -> None:
     assert not descendants(fresh.process.pid)
     assert fresh.run(Job(code="def f(): open('kept', 'w').close()", tests="f()")).verdict == "passed"
     fresh.close()  # with a run made ready
-    assert set(Path(tempfile.gettempdir()).glob("quantgate-sandbox-*")) <= before
+    assert not list(folder.glob(own))
 
 
 def descendants(pid: int) -> list[int]:

@@ -83,7 +83,7 @@ def _ground(tier: int) -> enter.Ground:
         rooms.move_in(os.getuid(), os.getgid())
     drops = root and (tier == 1 or rooms.readable_by_anybody(readable))
     threads = 0 if drops or tier == 1 else _threads_of(os.getuid())
-    scratch = rooms.SCRATCH if tier == 1 else tempfile.mkdtemp(prefix="quantgate-sandbox-")
+    scratch = rooms.SCRATCH if tier == 1 else tempfile.mkdtemp(prefix=f"quantgate-sandbox-{os.getpid()}-")
     if tier > 1:
         os.chmod(scratch, 0o711)  # runs that act as another user must pass
     return enter.Ground(tier, landlock.version(), drops, threads, tuple(readable), platform.machine(), scratch)
