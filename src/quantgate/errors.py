@@ -19,6 +19,7 @@ Each class with the exit code it stands for, where it is not its parent's:
     |   `-- WrongBytes             exit 1  the bytes are not those that a digest names; says which file
     |-- Unsupported                exit 1  a runtime is known not to run this variant on this hardware
     |-- EngineError                an engine could not answer
+    |-- TrainingError            training cannot go on: diverged, NaN gradients, no memory; the last good state is kept
     |-- SandboxError             generated code cannot be contained on this machine, so it is not run
     |-- StoreError                 a bucket or folder elsewhere: not there, no rights, a transfer that was cut
     |-- ReleaseError               the registry cannot be read or written
@@ -111,6 +112,10 @@ class RecordError(QuantgateError):
 
 class ArtifactError(QuantgateError):
     """An artifact is incomplete, or its bytes do not match its manifest."""
+
+
+class TrainingError(QuantgateError):
+    """Training cannot go on: the loss diverged, gradients are NaN, memory ran out; says what is kept and what to do."""
 
 
 class WrongBytes(ArtifactError):

@@ -223,6 +223,21 @@ class StoredCache(Record):
     attentions: tuple[str, ...]  # the attention modules, one per layer, in order
 
 
+class Training(Record):
+    """How the codes of an artifact, or the weights of a student, were trained; ``digest`` (inherited) names the run."""
+
+    method: Literal["qat", "distill"]
+    teacher: str  # digest of the weights it was held to
+    data: str  # digest of the training set's summary
+    sources: dict[str, int]  # conversations that trained it, by where they come from
+    options: dict[str, JsonValue]
+    steps: int  # optimizer steps made
+    best: int  # the step whose state was kept
+    tokens: int  # seen by those steps
+    before: float | None = None  # KL on the tune split in nats a token: of the start ...
+    after: float | None = None  # ... and of what was kept
+
+
 class Manifest(Record):
     """Everything about one artifact: ``manifest.json`` in its folder. Its digest names the artifact."""
 
@@ -240,6 +255,7 @@ class Manifest(Record):
     fates: tuple[Fate, ...]  # one for every tensor of the model
     ledger: tuple[Note, ...]
     kv_cache: StoredCache | None = None
+    training: Training | None = Field(default=None, exclude_if=lambda training: training is None)
     tensor_bytes: int  # all tensors of the container
     tensor_weights: int  # all numbers of the model (tied ones once)
     total_bytes: int  # all files but this one
