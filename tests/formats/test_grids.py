@@ -48,6 +48,9 @@ def test_scheme_label_names_the_same_scheme(name: str) -> None:
         (scheme("W3A16", symmetric=False), "W3A16-asym"),
         (scheme("W4A8", group_size=128), "W4A8"),
         (scheme("W4A8", group_size="channel"), "W4A8-channel"),
+        (scheme("W4A4", group_size=128), "W4A4"),
+        (scheme("W4A4", group_size=64), "W4A4-g64"),
+        (scheme("W4A4", group_size=-1), "W4A4-channel"),
     ],
 )
 def test_scheme_label_tells_what_differs_from_the_defaults(made: Scheme, label: str) -> None:
@@ -62,8 +65,11 @@ def test_schemes_have_the_formats_their_names_say() -> None:
     assert scheme("FP8_DYNAMIC").weights == FloatGrid()
     assert scheme("W4A8").weights == scheme("W4A16").weights
     assert scheme("W4A8").activations == scheme("W8A8").activations
+    assert scheme("W4A4").weights == scheme("W4A16").weights
+    assert scheme("W4A4").activations == IntGrid(bits=4, strategy="token")
     assert scheme("BF16").weights is None
-    assert [scheme(name).packed for name in ("W4A16", "W8A16", "W8A8", "W4A8")] == [True, True, False, False]
+    packed = {name: scheme(name).packed for name in ("W4A16", "W8A16", "W4A4", "W8A8", "W4A8")}
+    assert packed == {"W4A16": True, "W8A16": True, "W4A4": True, "W8A8": False, "W4A8": False}
 
 
 def test_unknown_scheme_names_the_nearest() -> None:
@@ -80,6 +86,7 @@ def test_unknown_scheme_names_the_nearest() -> None:
         ("W4A16-g64", {"group_size": 32}),
         ("W4A16-asym", {"symmetric": True}),
         ("W4A8", {"symmetric": False}),
+        ("W4A4", {"symmetric": False}),
     ],
 )
 def test_scheme_refuses_options_it_cannot_have(name: str, options: dict[str, int]) -> None:

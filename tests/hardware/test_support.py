@@ -107,6 +107,8 @@ REFUSED: dict[str, tuple[Support, str]] = {
     "MXFP4 off Blackwell": (ask("vllm", "MXFP4", "h100", shapes=llama(stored="MXFP4")), "10.0 and above alone"),
     "GGUF in vLLM away from CUDA": (ask("vllm", "Q4_K_M", "m4-max", container="gguf"), "choose llama.cpp"),
     "W4A8 on a GPU": (ask("vllm", "W4A8", "h100"), "on Arm CPUs alone"),
+    "W4A4 in integers in vLLM": (ask("vllm", "W4A4", "h100"), "choose NVFP4 for 4 bits of both"),
+    "W4A4 where no row names it": (ask("tensorrt-llm", "W4A4", "h100"), "W4A4 is in no row of TensorRT-LLM's matrix"),
     "vLLM on a phone of another vendor's NPU": (ask("vllm", "W8A8", "edge-npu"), "not on a laptop's NPU"),
     "llm-compressor 57: Qwen2-72B in eight bits on four devices": (
         ask("vllm", "W8A16", "a100", shapes=llama(29568, stored="W8A16"), tp=4),

@@ -26,6 +26,7 @@ RECIPES = [
     Recipe(scheme="W8A16", group_size=128),
     Recipe(scheme="W8A8"),
     Recipe(scheme="W4A8", group_size=32),
+    Recipe(scheme="W4A4", group_size=32),
     Recipe(scheme="FP8_DYNAMIC"),
     Recipe(scheme="FP8"),
     Recipe(scheme="FP8_BLOCK", keep=("k_proj", "o_proj")),

@@ -126,6 +126,10 @@ def test_the_config_says_what_a_runtime_must_know(swept):
         ),
         ("W8A8", {"weight": ("I8", (256, 128)), "weight_scale": ("BF16", (256, 1))}),
         ("W4A8-g32", {"weight": ("I8", (256, 128)), "weight_scale": ("BF16", (256, 4))}),
+        (
+            "W4A4-g32",
+            {"weight_packed": ("I32", (256, 16)), "weight_scale": ("BF16", (256, 4)), "weight_shape": ("I64", (2,))},
+        ),
         ("FP8_DYNAMIC", {"weight": ("F8_E4M3", (256, 128)), "weight_scale": ("BF16", (256, 1))}),
         (
             "FP8",
@@ -162,7 +166,19 @@ def test_the_tensors_have_the_documented_names_types_and_shapes(swept, name, sto
 
 
 @pytest.mark.parametrize(
-    "name", ["W4A16", "W3A16-g32-asym-rtn", "W8A8", "W4A8-g32", "FP8_DYNAMIC", "FP8", "FP8_BLOCK", "NVFP4", "MXFP4A16"]
+    "name",
+    [
+        "W4A16",
+        "W3A16-g32-asym-rtn",
+        "W8A8",
+        "W4A8-g32",
+        "W4A4-g32",
+        "FP8_DYNAMIC",
+        "FP8",
+        "FP8_BLOCK",
+        "NVFP4",
+        "MXFP4A16",
+    ],
 )
 def test_reading_back_gives_what_was_packed(swept, name):
     layer = swept[name].linear("model.layers.0.mlp.up_proj")

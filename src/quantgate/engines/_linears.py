@@ -215,6 +215,8 @@ def wanted(stored: StoredLinear, dtype: torch.dtype, device: torch.device) -> tu
         kind = Int8DynamicLinear
         if grid.bits != 8 or not per_channel or isinstance(stored.activations, FloatGrid):
             refusal = f"{grid.bits}-bit {grid.strategy} weights; the kernel takes 8 bits with one scale per channel"
+        elif stored.activations.bits != 8:
+            refusal = f"{stored.activations.bits}-bit inputs; the kernel takes 8 bits"
     elif grid.bits <= 4:
         kind, group = Int4Linear, grid.group_size or columns
         if grid.strategy == "tensor":

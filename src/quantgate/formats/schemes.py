@@ -18,7 +18,10 @@ _WEIGHT_ONLY = {
     "W4A16": 4,
     "W8A16": 8,
 }  # name -> bits; group or channel, symmetric or not
-_TOKENS = {"W4A8": 4}  # the same, beside activations in 8 bits with a scale per token; symmetric
+_TOKENS = {  # name -> bits of weights, symmetric, and of activations with a scale per token
+    "W4A4": (4, 4),
+    "W4A8": (4, 8),
+}
 _SIGNS = "W1A16"  # its codes are -1 and 1, stored in 2 bits
 _FIXED: dict[str, tuple[Grid | None, Grid | None]] = {  # name -> weights, activations
     "BF16": (None, None),
@@ -58,8 +61,8 @@ class Scheme(Record):
 
     @property
     def packed(self) -> bool:
-        """Integer codes packed into int32 words (weight-only schemes), not one code per byte."""
-        return isinstance(self.weights, IntGrid) and self.activations is None
+        """Integer codes packed into int32 words, not one code per byte, which is what kernels of 8-bit inputs read."""
+        return isinstance(self.weights, IntGrid) and (self.activations is None or self.activations.bits < 8)
 
     @property
     def sized(self) -> bool:
@@ -113,8 +116,8 @@ def scheme(
             raise UsageError(f"{at}scheme {base} has no choice of group size or zero points; leave both out")
         weights, activations = _FIXED[base]
         return Scheme(name=base, weights=weights, activations=activations)
-    bits, signs = (_WEIGHT_ONLY | _TOKENS)[base], base == _SIGNS
-    activations = IntGrid(bits=8, strategy="token") if base in _TOKENS else None
+    bits, of_tokens = _TOKENS[base] if base in _TOKENS else (_WEIGHT_ONLY[base], None)
+    signs, activations = base == _SIGNS, None if of_tokens is None else IntGrid(bits=of_tokens, strategy="token")
     if signs and not symmetric:
         raise UsageError(f"{at}scheme {base} stores signs, which have no zero points; leave 'symmetric' out")
     if activations is not None and not symmetric:

@@ -1,7 +1,7 @@
 """compressed-tensors: the container that vLLM, SGLang and transformers read.
 
     layout            schemes                    tensors of a linear layer [out, in]
-    pack-quantized    W1A16 to W8A16             weight_packed int32 [out, ceil(in*bits/32)]
+    pack-quantized    W1A16 to W8A16, W4A4       weight_packed int32 [out, ceil(in*bits/32)]
                                                  weight_scale [out, in/group], weight_shape int64 [2]
                                                  weight_zero_point int32 [ceil(out*bits/32), in/group]
     int-quantized     W8A8                       weight int8 [out, in], weight_scale [out, 1]
@@ -71,7 +71,7 @@ class CompressedTensors:
         told = {} if layer.input_scale is None else {f"{at}.{_input_scale(layer.activations)}": layer.input_scale}
         if isinstance(grid, Fp4Grid):
             return _pack_fp4(layer, grid) | told
-        if layer.activations is not None or not isinstance(grid, IntGrid):
+        if not isinstance(grid, IntGrid) or not _packed(grid, layer.activations):
             return {f"{at}.weight": layer.codes, f"{at}.weight_scale": layer.scales} | told
         tensors = {
             f"{at}.weight_packed": pack(layer.codes, grid.bits),
@@ -191,6 +191,10 @@ def kv_cache_arguments(format: str) -> dict[str, Any] | None:
         "dynamic": False,
         "observer": "minmax",
     }
+
+
+def _packed(weights: Grid, activations: Grid | None) -> bool:
+    return Scheme(name="stored", weights=weights, activations=activations).packed
 
 
 def _input_scale(activations: Grid | None) -> str:
