@@ -67,11 +67,11 @@ WRONG = {
     "did you mean 'margin'? Known: cases, hard, margin, options, path, relative, slices, suite",
     "capabilities: [math]\nvariants: [W8A8, {scheme: W4A16, groupsize: 64}]\n": "unknown key 'groupsize' in "
     "'variants.1'; did you mean 'group_size'? Known: artifact, bits, bytes, container, embeddings, endpoint, engine, "
-    "group_size, keep, kv_cache, latency, lm_head, method, model, name, options, rotation, runtime, scheme, "
+    "group_size, keep, kv_cache, latency, lm_head, method, model, name, options, rotation, runtime, scheme, student, "
     "symmetric, untie",
     "capabilities: [math]\nvariants: [{name: my-awq, artefact: my-awq}]\n": "unknown key 'artefact' in "
     "'variants.0'; did you mean 'artifact'? Known: artifact, bits, bytes, container, embeddings, endpoint, engine, "
-    "group_size, keep, kv_cache, latency, lm_head, method, model, name, options, rotation, runtime, scheme, "
+    "group_size, keep, kv_cache, latency, lm_head, method, model, name, options, rotation, runtime, scheme, student, "
     "symmetric, untie",
     "capabilities: [math]\nvariants: [{name: my-awq}]\n": "'variants.0': names neither 'scheme' nor 'artifact'; "
     "a scheme is made, an artifact is taken as it is, so name one of them",
@@ -90,6 +90,38 @@ WRONG = {
     "scheme is taken as it is; leave 'keep' out, or name a scheme",
     "capabilities: [math]\nvariants: [{model: x, engine: llamacpp}]\n": "'variants.0': engine llamacpp runs GGUF "
     "files; name a scheme such as Q4_K_M, or a .gguf file under 'artifact', or leave 'engine' out",
+    # what is trained in the run
+    "capabilities: [math]\nvariants: [{student: {layers: 4}, model: x}]\n": "'variants.0': names both 'student' and "
+    "'model'; a student is distilled in this run and 'model' is there already, so leave one of them out",
+    "capabilities: [math]\nvariants: [{student: {layers: 4}, artifact: x}]\n": "'variants.0': names both 'student' and "
+    "'artifact'; a student is distilled in this run and 'artifact' is there already, so leave one of them out",
+    "capabilities: [math]\nvariants: [{student: {}, scheme: W8A8}]\n": "'variants.0.student': a student has a shape "
+    "(layers, heads, feed_forward, hidden) or a 'config', one of the two, such as {layers: 4}",
+    "capabilities: [math]\nvariants: [{student: {layers: 4, config: x}}]\n": "'variants.0.student': a student has a "
+    "shape (layers, heads, feed_forward, hidden) or a 'config', one of the two; 'layers' stands beside 'config'",
+    "capabilities: [math]\nvariants: [{student: {layer: 4}}]\n": "unknown key 'layer' in 'variants.0.student'; did you "
+    "mean 'layers'? Known: batch_tokens, clip_norm, config, documents, evaluate_every, feed_forward, "
+    "gradient_checkpointing, heads, hidden, layers, learning_rate, max_tokens, patience, precision, prompts, seed, "
+    "steps, task, temperature, top_k, tune, warmup, weight_decay",
+    "capabilities: [math]\nvariants: [{student: {layers: 0}}]\n": "'variants.0.student.layers': input should be greater "
+    "than or equal to 1, found 0",
+    "capabilities: [math]\nvariants: [{student: {layers: 4}, method: gptq}]\n": "'variants.0': a student without a "
+    "scheme is taken as it is; leave 'method' out, or name a scheme",
+    "capabilities: [math]\nvariants: [{student: {layers: 4}, scheme: auto, bits: 4}]\n": "'variants.0': scheme auto "
+    "mixes layers of the baseline; name a scheme such as W8A16 beside 'student', or none",
+    "capabilities: [math]\nvariants: [{scheme: auto, bits: 4, method: qat}]\n": "'variants.0': method qat trains one "
+    "scheme, and scheme auto mixes layers that were rounded after training; name a scheme such as W3A16, or leave "
+    "'method' out",
+    "capabilities: [math]\nvariants: [{scheme: BF16, method: qat}]\n": "'variants.0': method qat trains with a "
+    "rounding, and BF16 rounds nothing; name a scheme such as W3A16",
+    "capabilities: [math]\nvariants: [{method: qat}]\n": "'variants.0': names neither 'scheme' nor 'artifact'; a scheme "
+    "is made, an artifact is taken as it is, so name one of them",
+    "capabilities: [math]\nvariants: [{scheme: W2A16, method: qat, options: {step: 40}}]\n": "'variants.0': options of "
+    "qat: unknown key 'step'; did you mean 'steps'? Known: adapters, batch_tokens, clip_norm, documents, "
+    "evaluate_every, gradient_checkpointing, learning_rate, max_tokens, norms, patience, precision, prompts, "
+    "reconstruct, scale_rate, seed, start, steps, task, temperature, top_k, tune, warmup, weight_decay",
+    "capabilities: [math]\nvariants: [{scheme: W2A16, method: qat, options: {learning_rate: 0}}]\n": "'variants.0': "
+    "options of qat: 'learning_rate': input should be greater than 0, found 0",
     # budgets
     "capabilities: [math]\nvariants: [{scheme: auto, bytes: 2 bananas}]\n": "'variants.0.bytes': "
     "expected a size such as 2.5 MB, 800 KiB or 2500000, found '2 bananas'",
@@ -256,3 +288,22 @@ def test_a_rotation_is_named_and_configurations_without_one_are_what_they_were(t
     assert told == "'variants.0.rotation': input should be 'hadamard', found 'hadamrd'"
     told = refusal(tmp_path, "capabilities: [math]\nvariants: [{scheme: auto, bits: 4, rotation: hadamard}]\n")
     assert told.endswith("scheme auto chooses by itself; leave 'rotation' out")
+
+
+def test_what_is_trained_stands_in_the_variants(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "capabilities: [math]\nvariants:\n  - {scheme: W2A16, method: qat, options: {steps: 40}}\n"
+        "  - {student: {layers: 4, steps: 30}, scheme: W8A8}\n  - {student: {config: small/config.json}}\n",
+    )
+    trained, cut, given = config.variants
+    assert (trained.trained, trained.training.steps, trained.training.start) == (True, 40, "gptq")
+    assert cut.student.layers == 4 and cut.student.steps == 30 and cut.made and not cut.is_baseline
+    assert given.student.config == str(tmp_path / "small/config.json") and not given.made
+
+
+def test_a_release_that_trains_nothing_keeps_its_digest(tmp_path: Path) -> None:
+    """By which answers and reports of earlier versions are found again."""
+    config = load(tmp_path, SMALL)
+    assert "student" not in config.body()["variants"][0]
+    assert config.content == "sha256:0e3d1116d77eca3b6baba0171f527945493c10d39202ede935236c2e38d8071e"

@@ -285,7 +285,9 @@ def _relative_to(config: ReleaseConfig, folder: Path) -> ReleaseConfig:
         if runtime is not None:
             runtime = runtime.model_copy(update={"draft": seen(runtime.draft)})
         found = {key: model_seen(ref) if ref else None for key, ref in (("artifact", artifact), ("model", one.model))}
-        return one.model_copy(update=found | {"runtime": runtime})
+        if (student := one.student) is not None and student.config is not None:
+            student = student.model_copy(update={"config": seen(student.config)})
+        return one.model_copy(update=found | {"runtime": runtime, "student": student})
 
     variants = tuple(variant_seen(one) for one in config.variants)
     update = {

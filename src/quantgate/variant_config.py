@@ -15,8 +15,13 @@ from quantgate.hardware.quantities import BYTES
 from quantgate.models.families import ROTATABLE
 from quantgate.quantize import checkpoints, methods
 from quantgate.quantize.manifest import BASELINE, CONTAINER, GGUF, KEEP, in_blocks
-from quantgate.records import Record
+from quantgate.records import Record, parse
+from quantgate.runtime_config import RuntimeConfig
+from quantgate.train.options import DistillOptions, QatOptions
 
+__all__ = ["AUTO", "QAT", "RuntimeConfig", "VariantConfig"]
+
+QAT = "qat"  # the method that trains with the rounding in place
 AUTO = "auto"  # the scheme of a mixture that is made for a budget of bits
 BUDGETS = ("bits", "bytes", "latency")
 
@@ -46,64 +51,14 @@ Size = Annotated[int, BeforeValidator(_size)]
 Milliseconds = Annotated[float, BeforeValidator(_milliseconds)]
 
 
-class RuntimeConfig(Record):
-    """The stack that runs a variant, as it will ship; evidence is taken with exactly these settings."""
-
-    kv_cache: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"] = Field(
-        default="f16", description="of llamacpp: the type that keys and values are cached in"
-    )
-    draft: str | None = Field(
-        default=None,
-        description="of llamacpp: a smaller GGUF file of the same tokenizer, which drafts tokens that the variant "
-        "judges",
-    )
-    draft_tokens: int = Field(default=8, ge=1, le=64, description="of llamacpp: how many tokens are drafted at a time")
-    batch: int | None = Field(
-        default=None,
-        ge=1,
-        exclude_if=lambda batch: batch is None,  # settings without one keep their digest
-        description="answers that are decoded together at most; left out, the engine's own number",
-    )
-    guard: bool = Field(
-        default=False,
-        exclude_if=lambda guard: not guard,
-        description="of llamacpp: answers are held to the JSON schema that their case states, token by token",
-    )
-    compile: bool = Field(
-        default=False,
-        exclude_if=lambda compile: not compile,
-        description="of torch: MLPs and norms go through torch.compile",
-    )
-
-    def settings(self, engine: str) -> dict[str, Any]:
-        """What the engine's door is told. Raises UsageError for a setting that the engine does not have."""
-        if engine == "openai":
-            raise UsageError("runtime: sets engines that run here; what a server does stands in its 'launch' command")
-        own = {"torch": ("batch", "compile"), "llamacpp": ("kv_cache", "draft", "draft_tokens", "batch", "guard")}[
-            engine
-        ]
-        strange = [name for name in type(self).model_fields if name not in own and self.changes(name)]
-        if strange:
-            owner = "llamacpp" if engine == "torch" else "torch"
-            raise UsageError(f"runtime: '{strange[0]}' is a setting of engine {owner}; choose it, or leave this out")
-        told = {name: getattr(self, name) for name in own if name != "batch"}
-        return told | ({} if self.batch is None else {"rows": self.batch})
-
-    def changes(self, name: str) -> bool:
-        """Whether a setting is not what it is when nothing is said."""
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
-
-    @property
-    def changed(self) -> dict[str, Any]:
-        """The settings that are not what they are when nothing is said, by name, in order."""
-        return {name: getattr(self, name) for name in type(self).model_fields if self.changes(name)}
-
-
 PLAIN_SCHEMES = tuple(name for name in scheme_names() if name not in BLOCK_SCHEMES)
 
 
 class VariantConfig(Record):
-    """One candidate: scheme, method and what to leave alone, an artifact that is there already, or another model."""
+    """One candidate: scheme, method and what to leave alone, an artifact that is there already, or another model.
+
+    What is trained is trained in the run: method qat, and a student of a shape of its own.
+    """
 
     scheme: str | None = Field(
         default=None,
@@ -122,6 +77,12 @@ class VariantConfig(Record):
         description="a model of its own (a distilled student, a fine-tune) judged beside the others: a folder, address "
         "or Hugging Face id; as it is, or with a scheme made smaller",
     )
+    student: DistillOptions | None = Field(
+        default=None,
+        exclude_if=lambda student: student is None,  # a configuration without one keeps its digest
+        description="a smaller model that this run cuts from the baseline and distils, such as {layers: 4}; as it is, "
+        "or with a scheme made smaller",
+    )
     bits: float | None = Field(
         default=None, gt=0, le=16, description="of scheme auto: bits per weight over all linear layers, scales included"
     )
@@ -138,13 +99,18 @@ class VariantConfig(Record):
         "measured on this machine; 3, 3 ms or 800 us",
     )
     method: str | None = Field(
-        default=None, description=f"{', '.join(methods.names())}; left out, the usual one of the scheme"
+        default=None,
+        description=f"{', '.join(methods.names())}; left out, the usual one of the scheme. "
+        f"{QAT}: trained with its rounding, where rounding alone is not enough",
     )
     group_size: int | None = Field(
         default=None, description="input columns that share a scale; left out, the scheme's own"
     )
     symmetric: bool | None = Field(default=None, description="false adds zero points")
-    options: dict[str, JsonValue] = Field(default={}, description="options of the method, such as {clip: mse}")
+    options: dict[str, JsonValue] = Field(
+        default={},
+        description="options of the method, such as {clip: mse}; of qat those of the training, such as {steps: 400}",
+    )
     kv_cache: Literal["fp8", "int8", "int4"] | None = Field(
         default=None, description="what keys and values are rounded to in the cache; fp8 is what runtimes read"
     )
@@ -187,12 +153,53 @@ class VariantConfig(Record):
     @property
     def is_baseline(self) -> bool:
         """Whether it is the baseline by its own name, which is no variant."""
-        return self.model is None and not self.made and self.artifact is None
+        return self.model is None and self.student is None and not self.made and self.artifact is None
 
     @property
     def made(self) -> bool:
         """Whether anything is quantized here."""
         return self.scheme is not None and self.scheme.upper() not in (BASELINE, "BASELINE")
+
+    @property
+    def trained(self) -> bool:
+        """Whether its codes are trained."""
+        return self.method == QAT
+
+    @property
+    def training(self) -> QatOptions:
+        """The options of method qat. Raises UsageError with the nearest key for one that it does not have."""
+        return parse(QatOptions, self.options, where=f"options of {QAT}")
+
+    @model_validator(mode="after")
+    def _student(self) -> Self:
+        """Before the rest: what a student is beside is told by its own name."""
+        other = "model" if self.model is not None else "artifact" if self.artifact is not None else None
+        if self.student is None:
+            return self
+        if other is not None:
+            raise ValueError(
+                f"names both 'student' and '{other}'; a student is distilled in this run and '{other}' is there "
+                "already, so leave one of them out"
+            )
+        _refuse_beside(self, "a student")
+        return self
+
+    @model_validator(mode="after")
+    def _qat(self) -> Self:
+        if not self.trained:
+            return self
+        if self.scheme is not None and self.scheme.lower() == AUTO:
+            raise ValueError(
+                "method qat trains one scheme, and scheme auto mixes layers that were rounded after training; name a "
+                "scheme such as W3A16, or leave 'method' out"
+            )
+        if self.scheme is not None and not self.made:
+            raise ValueError("method qat trains with a rounding, and BF16 rounds nothing; name a scheme such as W3A16")
+        try:
+            _ = self.training
+        except UsageError as refused:
+            raise ValueError(str(refused)) from None
+        return self
 
     @model_validator(mode="after")
     def _own_model(self) -> Self:
@@ -203,23 +210,18 @@ class VariantConfig(Record):
                 "names both 'model' and 'artifact'; a model is judged as it is or with a scheme, so leave 'artifact' "
                 "out"
             )
-        if self.scheme is not None and self.scheme.lower() == AUTO:
-            raise ValueError(
-                "scheme auto mixes layers of the baseline; name a scheme such as W8A16 beside 'model', or none"
-            )
-        as_it_is = {"model", "scheme", "name", "engine", "runtime", "endpoint"}
-        if not self.made and (more := sorted(self.model_fields_set - as_it_is)):
-            raise ValueError(f"a model without a scheme is taken as it is; leave '{more[0]}' out, or name a scheme")
+        _refuse_beside(self, "a model")
         return self
 
     @model_validator(mode="after")
     def _made_or_found(self) -> Self:
-        if self.scheme is None and self.artifact is None and self.model is None and self.endpoint is not None:
+        own = self.model is not None or self.student is not None
+        if self.scheme is None and self.artifact is None and not own and self.endpoint is not None:
             raise ValueError(
                 "names a server and not what it serves, so nothing could be released; name 'scheme', 'artifact' or "
                 "'model' beside it, or compare servers by their addresses: quantgate compare URL URL"
             )
-        if self.model is None and (self.scheme is None) == (self.artifact is None):
+        if not own and (self.scheme is None) == (self.artifact is None):
             both = "both 'scheme' and 'artifact'" if self.scheme else "neither 'scheme' nor 'artifact'"
             raise ValueError(f"names {both}; a scheme is made, an artifact is taken as it is, so name one of them")
         if self.artifact is not None and (
@@ -271,3 +273,15 @@ class VariantConfig(Record):
                 "give 'bytes' or 'bits'"
             )
         return self
+
+
+def _refuse_beside(one: VariantConfig, what: str) -> None:
+    """What a model of its own does not go with. Raises ValueError."""
+    key = what.rpartition(" ")[2]
+    if one.scheme is not None and one.scheme.lower() == AUTO:
+        raise ValueError(
+            f"scheme auto mixes layers of the baseline; name a scheme such as W8A16 beside '{key}', or none"
+        )
+    as_it_is = {key, "scheme", "name", "engine", "runtime", "endpoint"}
+    if not one.made and (more := sorted(one.model_fields_set - as_it_is)):
+        raise ValueError(f"{what} without a scheme is taken as it is; leave '{more[0]}' out, or name a scheme")
