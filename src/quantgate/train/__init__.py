@@ -38,6 +38,7 @@ class Document:
     source: str  # "traffic", or the name of a suite
     ids: list[int]
     wanted: list[float]  # as long as ids: 1 in answers, less elsewhere, 0 where nothing is asked; wanted[0] is 0
+    turns: tuple[tuple[str, str], ...] = ()  # (role, content): what the gates' cases are compared with
 
     @property
     def counted(self) -> list[int]:
@@ -61,6 +62,7 @@ class TrainingSet:
     documents: list[Document]
     tune: list[Document]
     summary: DataSummary
+    notes: tuple[str, ...] = ()  # what a person should know of it: cut, doubled, refused
 
 
 @dataclass(frozen=True, eq=False)
