@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field
@@ -63,6 +63,7 @@ class Chosen:
     record: CalibrationSet
     turns: list[Turns]
     ids: list[list[int]]
+    conversations: list[Conversation] = field(default_factory=list)  # with tools and forms, as they were sent
 
 
 def choose(
@@ -112,7 +113,7 @@ def chosen_of(
         asked=asked,
         audit=audit,
     )
-    return Chosen(record, [one.turns for one in samples], [one[:limit] for one in ids])
+    return Chosen(record, [one.turns for one in samples], [one[:limit] for one in ids], list(samples))
 
 
 def _of_turns(turns: Turns) -> Conversation:

@@ -13,7 +13,7 @@ import math
 import random
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from quantgate.calibrate import Conversation, Turns
@@ -38,24 +38,30 @@ def training_set(
     model: OpenedModel,
     *,
     turns: Sequence[Turns | Conversation] = (),
+    others: Mapping[str, Sequence[Turns]] = {},
     suites: Sequence[str] = (),
     options: TrainOptions,
 ) -> TrainingSet:
     """All of ``turns`` (the calibration traffic) but a tenth, and ``options.documents`` of the suites' train split.
 
-    Every suite has as many tokens. Deciding when to stop are the tenth, and problems of the suites' tune split:
-    ``options.tune`` in all. A conversation stands there once. Raises UnknownName, DataError where neither is named or
+    ``others`` are further conversations by source, such as the training rows of a published suite. Every suite has as
+    many tokens. Deciding when to stop are the tenth, and problems of the suites' tune split: ``options.tune`` in all,
+    as many of each source. A conversation stands there once. Raises UnknownName, DataError where neither is named or
     nothing is left to train on, ModelError for a model without a chat template.
     """
-    if not turns and not suites:
+    given = {source: some for source, some in {TRAFFIC: turns, **others}.items() if some}
+    if not given and not suites:
         raise DataError("training: neither traffic nor a suite is named, so there is nothing to train on; name one")
     told, limit = Told(), min(options.max_tokens, model.context)
     maker = _Maker(model, options, limit, told)
-    shares = len(suites) + bool(turns)
-    trained, tune = maker.traffic(turns, math.ceil(options.tune / shares)) if turns else ([], [])
+    share = math.ceil(options.tune / (len(suites) + len(given)))
+    trained, tune = list[Document](), list[Document]()
+    for source, some in given.items():
+        kept, aside = maker.given(source, some, share)
+        trained, tune = trained + kept, tune + aside
     if suites:
         trained += maker.of_suites(suites, "train", options.documents)
-        tune += maker.of_suites(suites, "tune", math.ceil(options.tune / shares) * len(suites))
+        tune += maker.of_suites(suites, "tune", share * len(suites))
     if not trained or not tune:
         raise DataError(
             f"training: {len(trained)} conversations to train on and {len(tune)} to stop by are left of at most "
@@ -73,14 +79,12 @@ def check_overlap(
     counts. ``record`` gets the pairs, if there are any. Raises Overlap with the first of them, UsageError for an
     ``allowed`` that names nothing.
     """
-    every = [*data.documents, *data.tune]
-    split = {True: list[Sample](), False: list[Sample]()}
-    for at, one in enumerate(every, 1):
-        split[one.source == TRAFFIC].append(Sample(at, one.turns))
-    known = frozenset(suites.names())
+    known, drafted, others = frozenset(suites.names()), list[Sample](), list[Sample]()
+    for at, one in enumerate([*data.documents, *data.tune], 1):
+        (drafted if one.source in known else others).append(Sample(at, one.turns))
     found = [
-        overlap.find(samples, cases, allowed=allowed, apart=() if traffic else known)
-        for traffic, samples in split.items()
+        overlap.find(samples, cases, allowed=allowed, apart=apart)
+        for samples, apart in ((others, ()), (drafted, known))
         if samples
     ]
     whole = _joined(found)
@@ -113,7 +117,7 @@ class _Maker:
         """What to tell of the set, in sentences."""
         told, short = self.told, [f"{name} ({count})" for name, count in self.short.items()]
         said = {
-            f"{self.repeated} conversations of the traffic stood there twice": self.repeated,
+            f"{self.repeated} conversations stood there twice": self.repeated,
             f"{told.refused} conversations were left out, because the chat template refuses them": told.refused,
             f"{told.cut} conversations were cut to {self.limit} tokens, {told.unanswered} of them in front of the last "
             "answer": told.cut,
@@ -125,9 +129,11 @@ class _Maker:
         }
         return tuple(sentence for sentence, count in said.items() if count)
 
-    def traffic(self, turns: Sequence[Turns | Conversation], most: int) -> tuple[list[Document], list[Document]]:
+    def given(
+        self, source: str, turns: Sequence[Turns | Conversation], most: int
+    ) -> tuple[list[Document], list[Document]]:
         """Those that train, and a tenth of them, at most ``most``, by a hash of their content, that do not."""
-        drawn = [Drawn(TRAFFIC, one if isinstance(one, Conversation) else of_turns(one)) for one in turns]
+        drawn = [Drawn(source, one if isinstance(one, Conversation) else of_turns(one)) for one in turns]
         made = [(one.conversation.digest, document) for one, document in zip(drawn, self._made(drawn), strict=True)]
         distinct = [(name, document) for name, document in made if document and self._new(document)]
         self.repeated += sum(document is not None for _, document in made) - len(distinct)
