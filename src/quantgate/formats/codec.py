@@ -34,7 +34,7 @@ def grouped(weight: Tensor, grid: Grid) -> Tensor:
     return weight.reshape(out, columns // (grid.group_size or columns), grid.group_size or columns)
 
 
-def _ungrouped(lines: Tensor, shape: torch.Size, grid: Grid) -> Tensor:
+def ungrouped(lines: Tensor, shape: torch.Size, grid: Grid) -> Tensor:
     """The inverse of ``grouped``: a weight of ``shape``."""
     if grid.strategy == "block":
         side = grid.group_size or 1
@@ -158,7 +158,7 @@ def encode(weight: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None = No
     """Codes [out, in] of ``weight`` [out, in] under stored scales: int8, or float8_e4m3fn for a FloatGrid."""
     if isinstance(grid, BlockGrid):
         return blocks.encode(weight, scales, grid.layout)
-    return _ungrouped(to_codes(grouped(weight.float(), grid), *_spread(scales, zeros, grid), grid), weight.shape, grid)
+    return ungrouped(to_codes(grouped(weight.float(), grid), *_spread(scales, zeros, grid), grid), weight.shape, grid)
 
 
 def decode(codes: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None = None) -> Tensor:
@@ -167,7 +167,7 @@ def decode(codes: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None = Non
         return blocks.decode(codes, scales, grid.layout)
     if isinstance(grid, Fp4Grid):
         scales = scales * grid.unit
-    return _ungrouped(to_values(grouped(codes, grid), *_spread(scales, zeros, grid)), codes.shape, grid)
+    return ungrouped(to_values(grouped(codes, grid), *_spread(scales, zeros, grid)), codes.shape, grid)
 
 
 def roundtrip(weight: Tensor, grid: Grid, *, dtype: torch.dtype = torch.bfloat16, name: str = "weight") -> Tensor:

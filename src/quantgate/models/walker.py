@@ -127,6 +127,11 @@ class Walker:
         return f"{self.anatomy.blocks}.{index}."
 
     @property
+    def wrapped(self) -> bool:
+        """Whether the model's blocks give a tuple with the hidden state, as older architectures do."""
+        return self._recorders[0].wrapped
+
+    @property
     def head(self) -> str:
         """The checkpoint's name of the layer that makes logits; not stored where it is tied to the embeddings."""
         return self.anatomy.module_name(self.anatomy.head)
