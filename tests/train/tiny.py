@@ -37,10 +37,14 @@ class Tiny:
     def step(self) -> Iterator[None]:
         """The rounded matrices are leaves inside; their gradients reach the parameters on leaving."""
         self._seen = [self._rounded(one).requires_grad_() for one in (self.up, self.head)]
+        self.embed.grad = None
         yield
         for one, seen in zip((self.up, self.head), self._seen, strict=True):
             one.grad = seen.grad
         self._seen = []
+
+    def leaves(self) -> list[Tensor]:
+        return [*self._seen, self.embed]
 
     @contextmanager
     def still(self) -> Iterator[None]:

@@ -111,6 +111,10 @@ class Network(Protocol):
         """The same without gradients: what is inside only looks."""
         ...
 
+    def leaves(self) -> list[Tensor]:
+        """Inside ``step()``: what gradients gather in; their ``grad`` is what is carried through on leaving."""
+        ...
+
     def logits(self, ids: Tensor, counted: Tensor) -> Tensor:
         """float32 [N, vocabulary] at the positions of ``ids`` [rows, length] where ``counted`` is True."""
         ...
@@ -123,7 +127,7 @@ class Row:
     step: int
     steps: int
     loss: float  # what was minimised, mean over the steps since the last row
-    kl: float | None = None  # on the tune documents, nats a counted token, teacher to network; None: not looked at now
+    kl: float | None = None  # teacher to network on the tune documents, nats, mean by weight; None: not looked at now
     rate: float = 0.0
     tokens: int = 0
     seconds: float = 0.0

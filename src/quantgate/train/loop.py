@@ -23,10 +23,10 @@ from torch import Tensor
 
 from quantgate.errors import Stopped, TrainingError
 from quantgate.records import digest_of, write_whole
-from quantgate.train import Batch, Group, Network, Row, Tell, TrainingSet
-from quantgate.train import losses as measure
+from quantgate.train import Group, Network, Row, Tell, TrainingSet
 from quantgate.train.checkpoint import Checkpoints, Held, Stand
 from quantgate.train.devices import Devices, here
+from quantgate.train.gradients import Worked
 from quantgate.train.memory import out_of_memory
 from quantgate.train.options import TrainOptions
 from quantgate.train.order import batches, packed
@@ -86,7 +86,8 @@ class _Run:
         self.optimizer = _adamw(self.groups, options)
         self.checkpoints = Checkpoints(folder, _settings(self.parameters, data, teacher, options, recipe))
         self.stand, self.saved, self.moving = Stand(), -1, False
-        self.tune = packed(data.tune, range(len(data.tune)), options.batch_tokens // 2)
+        self.worked = Worked(network, teacher, options, devices)
+        self.tune = packed(data.tune, range(len(data.tune)), self.worked.room)
         self.began = time.monotonic()
 
     def all(self) -> list[Row]:
@@ -103,8 +104,10 @@ class _Run:
     def _step(self) -> None:
         step, began = self.stand.step, time.monotonic()
         rate = self.options.learning_rate * schedule(step, self.options.steps, self.options.warmup)
-        batch = batches(self.data.documents, self.options.batch_tokens, step, self.options.seed)
-        loss = self._backward(batch)
+        batch = batches(self.data.documents, self.options.batch_tokens, step, self.options.seed, room=self.worked.room)
+        loss = self.worked.backward(batch)
+        if not math.isfinite(loss):
+            raise TrainingError(f"step {step + 1}: the loss is {loss}; {self._slower()}")
         norm = self._norm(step + 1)
         for group, held in zip(self.groups, self.optimizer.param_groups, strict=True):
             held["lr"] = rate * group.rate
@@ -119,29 +122,6 @@ class _Run:
             self._look(loss, rate=rate, norm=norm, began=began)
         else:
             self._row(Row(step + 1, self.options.steps, loss, None, rate, self.stand.tokens), began, norm)
-
-    def _backward(self, batches: list[Batch]) -> float:
-        """Leave the gradients of the whole step's loss, over all devices; the loss."""
-        whole = measure.totals(batches)
-        loss = torch.zeros((), dtype=torch.float64)
-        with self.network.step():
-            for batch in batches[self.devices.rank :: self.devices.count]:
-                part = self._loss(batch, self.teacher, whole)
-                part.backward()
-                loss += float(part.detach())
-        self.devices.sums([loss])
-        found = float(loss)
-        if not math.isfinite(found):
-            raise TrainingError(f"step {self.stand.step + 1}: the loss is {found}; {self._slower()}")
-        return found
-
-    def _loss(self, batch: Batch, teacher: Teacher, whole: measure.Totals, tune: bool = False) -> Tensor:
-        device = self.network.device
-        logits = self.network.logits(batch.ids.to(device), batch.counted.to(device))
-        tops, options = teacher.of(batch, tune), self.options
-        tops = type(tops)(tops.tokens.to(device), tops.logs.to(device))
-        targets, weights = batch.targets.to(device), batch.weights.to(device)
-        return measure.mixed(logits, tops, targets, weights, whole, task=options.task, temperature=options.temperature)
 
     def _norm(self, step: int) -> float:
         """Length of the gradient before it is cut to ``clip_norm``."""
@@ -161,7 +141,7 @@ class _Run:
     def _look(self, loss: float | None, rate: float = 0.0, norm: float = 0.0, began: float | None = None) -> None:
         """Measure on the tune split, decide whether this is the best so far, and save."""
         began = time.monotonic() if began is None else began
-        found = self._measure()
+        found = self.worked.look(self.tune)
         stand, value = self.stand, found.pop("kl")
         if not math.isfinite(value):
             raise TrainingError(f"step {stand.step}: the tune KL is {value}; {self._slower()}")
@@ -182,40 +162,6 @@ class _Run:
         row = Row(stand.step, self.options.steps, shown, value, rate, stand.tokens)
         self._row(row, began, norm, found)
         self._save(better)
-
-    @torch.no_grad()
-    def _measure(self) -> dict[str, float]:
-        """KL and loss on the tune documents, each position by its weight; in answers, whether the likeliest agrees."""
-        whole = measure.totals(self.tune)
-        sums = torch.zeros(4, dtype=torch.float64)
-        with self.network.still():
-            for batch in self.tune[self.devices.rank :: self.devices.count]:
-                device = self.network.device
-                logits = self.network.logits(batch.ids.to(device), batch.counted.to(device)).cpu()
-                tops = self.teacher.of(batch, tune=True)
-                options, kl = self.options, measure.kl(logits, tops)
-                answer = batch.weights >= 1
-                agree = (logits.argmax(1) == tops.tokens[:, 0])[answer].sum()
-                loss = measure.mixed(
-                    logits,
-                    tops,
-                    batch.targets,
-                    batch.weights,
-                    whole,
-                    task=options.task,
-                    temperature=options.temperature,
-                )
-                parts = [(kl * batch.weights).sum(), loss, kl[answer].sum(), agree]
-                sums += torch.stack([torch.as_tensor(part, dtype=torch.float64) for part in parts])
-        self.devices.sums([sums])
-        answers = sum(int((batch.weights >= 1).sum()) for batch in self.tune)
-        kl_sum, loss_sum, answer_sum, agreed = sums.tolist()
-        return {
-            "kl": kl_sum / whole.weight,
-            "loss": loss_sum,
-            "kl_answers": answer_sum / max(1, answers),
-            "agree": agreed / max(1, answers),
-        }
 
     def _row(self, row: Row, began: float, norm: float, more: dict[str, float] | None = None) -> None:
         self.stand.seconds += time.monotonic() - began
