@@ -26,6 +26,7 @@ OUTSIDE = {"lm_head": KEEP, "embeddings": KEEP, "untie": False}  # keys that are
 CONTAINER = "compressed_tensors"  # unless a recipe names another
 GGUF = "gguf"  # the container of block formats, whose names say so: nobody has to name it
 BASELINE = "BF16"  # the scheme that quantizes nothing
+QAT = "qat"  # the method of what was trained, which no sweep runs
 MIXED = "MIXED"  # the scheme of an artifact whose layers come from several others
 LEFT_OUT = "left out"  # what a tensor got that is stored and not used
 SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")

@@ -19,7 +19,7 @@ from quantgate.quantize import checkpoints, methods
 from quantgate.quantize.ends import Ends
 from quantgate.quantize.ends import resolve as resolve_ends
 from quantgate.quantize.gguf.plan import FilePlan, file_plan
-from quantgate.quantize.manifest import ALWAYS_KEPT, BASELINE, CONTAINER, Note, Recipe
+from quantgate.quantize.manifest import ALWAYS_KEPT, BASELINE, CONTAINER, QAT, Note, Recipe
 from quantgate.quantize.methods._scaling import ScalingMethod
 from quantgate.quantize.rotate import check_rotation, unties
 from quantgate.records import Record, parse
@@ -133,6 +133,11 @@ def _resolve(model: OpenedModel, recipe: Recipe, blocks: list[list[list[str]]], 
             f"{where}: the container {recipe.container} cannot hold {found.label}: {reason}; choose another scheme"
         )
     name = recipe.method or usual_method(found)
+    if name == QAT:
+        raise UsageError(
+            f"{where}: method {QAT} trains, which a sweep does not; run 'quantgate train qat', or name it in a "
+            "release.yaml"
+        )
     method = methods.get(name, where=where)
     of_experts = {key: value for key, value in recipe.options.items() if key in ExpertOptions.model_fields}
     of_method = {key: value for key, value in recipe.options.items() if key not in of_experts}

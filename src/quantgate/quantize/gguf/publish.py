@@ -35,16 +35,17 @@ def write_gguf_artifact(
 ) -> None:
     """Fill ``folder``, which exists and bears no good name yet, with ``name``.gguf and what belongs to it.
 
-    ``solved``: U8 rows of blocks by the checkpoint's names; ``fates`` are those of all tensors. Raises DiskFull, and
-    ArtifactError when the fates do not cover the tensors.
+    ``solved``: U8 rows of blocks by the checkpoint's names, and plain numbers that are not the model's own; ``fates``
+    are those of all tensors. Raises DiskFull, and ArtifactError when the fates do not cover the tensors.
     """
     blocks, sources = TensorFiles(folder, dict(solved)), plan.layout.sources
 
     def rows(name: str) -> Bytes:
         tensor = sources.get(name, "")
-        if tensor in solved:
+        if tensor in solved and plan.types[name].quantized:
             return plan.layout.places[tensor].rows_in_file(blocks.read(tensor)).contiguous().numpy()
-        return encode(numbers_of(model, plan.layout, name), plan.types[name])
+        changed = blocks if tensor in solved else None
+        return encode(numbers_of(model, plan.layout, name, changed), plan.types[name])
 
     number = FILE_TYPES[plan.preset][0] if plan.preset else None
     write_gguf(folder / f"{name}.gguf", plan.layout, plan.types, rows, file_type=number)

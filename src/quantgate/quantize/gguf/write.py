@@ -19,6 +19,7 @@ from torch import Tensor
 
 from quantgate.errors import ArtifactError, FormatError
 from quantgate.models import OpenedModel
+from quantgate.models.tensors import TensorFiles
 from quantgate.quantize.gguf import presets
 from quantgate.quantize.gguf.blocks import Bytes, Encode, encode, package
 from quantgate.quantize.gguf.metadata import Kind, Metadata, describe
@@ -102,12 +103,15 @@ def make_gguf(
     return write_gguf(Path(path), layout, chosen, blocks, file_type=number, progress=progress)
 
 
-def numbers_of(model: OpenedModel, layout: Layout, name: str) -> Tensor:
-    """The model's numbers of the tensor that a file calls ``name``, float32 [rows, columns] as the file has them."""
+def numbers_of(model: OpenedModel, layout: Layout, name: str, instead: TensorFiles | None = None) -> Tensor:
+    """The model's numbers of the tensor that a file calls ``name``, float32 [rows, columns] as the file has them.
+
+    ``instead``: where the tensor lies, by the model's name for it, if not in the model.
+    """
     if name in layout.extra:
         return layout.extra[name].reshape(1, -1)  # type: ignore[no-any-return]
     tensor = layout.sources[name]
-    numbers = stored(layout.places[tensor], lambda: model.files.read(tensor))
+    numbers = stored(layout.places[tensor], lambda: (instead or model.files).read(tensor))
     return numbers.reshape(-1, numbers.shape[-1])
 
 
