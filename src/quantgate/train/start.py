@@ -1,0 +1,52 @@
+"""What training begins with: a post-training artifact of the same recipe, which it must beat.
+
+Its scales and zero points are the first ones, and its codes; the sweep that makes it is the usual one, so it is taken
+as it is where it was finished, and goes on where it was killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantgate.errors import UsageError
+from quantgate.models import OpenedModel
+from quantgate.quantize.artifact import Artifact
+from quantgate.quantize.given import trained_variant
+from quantgate.quantize.manifest import Recipe
+from quantgate.quantize.plan import plan
+from quantgate.quantize.sweep import sweep
+from quantgate.train import Tell
+from quantgate.train.options import QatOptions
+
+LABEL = "start"
+
+
+def start_recipe(model: OpenedModel, recipe: Recipe, options: QatOptions, *, calibrated: bool) -> Recipe:
+    """``recipe`` by the post-training method ``options.start``.
+
+    Raises, before anything slow, UsageError and FormatError: a recipe that rounds nothing, groups that do not divide, a
+    method that is none, or that needs samples when there are none.
+    """
+    variant = trained_variant(model, recipe)
+    layers = [layer for block in range(model.depth) for group in model.linears(block) for layer in group]
+    if all(layer in variant.kept for layer in layers):
+        raise UsageError(
+            f"recipe '{recipe.name}': all {len(layers)} linear layers are kept at full precision, so there is no "
+            f"rounding to train for; the first, {layers[0]}: {variant.kept[layers[0]]}"
+        )
+    begun = recipe.model_copy(update={"method": options.start, "options": {}, "label": LABEL})
+    plan(model, [begun], calibrated=calibrated)
+    return begun
+
+
+def make_start(
+    model: OpenedModel, begun: Recipe, samples: Sequence[Sequence[int]] | None, folder: Path, *, seed: int, device: str,
+    tell: Tell,
+) -> Artifact:  # fmt: skip
+    """The artifact ``folder/start``. Raises what a sweep raises."""
+    (made,) = sweep(
+        model, samples, [begun], folder, seed=seed, device=device,
+        progress=lambda stage, done, total: tell(f"start: {stage}", done, total),
+    )  # fmt: skip
+    return made
