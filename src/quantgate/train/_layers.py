@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quantgate.errors import TrainingError
-from quantgate.formats import BlockGrid, Grid
+from quantgate.formats import Grid
 from quantgate.quantize.checkpoints import StoredLinear
 from quantgate.train.fake import (
     Start,

@@ -23,7 +23,7 @@ from torch import Tensor
 from quantgate.formats import codec
 from quantgate.formats.ggml import codec as blocks
 from quantgate.formats.ggml.scales import BlockScales, pack_scales, unpack_scales
-from quantgate.formats.grids import FP4_MAX, FP8_MAX, BlockGrid, FloatGrid, Fp4Grid, Grid, IntGrid
+from quantgate.formats.grids import FP4_MAX, FP8_MAX, BlockGrid, Fp4Grid, Grid, IntGrid
 
 SIGN_REACH = 1.0  # of signs: how many scales from zero a weight still feels its gradient (XNOR-Net, section 3.1)
 
@@ -204,9 +204,7 @@ class _RoundInput(torch.autograd.Function):
         return passed, None, None, for_log
 
 
-def round_input(
-    x: Tensor, grid: Grid, calibrated: Tensor | None = None, log: Tensor | None = None
-) -> Tensor:
+def round_input(x: Tensor, grid: Grid, calibrated: Tensor | None = None, log: Tensor | None = None) -> Tensor:
     """``codec.quantize_activations``; gradients pass, but not where a calibrated scale cuts off.
 
     ``log`` [1] trains that scale as ``stored_number`` has it. Scales that are made at run time reach every number.

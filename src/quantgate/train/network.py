@@ -1,4 +1,4 @@
-"""A transformers model that can be trained: as it is (a student, a baseline), or with its numbers as they will be stored.
+"""A transformers model that can be trained: as it is, or with its numbers as an artifact will hold them.
 
     with network.step():                          # every weight is rounded once, here
         loss_of(network.logits(ids, counted)).backward()
@@ -26,6 +26,7 @@ from quantgate.hardware.products import wide
 from quantgate.models import OpenedModel
 from quantgate.quantize.artifact import Artifact, baseline
 from quantgate.quantize.load import load_with_paths
+from quantgate.quantize.manifest import GGUF
 from quantgate.train import Group
 from quantgate.train._cache import RoundedCache
 from quantgate.train._layers import FakeLinear, FakeNorm, SharedInputs, Trained
@@ -43,7 +44,6 @@ class _Running:
         self.products = _products(precision, self.device)
         self._asked = threading.local()  # several batches may run at once, each in its thread
         self.model.to(self.device).requires_grad_(False)
-        self.model.get_output_embeddings().register_forward_pre_hook(self._pick)
 
     def logits(self, ids: Tensor, counted: Tensor) -> Tensor:
         """float32 [N, vocabulary] at the positions of ``ids`` [rows, length] where ``counted`` is True."""
@@ -68,8 +68,11 @@ class _Running:
             return nullcontext()
         return torch.autocast(self.device.type, self.products)
 
-    def _checkpoint_blocks(self) -> None:
-        """Of each block keep only what it is given, and compute the rest again on the way back."""
+    def prepare(self, checkpointing: bool) -> None:
+        """Once all modules stand. ``checkpointing``: of each block keep only what it is given, compute the rest anew."""
+        self.model.get_output_embeddings().register_forward_pre_hook(self._pick)
+        if not checkpointing:
+            return
         for block in self.model.get_submodule(self.source.walker.anatomy.blocks):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
@@ -289,8 +292,7 @@ def open_network(
     """The model as it is, all of it to be trained in float32. ``precision`` is that of matrix products."""
     network, paths = load_with_paths(baseline(model), torch.float32)
     found = PlainNetwork(model, network, paths, device, precision)
-    if checkpointing:
-        found._checkpoint_blocks()
+    found.prepare(checkpointing)
     return found
 
 
@@ -334,11 +336,10 @@ def open_fake_network(
         else:
             module.weight = nn.Parameter(start.linear(name).dequantized().float(), requires_grad=False)
     if norms:
-        found.norms = _norms(start, network, paths)
+        found.norms = _norms(model, start, network, paths)
     if start.manifest.kv_cache is not None:
         found.cache = RoundedCache(start.kv_cache(), start.manifest.kv_cache, found.device)
-    if checkpointing:
-        found._checkpoint_blocks()
+    found.prepare(checkpointing)
     return found
 
 
@@ -358,13 +359,14 @@ def _wished(model: OpenedModel, start: Artifact, latents: str) -> Callable[[str]
 CHANGES = ("awq", "smoothquant")  # methods that move scales between layers before they round
 
 
-def _norms(start: Artifact, network: Any, paths: Mapping[str, str]) -> dict[str, FakeNorm]:
+def _norms(model: OpenedModel, start: Artifact, network: Any, paths: Mapping[str, str]) -> dict[str, FakeNorm]:
     """The gains of all norms: one-dimensional weights of modules that are neither linear layers nor tables."""
     found = {}
     for name, path in paths.items():
         module = network.get_submodule(path)
         weight = module._parameters.get("weight")
         if weight is not None and weight.dim() == 1 and not isinstance(module, nn.Linear | nn.Embedding):
-            stored = start.files.read(f"{name}.weight").dtype
+            source = start.files if start.manifest.checkpoint != GGUF else model.files  # GGUF's are the model's, wider
+            stored = source.read(f"{name}.weight").dtype
             found[f"{name}.weight"] = FakeNorm(module, stored)
     return found
