@@ -23,11 +23,11 @@ from torch import Tensor
 
 from quantgate.errors import Stopped, TrainingError
 from quantgate.records import digest_of, write_whole
-from quantgate.train import Group, Network, Row, Tell, TrainingSet
+from quantgate.train import Batch, Group, Network, Row, Tell, TrainingSet
 from quantgate.train.checkpoint import Checkpoints, Held, Stand
 from quantgate.train.devices import Devices, here
 from quantgate.train.gradients import Worked
-from quantgate.train.memory import out_of_memory
+from quantgate.train.memory import Budget, out_of_memory
 from quantgate.train.options import TrainOptions
 from quantgate.train.order import batches, packed
 from quantgate.train.teacher import Teacher
@@ -85,13 +85,18 @@ class _Run:
         self.parameters = {name: one for group in self.groups for name, one in group.parameters.items()}
         self.optimizer = _adamw(self.groups, options)
         self.checkpoints = Checkpoints(folder, _settings(self.parameters, data, teacher, options, recipe))
-        self.stand, self.saved, self.moving = Stand(), -1, False
+        self.stand, self.saved = Stand(), -1
+        self.moving = False  # parameters, moments and the curve are not those of one and the same step
         self.worked = Worked(network, teacher, options, devices)
+        longest = max((len(one.ids) for one in [*data.documents, *data.tune]), default=0)
+        threads, batch = self.worked.threads, self.worked.room
+        self.budget = Budget.of(network, options, longest=longest, threads=threads, batch=batch)
         self.tune = packed(data.tune, range(len(data.tune)), self.worked.room)
-        self.began = time.monotonic()
 
     def all(self) -> list[Row]:
         held = self.checkpoints.newest()
+        if not (held and held.stand.ended):
+            self.budget.refuse(self.folder)
         if held:
             self._restore(held)
         else:
@@ -114,14 +119,19 @@ class _Run:
         self.moving = True
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.stand.step, self.stand.tokens = step + 1, self.stand.tokens + sum(int(one.ids.numel()) for one in batch)
-        self.stand.smooth = loss if self.stand.smooth is None else SMOOTH * self.stand.smooth + (1 - SMOOTH) * loss
-        self.moving = False
-        self._refuse_divergence("the smoothed loss", self.stand.smooth, self.stand.first["loss"])
+        self._count(batch, loss)
         if self.stand.step % self.options.evaluate_every == 0 or self.stand.step == self.options.steps:
             self._look(loss, rate=rate, norm=norm, began=began)
         else:
             self._row(Row(step + 1, self.options.steps, loss, None, rate, self.stand.tokens), began, norm)
+
+    def _count(self, batch: list[Batch], loss: float) -> None:
+        stand, documents = self.stand, self.data.documents
+        stand.step += 1
+        stand.tokens += sum(len(documents[row].ids) for one in batch for row in one.rows)
+        stand.smooth = loss if stand.smooth is None else SMOOTH * stand.smooth + (1 - SMOOTH) * loss
+        stand.first.setdefault("train", max(loss, stand.first["loss"]))
+        self._refuse_divergence("the smoothed loss", stand.smooth, stand.first["train"])
 
     def _norm(self, step: int) -> float:
         """Length of the gradient before it is cut to ``clip_norm``."""
@@ -141,6 +151,7 @@ class _Run:
     def _look(self, loss: float | None, rate: float = 0.0, norm: float = 0.0, began: float | None = None) -> None:
         """Measure on the tune split, decide whether this is the best so far, and save."""
         began = time.monotonic() if began is None else began
+        self.moving = True
         found = self.worked.look(self.tune)
         stand, value = self.stand, found.pop("kl")
         if not math.isfinite(value):
@@ -168,6 +179,7 @@ class _Run:
         extra = {"norm": norm, **(more or {})}
         full = Row(**{**asdict(row), "seconds": round(self.stand.seconds, 3), "more": extra})
         self.stand.rows.append(asdict(full))
+        self.moving = row.kl is not None  # a look is finished when it is saved
         self.tell("train", full.step, full.steps, full)
 
     def _refuse_divergence(self, what: str, value: float, start: float) -> None:
@@ -189,7 +201,7 @@ class _Run:
             best = {name: one for name, one in self.parameters.items()} if better else None
             self.checkpoints.save(self.stand, parameters | self._moments(), best)
         self.devices.wait()
-        self.saved = self.stand.step
+        self.saved, self.moving = self.stand.step, False
 
     def _moments(self) -> dict[str, Tensor]:
         return {
@@ -207,9 +219,7 @@ class _Run:
                 key.rsplit("/", 1)[1]: value for key, value in held.tensors.items() if key.startswith(f"adamw/{name}/")
             }
             if moments:
-                self.optimizer.state[one] = {
-                    key: value if key == "step" else value.to(one.device) for key, value in moments.items()
-                }
+                self.optimizer.state[one] = {key: value.to(one.device) for key, value in moments.items()}
         told = Row(**self.stand.rows[-1])
         self.tell("resumed" if not held.skipped else f"resumed; {held.skipped} was broken", told.step, told.steps, told)
 
@@ -226,7 +236,7 @@ class _Run:
         try:
             yield
         except KeyboardInterrupt:
-            if not self.moving and self.saved < self.stand.step:
+            if not self.moving and 0 <= self.saved < self.stand.step:
                 self._save(better=False)
             raise Stopped(f"{self.folder}: stopped; {self._where()}, and the same command goes on from it") from None
         except TrainingError as problem:
@@ -235,7 +245,7 @@ class _Run:
             if not out_of_memory(problem):
                 raise
             raise TrainingError(
-                f"{self.folder}: out of memory at step {self.stand.step + 1}. Kept: {self._where()}"
+                f"{self.folder}: out of memory at step {self.stand.step + 1}; {self.budget}. Kept: {self._where()}"
             ) from None
 
     def _where(self) -> str:
