@@ -11,7 +11,8 @@ stands in its old order with its old numbers, but for the gains of norms over a 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from quantgate.train._shapes import Shape, configured, shape_of, student_name, w
 if TYPE_CHECKING:
     from quantgate.models import OpenedModel
 
-__all__ = ["Importance", "Kept", "Shape", "choose", "cut", "save_model", "student_name", "wanted_shape"]
+__all__ = ["Importance", "Kept", "Shape", "choose", "configured", "cut", "save_model", "student_name", "wanted_shape"]
 
 AXES = {  # module -> what its rows and columns belong to
     "q_proj": ("heads", "hidden"), "k_proj": ("groups", "hidden"), "v_proj": ("groups", "hidden"),
@@ -175,7 +176,9 @@ def cut(model: OpenedModel, shape: Shape, kept: Kept, folder: Path, dtype: str =
                 f"'{source}' is {list(tensor.shape)}: its blocks are not alike, so none can stand in another's place"
             )
         state[name] = tensor.to(getattr(torch, dtype)).contiguous()
-    return save_model(model, config, state, folder)
+    with save_model(model, config, state, folder):
+        pass
+    return folder
 
 
 def _place(anatomy: Anatomy, blocks: Sequence[int], path: str) -> tuple[str, int]:
@@ -214,12 +217,11 @@ def _indices(belongs: str, at: int, kept: Kept, teacher: Shape) -> Tensor | None
     return None
 
 
-def save_model(
-    model: OpenedModel, config: Any, state: Mapping[str, Tensor], folder: Path, more: Mapping[str, bytes] | None = None
-) -> Path:
+@contextmanager
+def save_model(model: OpenedModel, config: Any, state: Mapping[str, Tensor], folder: Path) -> Iterator[Path]:
     """Tensors, configuration and the teacher's tokenizer and template, in a folder that is whole or not there.
 
-    ``more``: further files, by name. Raises DiskFull.
+    Yields it under another name, to put more into it. Raises DiskFull.
     """
     from quantgate.quantize.shards import write_tensors
 
@@ -230,6 +232,4 @@ def save_model(
         for file in [*tokenizer_files(model.path), *([generation] if generation.is_file() else [])]:
             shutil.copyfile(file, aside / file.name)
         write_tensors(aside / "model.safetensors", state)
-        for name, content in (more or {}).items():
-            write_whole(aside / name, content)
-    return folder
+        yield aside
