@@ -97,3 +97,20 @@ def kv_cache(incomplete: str) -> list[str]:
     from quantgate.hardware.targets import KvCache
 
     return [one for one in get_args(KvCache) if one.startswith(incomplete)]
+
+
+def training_option(incomplete: str) -> list[str]:
+    """
+    >>> training_option("learn"), training_option("precision=f")
+    (['learning_rate='], ['precision=float32'])
+    """
+    from typing import get_args
+
+    from quantgate.train.options import SHAPE, DistillOptions, QatOptions
+
+    fields = {**DistillOptions.model_fields, **QatOptions.model_fields}
+    key, mark, begun = incomplete.partition("=")
+    if not mark:
+        return [f"{name}=" for name in fields if name.startswith(key) and name not in SHAPE]
+    known = get_args(fields[key].annotation) if key in fields else ()
+    return [f"{key}={one}" for one in known if isinstance(one, str) and one.startswith(begun)]

@@ -1,4 +1,4 @@
-"""What the models of a release are trained on, and that no gate asks it: for ``quantgate train`` and for a whole run."""
+"""What the models of a release are trained on, and that no gate asks it: for the command and for a whole run."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from quantgate.calibrate import Conversation, Turns
-from quantgate.errors import DataError, Overlap
+from quantgate.errors import ComparabilityError, DataError, Overlap
 from quantgate.evaluate import overlap, suites
 from quantgate.evaluate.overlap import SHOWN, Overlaps, Sample
 from quantgate.evaluate.suites import Case, Draft, Split
@@ -31,6 +31,7 @@ TRAFFIC = "traffic"  # the source that is no suite
 HARD = 0.1  # share of hard drafts, so that harder slices are met as well
 HELD_OUT = 0.1  # share of the traffic's conversations that train nothing
 TASTE = 64  # documents of a suite by which its share is measured in tokens
+PROBE = "Don't  split 3.14159 or na\u00efve caf\u00e9s, \u65e5\u672c!\n\tdef f(x): return x**2"  # a hard text
 PATIENCE = 30  # drafts for every document wanted, after which a suite is taken to have no other
 
 
@@ -97,6 +98,29 @@ def check_overlap(
             "remove them from one of the two, or name what you accept under calibration: allow_overlap"
         )
     return whole
+
+
+def check_teacher(model: OpenedModel, teacher: OpenedModel) -> OpenedModel:
+    """``teacher``, if it can say what ``model`` should: the same tokens, in the same chat template.
+
+    Raises ComparabilityError.
+    """
+    for what, one, other in (
+        ("tokenizer", model.tokenizer_digest, teacher.tokenizer_digest),
+        ("chat template", model.template_digest, teacher.template_digest),
+    ):
+        if one != other and (what != "tokenizer" or not _same_tokens(model, teacher)):
+            raise ComparabilityError(
+                f"teacher {teacher.ref}: has another {what} than {model.ref}, so what it expects cannot be held "
+                "against the model token by token; name a teacher of the same family, or leave it out"
+            )
+    return teacher
+
+
+def _same_tokens(model: OpenedModel, teacher: OpenedModel) -> bool:
+    """Whether tokenizers whose files differ (another version wrote them) have one vocabulary and cut alike."""
+    one, other = model.tokenizer, teacher.tokenizer
+    return bool(one.get_vocab() == other.get_vocab() and one(PROBE)["input_ids"] == other(PROBE)["input_ids"])
 
 
 def _joined(found: Sequence[Overlaps]) -> Overlaps:

@@ -1,0 +1,71 @@
+"""Progress of a training run: a bar for each stage, with loss, KL on the tune split, tokens a second and the time left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from quantgate.cli.screen import errors
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from quantgate.train import Row
+
+TITLES = {
+    "teacher": "asking the teacher",
+    "start: check": "checking the weights",
+    "start: quantize": "rounding alone, to begin with",
+    "start: write": "writing it",
+    "reconstruct": "block after block",
+    "train": "training the whole model",
+    "write": "writing what was made",
+}
+
+
+class TrainingScreen:
+    """A ``Tell``, and a place for sentences that stay above the bars."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.tasks: dict[str, TaskID] = {}
+        self.kl = ""
+
+    def __call__(self, stage: str, done: int, total: int, row: Row | None = None) -> None:
+        if stage.startswith(("resumed", "re-used")):
+            self.say(f"{stage} at step {row.step:,}" if row else stage)
+            return
+        if stage not in self.tasks:
+            self.tasks[stage] = self.progress.add_task(TITLES.get(stage, stage), total=total, note="")
+        note = "" if row is None else self._figures(row)
+        self.progress.update(self.tasks[stage], completed=done, total=total, note=note)
+
+    def say(self, sentence: str) -> None:
+        if not self.progress.disable:
+            self.progress.console.print(Text(sentence), soft_wrap=True)
+
+    def _figures(self, row: Row) -> str:
+        if row.kl is not None:
+            self.kl = f"  KL {row.kl:.3g}"
+        speed = f"  {row.tokens / row.seconds:,.0f} tokens/s" if row.seconds > 0 and row.tokens else ""
+        return f"loss {row.loss:.3g}{self.kl}{speed}"
+
+
+@contextmanager
+def training_screen(*, quiet: bool = False) -> Iterator[TrainingScreen]:
+    """Bars on stderr while the block runs; in a pipe only their final state is printed."""
+    columns = (
+        TextColumn("[bold]{task.description:<30}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=errors, disable=quiet, refresh_per_second=2) as progress:
+        yield TrainingScreen(progress)
