@@ -53,26 +53,27 @@ class Journal:
             digests: dict[str, str] = json.loads(marker.read_bytes())
         except ValueError:
             return False
-        wanted = [self._file(block, variant, end).name for variant in variants for end in ("safetensors", "json")]
         return all(
-            name in digests and (file := self._folder(block) / name).is_file() and digest_file(file) == digests[name]
-            for name in wanted
+            file.name in digests and file.is_file() and digest_file(file) == digests[file.name]
+            for file in self.files(block, variants)
         )
 
     def begin(self, block: int) -> None:
         """Forget whatever an earlier attempt left of this block."""
         self._marker(block).unlink(missing_ok=True)
         with disk_errors(self.folder):
-            self._folder(block).mkdir(exist_ok=True)
+            self.place(block).mkdir(exist_ok=True)
 
     def write(self, block: int, variant: str, tensors: dict[str, Tensor], piece: Piece) -> None:
         write_tensors(self._file(block, variant, "safetensors"), tensors)
         piece.save(self._file(block, variant, "json"))
 
     def finish(self, block: int, variants: Sequence[str]) -> None:
-        files = [self._file(block, variant, end) for variant in variants for end in ("safetensors", "json")]
-        digests = {file.name: digest_file(file) for file in files}
+        digests = {file.name: digest_file(file) for file in self.files(block, variants)}
         write_whole(self._marker(block), json.dumps(digests, indent=1, sort_keys=True).encode())
+
+    def files(self, block: int, variants: Sequence[str]) -> list[Path]:
+        return [self._file(block, variant, end) for variant in variants for end in ("safetensors", "json")]
 
     def tensors(self, block: int, variant: str) -> dict[str, Entry]:
         return read_header(self._file(block, variant, "safetensors"))
@@ -105,11 +106,12 @@ class Journal:
         """Everything is published: nothing is left to resume."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _folder(self, block: int) -> Path:
+    def place(self, block: int) -> Path:
+        """The folder of a block's files."""
         return self.folder / f"block-{block:05d}"
 
     def _file(self, block: int, variant: str, end: str) -> Path:
-        return self._folder(block) / f"{variant}.{end}"
+        return self.place(block) / f"{variant}.{end}"
 
     def _marker(self, block: int) -> Path:
         return self.folder / f"block-{block:05d}.json"

@@ -11,37 +11,30 @@ A recipe that asks for those of its own quantized blocks pays for them itself (`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from quantgate.errors import ArtifactError, RecordError, Stopped
+from quantgate.errors import Stopped
 from quantgate.models import OpenedModel
-from quantgate.models.tensors import Entry
-from quantgate.quantize.artifact import MANIFEST, Artifact, baseline, identity, kept, open_artifact
-from quantgate.quantize.checkpoints.compressed_tensors import kv_cache_arguments
-from quantgate.quantize.ends import kept_end
+from quantgate.quantize.artifact import Artifact, baseline, identity, open_artifact
+from quantgate.quantize.assemble import assemble, ready
 from quantgate.quantize.experts import Crowd
 from quantgate.quantize.gguf.blocks import package
-from quantgate.quantize.gguf.plan import FilePlan
-from quantgate.quantize.gguf.publish import kept_in_file, write_gguf_artifact
 from quantgate.quantize.hadamard import Rotation
 from quantgate.quantize.heap import keep_heap_small, release_freed
 from quantgate.quantize.journal import Journal, refuse_strangers
 from quantgate.quantize.kv_cache import Ranges, attention_of
-from quantgate.quantize.manifest import Calibration, Fate, Recipe, StoredCache, tool_version
+from quantgate.quantize.manifest import Calibration, Recipe, tool_version
 from quantgate.quantize.outside import Outside
 from quantgate.quantize.pieces import Pieces
 from quantgate.quantize.plan import Variant, plan
 from quantgate.quantize.propagate import Streams, propagated
-from quantgate.quantize.publish import write_artifact
-from quantgate.quantize.rotate import surround
+from quantgate.quantize.reuse import Reuse
 from quantgate.quantize.shards import SHARD_BYTES
 from quantgate.quantize.solve import solve
 from quantgate.quantize.statistics import Batch, Statistics, batches
@@ -89,13 +82,15 @@ def sweep(
     device: str = "auto",
     batch_tokens: int = BATCH_TOKENS,
     shard_bytes: int = SHARD_BYTES,
+    reuse: Reuse | None = None,
 ) -> list[Artifact]:
     """Quantize ``model`` by every recipe; one artifact each, in order, in ``out_dir/<recipe name>``.
 
     ``samples`` are token ids, one list per calibration sample; None works for methods that need no data. The recipe
     BF16 is the model itself and writes nothing. An artifact that is already there with the same inputs is taken as it
     is, and a killed sweep goes on after the last finished block, to the same bytes (given the same machine and number
-    of threads).
+    of threads). ``reuse`` holds finished blocks of earlier sweeps, of this model or of another fine-tune of the same
+    base: those that would become the same bytes are taken over, and what was is told there.
 
     Raises, before anything slow: UsageError, FormatError, DataError, BadTensor, ArtifactError (a foreign folder in the
     way). Later: DiskFull and Stopped (Ctrl-C), both with the finished blocks kept.
@@ -109,7 +104,7 @@ def sweep(
         model, variants, cut, None if samples is None else Calibration.of([list(one) for one in samples]),
         _device(device), seed, progress or (lambda _stage, _done, _total: None),
     )  # fmt: skip
-    made = {variant.name: _ready(run, variant, out) for variant in variants}
+    made = {variant.name: ready(out / variant.name, run.inputs(variant)) for variant in variants}
     missing = [variant for variant in variants if made[variant.name] is None]
     journal = Journal(out, digest_of([run.inputs(variant) for variant in variants]))
     if any(variant.file is not None for variant in missing):
@@ -119,7 +114,7 @@ def sweep(
             model.check(lambda done, total: run.progress("check", done, total))
             keep_heap_small()
             journal.open()
-            _walk(run, missing, journal)
+            _walk(run, missing, journal, reuse)
             for at, variant in enumerate(missing):
                 made[variant.name] = _publish(run, variant, journal, shard_bytes)
                 run.progress("write", at + 1, len(missing))
@@ -127,8 +122,8 @@ def sweep(
     return [made.get(recipe.name) or baseline(model, recipe) for recipe in recipes]
 
 
-def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
-    """Solve every block that the journal does not have; finished ones are only run forward."""
+def _walk(run: Sweep, variants: list[Variant], journal: Journal, reuse: Reuse | None) -> None:
+    """Solve every block that neither the journal nor earlier work has; finished ones are at most run forward."""
     names = [variant.name for variant in variants]
     groups = [run.model.linears(block) for block in range(run.model.depth)]
     outside = Outside(run, variants)
@@ -137,13 +132,23 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal) -> None:
     rotation = _rotation(run, variants)
     hidden = run.model.embed([batch.ids for batch in run.batches]) if run.batches and open_blocks else []
     streams = Streams(run, variants, hidden)
-    for index in range(outside.walked(open_blocks)):
+    past = reuse.over(run, variants, outside) if reuse and open_blocks else None
+    begin = 0
+    if past is not None:
+        open_blocks = past.bring(journal, open_blocks, hidden)
+        begin = 0 if streams.streams else past.begin(open_blocks, hidden)
+        done = sum(map(len, groups[:begin]))
+    for index in range(begin, outside.walked(open_blocks)):
         at = (done, total) if index in open_blocks else None
         _block(run, variants, rotation, streams, journal, hidden, index, at)
         release_freed()
         done += len(groups[index])
+        if past is not None:
+            past.keep(journal, index, hidden, solved=index in open_blocks)
     if run.model.depth in open_blocks:
         outside.solve(hidden, journal)
+        if past is not None:
+            past.keep(journal, run.model.depth, hidden, solved=True)
     run.progress("quantize", total, total)
 
 
@@ -203,55 +208,23 @@ def _block(
 
 def _publish(run: Sweep, variant: Variant, journal: Journal, shard_bytes: int) -> Artifact:
     """Put the finished blocks and the kept tensors together under the variant's name."""
-    model, container = run.model, variant.container
-    blocks, ends = range(model.depth), variant.ends
-    steps = range(model.depth + bool(ends.coded))
+    steps = range(run.model.depth + bool(variant.ends.coded))
     solved = {name: entry for block in steps for name, entry in journal.tensors(block, variant.name).items()}
     pieces = [journal.piece(block, variant.name) for block in steps]
-    fates = {fate.name: fate for piece in pieces for fate in piece.fates}
-    rest = {name: entry for name, entry in model.files.entries.items() if name.removesuffix(".weight") not in fates}
-    ledger = (*variant.notes(), *(note for piece in pieces for note in piece.ledger))
-    facts: dict[str, Any] = {
-        "name": variant.name, "recipe": variant.recipe, "method": variant.method_name,
-        "checkpoint": variant.recipe.container, "calibration": run.calibration, "inputs": run.inputs(variant),
-        "device": run.device.type, "seed": run.seed, "ledger": ledger,
-    }  # fmt: skip
-    if variant.file is not None:
-        for name in rest:
-            fates[name.removesuffix(".weight")] = _kept_in_file(run, variant, variant.file, name)
-        write_gguf_artifact(journal.whole(variant.name), model, variant.file, solved, fates, **facts)
-        return open_artifact(journal.publish(variant.name), verify=False)
-    rest |= ends.copied(model.files.entries)
-    entries = rest | solved  # what rotation changed is in both
-    size = sum(entry.size for entry in entries.values())
-    for name in rest:
-        fates[name.removesuffix(".weight")] = _kept_fate(run, variant, name, entries[name], size)
-    config: dict[str, Any] = json.loads((model.path / "config.json").read_bytes())
-    linears = [layer for block in blocks for group in model.linears(block) for layer in group]
-    left = [*model.unquantized, *(layer for layer in linears if fates[layer].got != variant.at(layer).format)]
-    left = [name for name in dict.fromkeys(["lm_head", *left]) if name not in ends.coded]
-    told = container.config(config, variant.scheme, left)
-    if ends.coded:
-        told = container.config_ends(told, ends, variant.scheme)
-    if ends.untied:
-        told["tie_word_embeddings"] = False
-    if (rotation := _rotation(run, [variant])) is not None:
-        surround(model, rotation, journal.folder / f"{variant.name}.around.safetensors", entries, fates)
-    cache, stored_cache = variant.recipe.kv_cache, None
-    if cache:
-        told["quantization_config"]["kv_cache_scheme"] = kv_cache_arguments(cache)
-        attentions = tuple(attention_of(model.linears(block)) for block in blocks)
-        stored_cache = StoredCache(format=cache, attentions=attentions)
-    write_artifact(
+    rotation = _rotation(run, [variant])
+    assemble(
         journal.whole(variant.name),
-        model,
-        entries=entries,
-        fates=fates,
-        config=told,
-        more_weights=ends.more_weights(model.files.entries),
-        kv_cache=stored_cache,
+        run.model,
+        variant,
+        solved,
+        {fate.name: fate for piece in pieces for fate in piece.fates},
+        around=None if rotation is None else (rotation, journal.folder / f"{variant.name}.around.safetensors"),
         shard_bytes=shard_bytes,
-        **facts,
+        calibration=run.calibration,
+        inputs=run.inputs(variant),
+        device=run.device.type,
+        seed=run.seed,
+        ledger=(*variant.notes(), *(note for piece in pieces for note in piece.ledger)),
     )
     return open_artifact(journal.publish(variant.name), verify=False)
 
@@ -260,43 +233,6 @@ def _rotation(run: Sweep, variants: Sequence[Variant]) -> Rotation | None:
     """The one rotation of all variants that ask for one; its signs follow from the seed."""
     asked = any(variant.recipe.rotation for variant in variants)
     return Rotation.of(int(run.model.config.hidden_size), run.seed) if asked else None
-
-
-def _kept_in_file(run: Sweep, variant: Variant, file: FilePlan, tensor: str) -> Fate:
-    """As ``_kept_fate``, of a GGUF variant."""
-    layer, asked = tensor.removesuffix(".weight"), "keep"
-    because = run.model.unquantized.get(layer, "not the weight of a linear layer")
-    if layer in variant.kept:
-        asked, because = variant.format, variant.kept[layer]
-    elif pattern := variant.recipe.kept_by(layer):
-        asked, because = variant.format, f"'{pattern}' is on the keep list"
-    if layer in (variant.ends.head, variant.ends.table):
-        asked, because = "keep", "its rows divide into no blocks"
-    return kept_in_file(run.model, file, tensor, asked, because)
-
-
-def _kept_fate(run: Sweep, variant: Variant, tensor: str, entry: Entry, size: int) -> Fate:
-    """``size``: bytes of all tensors of the artifact."""
-    layer = tensor.removesuffix(".weight")
-    if layer in (variant.ends.head, variant.ends.table):
-        return kept_end(variant.ends, layer, entry, size)
-    if layer in variant.kept:
-        return kept(run.model, tensor, variant.format, variant.kept[layer])
-    if pattern := variant.recipe.kept_by(layer):
-        return kept(run.model, tensor, variant.format, f"'{pattern}' is on the keep list")
-    return kept(run.model, tensor, "keep", run.model.unquantized.get(layer, "not the weight of a linear layer"))
-
-
-def _ready(run: Sweep, variant: Variant, out: Path) -> Artifact | None:
-    """The artifact that is already there, if it was made from the same inputs and is whole."""
-    folder = out / variant.name
-    if not (folder / MANIFEST).is_file():
-        return None
-    try:
-        artifact = open_artifact(folder)
-    except (ArtifactError, RecordError):
-        return None  # broken, or of another version: made again and replaced
-    return artifact if artifact.manifest.inputs == run.inputs(variant) else None
 
 
 def _device(device: str) -> torch.device:
