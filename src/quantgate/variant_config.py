@@ -14,14 +14,13 @@ from quantgate.formats.schemes import BLOCK_SCHEMES
 from quantgate.hardware.quantities import BYTES
 from quantgate.models.families import ROTATABLE
 from quantgate.quantize import checkpoints, methods
-from quantgate.quantize.manifest import BASELINE, CONTAINER, GGUF, KEEP, in_blocks
+from quantgate.quantize.manifest import BASELINE, CONTAINER, GGUF, KEEP, QAT, in_blocks
 from quantgate.records import Record, parse
 from quantgate.runtime_config import RuntimeConfig
 from quantgate.train.options import DistillOptions, QatOptions
 
-__all__ = ["AUTO", "QAT", "RuntimeConfig", "VariantConfig"]
+__all__ = ["AUTO", "RuntimeConfig", "VariantConfig"]
 
-QAT = "qat"  # the method that trains with the rounding in place
 AUTO = "auto"  # the scheme of a mixture that is made for a budget of bits
 BUDGETS = ("bits", "bytes", "latency")
 

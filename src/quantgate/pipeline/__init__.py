@@ -1,10 +1,10 @@
 """The release run: one function per arrow, each resumable, from release.yaml to a decision and a report.
 
-    cases -> calibration -> artifacts -> evidence -> decision -> report
+    cases -> calibration -> artifacts, training -> evidence -> decision -> report
 
-Artifacts are resumed by the sweep's journal, answers by theirs, drift by a digest of everything it depends on: a killed
-run, started again, ends in the identical verdict. What can be refused is refused first, the cheapest check before the
-dearer one.
+Artifacts are resumed by the sweep's journal, training by its checkpoints, answers by theirs, drift by a digest of
+everything it depends on: a killed run, started again, ends in the identical verdict. What can be refused is refused
+first, the cheapest check before the dearer one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from quantgate.calibrate import Chosen
 from quantgate.errors import Stopped
 from quantgate.evaluate.evidence import Evidence, NoiseFloor
 from quantgate.models import OpenedModel, open_model
-from quantgate.pipeline import auto, budgets, deciding, load_plan, overlaps, planning, probing, targets
+from quantgate.pipeline import auto, budgets, deciding, load_plan, overlaps, planning, probing, targets, training
+from quantgate.pipeline import training_plan as trainings
 from quantgate.pipeline.budgets import Tables
 from quantgate.pipeline.cases import Cases, calibration_of, cases_of
 from quantgate.pipeline.endpoints import check_keys
@@ -30,10 +31,12 @@ from quantgate.pipeline.measuring import load_targets
 from quantgate.pipeline.planning import Plan
 from quantgate.pipeline.runtimes import check_drafts
 from quantgate.pipeline.sharing import bring, folder_of, send, send_reports
-from quantgate.pipeline.students import Given, make_students, open_students, students_of
+from quantgate.pipeline.students import Given, joined, make_students, open_students
+from quantgate.pipeline.training import Prepared
+from quantgate.pipeline.training_plan import Asked
 from quantgate.pipeline.two_models import CompareResult, Progress, compare_models
 from quantgate.pipeline.under_way import Run
-from quantgate.pipeline.variants import Import, Mixture, open_variant, variants_of
+from quantgate.pipeline.variants import Import, Mixture, Student, open_variant, trains, variants_of
 from quantgate.pipeline.walk import Walk
 from quantgate.quantize.manifest import Recipe
 from quantgate.release_config import ReleaseConfig, load_config
@@ -78,7 +81,8 @@ def run(
 def _run(this: Run) -> RunReport:
     config = this.config
     variants = variants_of(config.variants)
-    recipes = [one for one in variants if isinstance(one, Recipe)]
+    recipes = [one for one in variants if isinstance(one, Recipe) and not trains(one)]
+    asked = trainings.asked_of(variants)
     with this.stage("draw the cases"):
         cases = cases_of(config, len(variants))
         decide.refuse_hopeless([*cases.gates, *cases.extra], {name: len(group) for name, group in cases.gate.items()})
@@ -88,31 +92,37 @@ def _run(this: Run) -> RunReport:
     with this.stage("open the model"):
         model = open_model(config.model)
         devices = targets.devices_of(config, this.out, this.here)
+        outlines = trainings.check(model, asked, this.out)
         targets.preflight(config, model, devices)
         load_plan.check(config, model)
         check_drafts(model, [one.runtime for one in config.variants if one.model is None])
-    if students_of(variants):
+    if any(isinstance(one, Student) for one in variants):
         with this.stage("open the other models"):
             this.students = open_students(config, model, this.out)
     imports = [one for one in variants if isinstance(one, Import)]
     with this.stage("open the artifacts of others") if imports else nullcontext():
         made = {one.name: open_variant(one.ref, model, one.name) for one in imports} | this.students.as_they_are()
-    chosen, overlap = None, None
+    chosen, overlap, data = None, None, Prepared()
     gate = [case for group in cases.gate.values() for case in group]
-    if recipes or mixed or this.students.recipes:
+    if recipes or mixed or this.students.recipes or asked:
         with this.stage("choose the calibration set"):
             chosen = calibration_of(config, model, lambda what, done, total: this.progress(what, done, total, ""))
             overlap = overlaps.check(config, chosen.turns, gate, this.out)
+    if asked and chosen is not None:
+        with this.stage("draw the training data"):
+            data = training.prepare(Given(config, chosen, gate, model), asked, this.students.models, this.out)
     with alone_in(this.out), executor_for(config.executor, this.out) as this.executor:
-        others = this.students.foretold()
-        planned = planning.plan_of(config, cases, model, this.out, probe=config.price is not None, others=others)
+        beside = (this.students.foretold(), trainings.foretold(model, asked, outlines, this.students.models))
+        planned = planning.plan_of(config, cases, model, this.out, *beside, probe=config.price is not None)
         this.planned(planned)
         address = "" if this.out != folder_of(config.out) else config.out
         if chosen is not None:
             bring(address, this.out, recipes, model.weights_digest, this.progress)
+            given = Given(config, chosen, gate, model)
             with this.stage("quantize"):
                 made |= {one.name: one for one in _quantize(this, model, chosen, recipes, mixed)}
-                given = Given(config, chosen, gate, model)
+            made |= _train(this, given, asked, data, address)
+            with this.stage("quantize other models") if this.students.recipes else nullcontext():
                 made |= make_students(this.students, given, this.executor, this.out, address, this.progress)
         artifacts = [made[one.name] for one in variants]
         planned.save(this.out / planning.FILE)
@@ -125,10 +135,11 @@ def _run(this: Run) -> RunReport:
         with this.stage("ask the baseline again") if config.judge.noise else nullcontext():
             noise = noise_of(this, base, cases)
         with this.stage("load") if load_plan.asked_of(config) else nullcontext():
-            beside = (this.out, this.progress, this.students)
-            loads = load_targets(config, model, artifacts, rules, evidence, placed, *beside)
+            more = (this.out, this.progress, this.students)
+            loads = load_targets(config, model, artifacts, rules, evidence, placed, *more)
         report = _report(this, model, chosen, cases, artifacts, evidence, noise)
-        report = report.model_copy(update={"overlap": overlap, "placed": placed, "loads": loads})
+        seen = {"overlap": overlap, "training_overlaps": data.overlaps, "placed": placed, "loads": loads}
+        report = report.model_copy(update=seen)
         decided = deciding.decide_targets(rules, report.candidates, evidence, placed, report.loads, config)
         report = report.model_copy(update={"targets": decided})
         write_reports(report, this.out)
@@ -192,6 +203,17 @@ def _quantize(
     if tables is None:
         return made
     return made[: len(recipes)] + auto.mixtures(this.config, model, mixed, lent, this.out, this.progress, tables)
+
+
+def _train(this: Run, given: Given, asked: Asked, data: Prepared, address: str) -> dict[str, Artifact]:
+    """Students, which join the run's other models, and all codes that are trained."""
+    if not asked:
+        return {}
+    with this.stage("train"):
+        folders = training.distilled(this, given, asked, data)
+        this.students = joined(this.students, this.config, given.model, folders)
+        bring(address, this.out, asked.recipes, given.model.weights_digest, this.progress)
+        return training.trained(this, given, asked, data, this.students) | this.students.as_they_are()
 
 
 def write_reports(report: RunReport, out: Path) -> None:

@@ -24,9 +24,12 @@ from quantgate.evaluate.compare import BATCH, visiting_order
 from quantgate.evaluate.evidence import Gate
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
+from quantgate.pipeline import training_plan as trainings
 from quantgate.pipeline.cases import Cases, cases_of
 from quantgate.pipeline.load_plan import PlannedLoad, planned_loads
 from quantgate.pipeline.students import open_students
+from quantgate.pipeline.training_plan import PlannedTraining
+from quantgate.pipeline.variants import variants_of
 from quantgate.records import Record
 from quantgate.release_config import ReleaseConfig
 from quantgate.report import RunReport
@@ -67,6 +70,7 @@ class Plan(Record):
     loads: tuple[PlannedLoad, ...] = Field(default=(), exclude_if=lambda loads: not loads)  # beside ``seconds``
     others: tuple[str, ...] = Field(default=(), exclude_if=lambda others: not others)
     """Variants that are models of their own: what each is beside the baseline, and its bytes."""
+    training: tuple[PlannedTraining, ...] = Field(default=(), exclude_if=lambda training: not training)
 
     @property
     def prompt_tokens(self) -> int:
@@ -95,7 +99,10 @@ def plan(config: ReleaseConfig, out: Path, *, probe: bool = True) -> Plan:
     cases = cases_of(config, len(config.variants))
     decide.refuse_hopeless(cases.gates, {name: len(group) for name, group in cases.gate.items()})
     model = open_model(config.model)
-    return plan_of(config, cases, model, out, probe=probe, others=open_students(config, model, out).foretold())
+    asked = trainings.asked_of(variants_of(config.variants))
+    outlines, students = trainings.check(model, asked, out), open_students(config, model, out)
+    training = trainings.foretold(model, asked, outlines, students.models)
+    return plan_of(config, cases, model, out, students.foretold(), training, probe=probe)
 
 
 def plan_of(
@@ -103,11 +110,13 @@ def plan_of(
     cases: Cases,
     model: OpenedModel,
     out: Path,
+    others: Sequence[str] = (),
+    training: Sequence[PlannedTraining] = (),
     *,
     probe: bool = False,
-    others: Sequence[str] = (),
 ) -> Plan:
-    """``plan``, for cases and a model at hand; ``others`` are sentences on variants that are models of their own."""
+    """``plan``, for cases and a model at hand; ``others`` are sentences on variants that are models of their own, and
+    ``training`` is what the run trains."""
     models, earlier, held = len(config.variants) + 1, _earlier(out), _held(out)
     seen = {gate.capability: _seen(cases.gate[gate.capability], held) for gate in cases.gates}
     probed = dict[str, float]()
@@ -134,6 +143,7 @@ def plan_of(
         price_missing="its time is not measured" if config.price is not None and price is None else "",
         loads=tuple(planned_loads(config)),
         others=tuple(others),
+        training=tuple(training),
     )
 
 

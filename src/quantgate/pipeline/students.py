@@ -1,20 +1,22 @@
 """Variants that are models of their own: a distilled student, a fine-tune, another model, judged beside the others.
 
-Each is opened once, however many variants are made of it, and held to the baseline before anything slow: it is no
-artifact and not the baseline itself, and it has the same tokenizer, chat template and end of answers, or ``allow`` says
-otherwise. What is made of it is swept with statistics of its own, on the conversations that calibrate the baseline.
+Each of those that are there already is opened once, however many variants are made of it, and held to the baseline
+before anything slow: it is no artifact and not the baseline itself, and it has the same tokenizer, chat template and
+end of answers, or ``allow`` says otherwise. What is made of it is swept with statistics of its own, on the
+conversations that calibrate the baseline. Students that the run distils itself join them once they are there
+(``joined``), and are held to the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantgate import decide
 from quantgate.calibrate import Chosen
-from quantgate.errors import ComparabilityError, UsageError
+from quantgate.errors import ComparabilityError, RecordError, UsageError
 from quantgate.evaluate.lock import Terms, agreed
 from quantgate.evaluate.suites import Case
 from quantgate.models import OpenedModel, open_model
@@ -33,18 +35,21 @@ from quantgate.pipeline.variants import (
     Student,
     candidate_of,
     engines_of,
+    rounded,
     runtimes_of,
     summary_of,
+    trains,
     variants_of,
 )
 from quantgate.quantize.journal import refuse_strangers
-from quantgate.quantize.manifest import Recipe
+from quantgate.quantize.manifest import Recipe, Training
 from quantgate.release_config import ReleaseConfig
 from quantgate.report import VariantSummary
 
 if TYPE_CHECKING:
     from quantgate.quantize import Artifact
 
+TRAINING = "training.json"  # beside a model that quantgate distilled
 Tell = Callable[[str, int, int, str], None]  # stage, done, total, what is being worked on
 
 
@@ -93,7 +98,9 @@ class Students:
         found = summary_of(artifact, out, self.model_of(name, baseline), budgets)
         if name not in self.kin:
             return found
-        update: dict[str, object] = {"kin": self.kin[name], "repairable": False}
+        learned = _distilled(self.models[name].path)
+        training = (*([learned] if learned else []), *found.training)
+        update: dict[str, object] = {"kin": self.kin[name], "repairable": False, "training": training}
         if artifact.is_baseline:
             types = sorted({entry.dtype for entry in self.models[name].files.entries.values()})
             update |= {"scheme": " and ".join(types), "bits_per_weight": artifact.manifest.bits_per_weight_whole}
@@ -107,15 +114,25 @@ class Students:
         for name, one in self.asked.items():
             model, size = self.models[name], self.kin[name].bytes
             if one.made:
-                (will_be,) = predict(model, [one.recipe], calibrated=True)
+                (will_be,) = predict(model, [rounded(one.recipe)], calibrated=True)
                 size = will_be.tensor_bytes
-            how = f"made of {one.ref} by a sweep of its own" if one.made else f"{one.ref} as it is"
+            how = f"{one.ref} as it is"
+            if one.made:
+                how = f"made of {one.ref} by {'training' if trains(one.recipe) else 'a sweep of its own'}"
             told.append(f"{name}: {size / 1e6:.1f} MB, {how}; {self.kin[name].sentence}")
         return told
 
     def as_they_are(self) -> dict[str, Artifact]:
         """The variants that are models of 16 bits, or what their files hold: nothing is written."""
         return {name: _as_it_is(self.models[name], one) for name, one in self.asked.items() if not one.made}
+
+
+def _distilled(folder: Path) -> Training | None:
+    """How a student was distilled, by the record that quantgate writes beside it, if there is one."""
+    try:
+        return Training.load(folder / TRAINING)
+    except (RecordError, OSError):
+        return None
 
 
 def _as_it_is(model: OpenedModel, one: Student) -> Artifact:
@@ -160,15 +177,35 @@ def _refuse_artifact(ref: str, name: str) -> None:
 def open_students(config: ReleaseConfig, model: OpenedModel, out: Path) -> Students:
     """Open the other models of a release and hold each to the baseline ``model``; ``out`` is the run's folder.
 
-    Raises UsageError for an artifact and for the baseline itself, ComparabilityError for another tokenizer, chat
-    template or end of answers that ``allow`` does not name, ModelError for what cannot be opened, ArtifactError where
-    something else lies in an artifact's place.
+    Students that the run distils are not there yet, and are left out. Raises UsageError for an artifact and for the
+    baseline itself, ComparabilityError for another tokenizer, chat template or end of answers that ``allow`` does not
+    name, ModelError for what cannot be opened, ArtifactError where something else lies in an artifact's place.
     """
-    asked = {one.name: one for one in students_of(variants_of(config.variants))}
+    every = students_of(variants_of(config.variants))
+    refuse_strangers(out / "artifacts", [one.name for one in every if one.made])
+    return _opened(config, model, {one.name: one for one in every if one.shape is None})
+
+
+def joined(students: Students, config: ReleaseConfig, model: OpenedModel, folders: Mapping[str, Path]) -> Students:
+    """With the students that the run has distilled: ``folders`` are theirs, by the digest of their shape's options.
+
+    Raises what ``open_students`` raises.
+    """
+    every = students_of(variants_of(config.variants))
+    asked = {one.name: replace(one, ref=str(folders[one.shape.digest])) for one in every if one.shape is not None}
+    found = _opened(config, model, asked)
+    return Students(
+        {one.name: students.asked.get(one.name) or found.asked[one.name] for one in every},
+        students.models | found.models,
+        students.kin | found.kin,
+        students.templates | found.templates,
+    )
+
+
+def _opened(config: ReleaseConfig, model: OpenedModel, asked: dict[str, Student]) -> Students:
     opened: dict[str, OpenedModel] = {}
     for one in asked.values():
         opened[one.ref] = opened.get(one.ref) or open_student(one)
-    refuse_strangers(out / "artifacts", [name for name, one in asked.items() if one.made])
     known = {ref: _beside(model, other, ref) for ref, other in opened.items()}
     engines, runtimes = engines_of(config.variants), runtimes_of(config.variants)
     for name, one in asked.items():
@@ -231,8 +268,9 @@ def make_students(
 ) -> dict[str, Artifact]:
     """The artifacts that are made of other models, each model swept once for all of its variants."""
     made: dict[str, Artifact] = {}
-    for ref in dict.fromkeys(one.ref for one in this.asked.values() if one.made):
-        mine = [one for one in this.asked.values() if one.ref == ref and one.made]
+    swept = [one for one in this.asked.values() if one.made and not trains(one.recipe)]
+    for ref in dict.fromkeys(one.ref for one in swept):
+        mine = [one for one in swept if one.ref == ref]
         other, recipes = this.models[mine[0].name], [one.recipe for one in mine]
         bring(address, out, recipes, other.weights_digest, tell)
         ids = samples_of(given, other, out)
@@ -240,8 +278,8 @@ def make_students(
         def told(stage: str, done: int, total: int, ref: str = ref) -> None:
             tell("quantize", done, total, f"{Path(ref).name}: {stage}")
 
-        swept = executor.sweep(other, ids, recipes, out / "artifacts", told, given.config.calibration.seed)
-        made |= {one.name: artifact for one, artifact in zip(mine, swept, strict=True)}
+        found = executor.sweep(other, ids, recipes, out / "artifacts", told, given.config.calibration.seed)
+        made |= {one.name: artifact for one, artifact in zip(mine, found, strict=True)}
     return made
 
 

@@ -16,7 +16,8 @@ from quantgate.models import OpenedModel
 from quantgate.models.outline import open_or_outline
 from quantgate.pipeline.quantize_only import short_variant
 from quantgate.pipeline.students import Students, open_student
-from quantgate.pipeline.variants import Import, Mixture, Student, runtimes_of, variants_of
+from quantgate.pipeline.training_plan import outline_of
+from quantgate.pipeline.variants import Import, Mixture, Student, rounded, runtimes_of, variants_of
 from quantgate.quantize.manifest import Recipe
 from quantgate.quantize.serving import ServedVariant, serve, serve_artifact
 from quantgate.records import parse
@@ -40,17 +41,18 @@ def plan_release(config: ReleaseConfig, *, saved: Path | None = None) -> Plan:
             "plan: the release.yaml names no targets; add "
             "targets: {fleet: {hardware: h100-sxm, runtime: vllm}}, or say --on h100-sxm"
         )
+    model = open_or_outline(config.model)
     recipes, students, left_out = _recipes(config.variants)
     own = any(one.suite is not None and Path(one.suite).suffix == ".jsonl" for one in config.capabilities.values())
     return plan(
-        open_or_outline(config.model),
+        model,
         recipes,
         _places(config),
         _devices(_places(config), saved),
         traffic=config.calibration.traffic is not None,
         own_suites=own,
         left_out=left_out,
-        others=_others(students),
+        others=_others(students, model),
     )
 
 
@@ -61,7 +63,7 @@ def preflight(config: ReleaseConfig, model: OpenedModel, devices: Mapping[str, P
     """
     recipes, students, left_out = _recipes(config.variants)
     if config.targets and (recipes or students) and not left_out:
-        refuse_hopeless_targets(plan(model, recipes, _places(config), devices, others=_others(students)))
+        refuse_hopeless_targets(plan(model, recipes, _places(config), devices, others=_others(students, model)))
 
 
 def place(
@@ -140,7 +142,7 @@ def _recipes(variants: Sequence[VariantConfig]) -> tuple[list[Recipe], list[Stud
     recipes, students, left_out = list[Recipe](), list[Student](), list[str]()
     for one in variants_of(variants) if any(not one.is_baseline for one in variants) else []:
         if isinstance(one, Recipe):
-            recipes.append(one)
+            recipes.append(rounded(one))
         elif isinstance(one, Student):
             students.append(one)
         elif isinstance(one, Mixture):
@@ -150,5 +152,13 @@ def _recipes(variants: Sequence[VariantConfig]) -> tuple[list[Recipe], list[Stud
     return recipes, students, left_out
 
 
-def _others(students: Sequence[Student]) -> list[ServedVariant]:
-    return [serve(open_student(one, weights=False), one.recipe, calibrated=True) for one in students]
+def _others(students: Sequence[Student], model: OpenedModel) -> list[ServedVariant]:
+    """Those that the run will distil by their shapes alone."""
+    return [
+        serve(
+            open_student(one, weights=False) if one.shape is None else outline_of(model, one.shape),
+            rounded(one.recipe),
+            calibrated=True,
+        )
+        for one in students
+    ]

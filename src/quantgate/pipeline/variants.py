@@ -19,6 +19,7 @@ from quantgate.quantize.manifest import (
     CONTAINER,
     GGUF,
     KEEP,
+    QAT,
     SAFE_NAME,
     Recipe,
     in_container,
@@ -26,6 +27,7 @@ from quantgate.quantize.manifest import (
 )
 from quantgate.records import parse
 from quantgate.report import VariantSummary
+from quantgate.train.options import DistillOptions, QatOptions
 from quantgate.variant_config import AUTO, RuntimeConfig, VariantConfig
 
 if TYPE_CHECKING:
@@ -58,8 +60,9 @@ class Student:
     """A variant that is a model of its own, as it is or made smaller here."""
 
     name: str
-    ref: str  # folder, address or Hugging Face id
+    ref: str  # folder, address or Hugging Face id; of one that this run distils, what it is called
     recipe: Recipe  # of the scheme BF16: the model as it is
+    shape: DistillOptions | None = None  # of one that this run distils
 
     @property
     def made(self) -> bool:
@@ -75,6 +78,8 @@ def variants_of(variants: Sequence[VariantConfig]) -> list[Recipe | Import | Mix
     for at, one in enumerate(variants, 1):
         if one.model is not None:
             found.append(_student(one, one.model, at))
+        elif one.student is not None:
+            found.append(_student(one, called(one.student), at))
         elif one.artifact is not None:
             found.append(_import(one.artifact, one.name, at))
         elif one.scheme is not None and one.scheme.lower() == AUTO:
@@ -126,7 +131,38 @@ def recipes_of(variants: Sequence[VariantConfig]) -> list[Recipe]:
             raise UsageError(
                 "scheme auto needs to know what must be kept; write it into a release.yaml: quantgate init"
             )
-    return [one for one in found if isinstance(one, Recipe)]
+    recipes = [one for one in found if isinstance(one, Recipe)]
+    for recipe in recipes:
+        if trains(recipe):
+            raise UsageError(
+                f"variants: '{recipe.name}' is trained, which rounding alone does not do; train it by itself, as "
+                f"quantgate train qat --scheme {recipe.scheme}, or in a release.yaml beside others"
+            )
+    return recipes
+
+
+def trains(recipe: Recipe) -> bool:
+    """Whether its codes are trained, and not only chosen."""
+    return recipe.method == QAT
+
+
+def training_of(recipe: Recipe) -> QatOptions:
+    """The options of a recipe that is trained."""
+    return parse(QatOptions, recipe.options, where=f"variant '{recipe.name}', options of {QAT}")
+
+
+def rounded(recipe: Recipe) -> Recipe:
+    """The recipe as rounding alone makes it, which is what training starts with: the same layers, to the same bytes."""
+    if not trains(recipe):
+        return recipe
+    return recipe.model_copy(update={"method": training_of(recipe).start, "options": {}, "label": recipe.name})
+
+
+def called(shape: DistillOptions) -> str:
+    """What a student is called after its shape: ``student-l4``."""
+    from quantgate.train.prune import student_name
+
+    return student_name(shape)
 
 
 def open_variant(ref: str, model: OpenedModel, name: str = "") -> Artifact:
@@ -163,10 +199,10 @@ def _student(one: VariantConfig, ref: str, at: int) -> Student:
     folder = Path(ref.rstrip("/")).name
     if not one.made:
         name = _safe(one.name or folder, at)
-        return Student(name, ref, Recipe(scheme=BASELINE, label=name))
+        return Student(name, ref, Recipe(scheme=BASELINE, label=name), one.student)
     recipe = recipe_of(one, f"variants, number {at}")
     name = _safe(one.name or f"{folder}-{recipe.name}", at)
-    return Student(name, ref, recipe.model_copy(update={"label": name}))
+    return Student(name, ref, recipe.model_copy(update={"label": name}), one.student)
 
 
 def _mixture(one: VariantConfig, at: int) -> Mixture:
@@ -255,6 +291,7 @@ def summary_of(artifact: Artifact, out: Path, model: OpenedModel, budgets: Seque
         notes=(*budgets, *(f"{note.tensor}: {note.event}: {note.detail}" for note in manifest.ledger)),
         mean_error=manifest.mean_error,
         ends=sentences(ends := ends_of(artifact, model), parts_of(manifest.fates, ends), manifest.tensor_bytes),
+        training=() if manifest.training is None else (manifest.training,),
         repairable=not artifact.rounds_inputs and not mixable(model, artifact.name, artifact),
     )
 

@@ -14,6 +14,7 @@ from quantgate.decide.targets import TargetDecision
 from quantgate.evaluate.evidence import Evidence, Gate, NoiseFloor, Pace
 from quantgate.evaluate.overlap import Overlaps
 from quantgate.models.kinship import Kinship
+from quantgate.quantize.manifest import Training
 from quantgate.records import Record
 
 
@@ -51,6 +52,8 @@ class VariantSummary(Record):
     repairable: bool  # whether its layers can be mixed with those of other variants
     kin: Kinship | None = Field(default=None, exclude_if=lambda kin: kin is None)
     """Of a model of its own: what it is beside the baseline. None: made of the baseline's weights."""
+    training: tuple[Training, ...] = Field(default=(), exclude_if=lambda training: not training)
+    """How its weights were distilled, and its codes trained; empty where nothing was, as far as its files say."""
 
 
 class Stage(Record):
@@ -87,3 +90,5 @@ class RunReport(Record):
     overlap: Overlaps | None = Field(
         default=None, exclude_if=lambda found: found is None
     )  # of calibration, with the gate
+    training_overlaps: tuple[Overlaps, ...] = Field(default=(), exclude_if=lambda found: not found)
+    """Of each training set, with the gate."""

@@ -34,6 +34,8 @@ def show_plan(plan: Any, console: Console) -> None:
     console.print(Text(plan_sentence(plan), style="bold"))
     for line in plan.others:
         console.print(line, soft_wrap=True)
+    for one in plan.training:
+        console.print(Text(training_sentence(one)), soft_wrap=True)
     if any(one.flips_from == "assumed" for one in plan.capabilities):
         console.print("* assumed: no earlier run in the folder says how many answers flip", style="dim")
     for one in plan.loads:
@@ -65,6 +67,27 @@ def load_sentence(one: Any) -> str:
         f"load test of {one.target}: {one.requests} requests at {one.rates[0]:g}/s{bound}, to baseline and variant, "
         f"{one.seconds:.0f} s at each of {rates}, at most {limits} in flight: at least {minutes(one.takes_s)} min for "
         f"each variant that keeps every other rule, {one.variants} at most, the preferred first until one passes"
+    )
+
+
+def training_sentence(one: Any) -> str:
+    """What a training takes; ``one`` is a ``pipeline.training_plan.PlannedTraining``.
+
+    >>> from types import SimpleNamespace
+    >>> training_sentence(SimpleNamespace(name="W2A16-qat", what="codes of int2 g128 trained, from those of gptq",
+    ...     steps=400, tokens=1638400, seconds=420.0, bytes=3100000))
+    'training of W2A16-qat: codes of int2 g128 trained, from those of gptq; 3.1 MB, 400 steps over 1,638,400 tokens, \
+about 7.0 min here (an estimate, from the rate of plain matrix products; kept in steps, so a stopped one goes on)'
+    """
+    how_long = "time not measured"
+    if one.seconds is not None:
+        how_long = (
+            f"about {minutes(one.seconds)} min here (an estimate, from the rate of plain matrix products; kept in "
+            "steps, so a stopped one goes on)"
+        )
+    return (
+        f"training of {one.name}: {one.what}; {one.bytes / 1e6:.1f} MB, {one.steps:,} steps over {one.tokens:,} "
+        f"tokens, {how_long}"
     )
 
 
