@@ -21,7 +21,8 @@ from benchmarks.tables import Table, of_results, section
 NAMES = ("engine", "sweep", "forecast", "sandbox", "overlap", "loadgen", "guard", "constrained", "watch",
          "demo")  # unless something is named  # fmt: skip
 NAMED = ("kquants", "drill")  # need another program, or ten minutes
-TABLED = ("gguf", "llamacpp", "harness", "planner", "watch")  # with tables of their own, ``watch`` without a program
+# with tables of their own; ``watch`` without another program, ``students`` too, in an hour
+TABLED = ("gguf", "llamacpp", "harness", "planner", "qat", "students", "watch")
 PEERS, GATEWAY = "peers", "gateway"
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from quantgate.records import Record
 
@@ -45,6 +45,7 @@ class QatOptions(TrainOptions):
     start: str = Field(
         default="gptq", description="the post-training method whose scales training begins with, and which it must beat"
     )
+    start_options: dict[str, JsonValue] = Field(default_factory=dict, description="what that method is told")
     reconstruct: int = Field(
         default=100,
         ge=0,

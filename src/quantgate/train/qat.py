@@ -29,8 +29,8 @@ from quantgate.quantize.journal import refuse_strangers
 from quantgate.quantize.manifest import Calibration, Recipe, Training, tool_version
 from quantgate.records import digest_of, write_whole
 from quantgate.train import Row, Tell, TrainingSet
-from quantgate.train.losses import kl, totals
 from quantgate.train.loop import train
+from quantgate.train.losses import kl, totals
 from quantgate.train.network import FakeNetwork, PlainNetwork, open_fake_network, open_network
 from quantgate.train.options import QatOptions
 from quantgate.train.order import packed
@@ -128,7 +128,13 @@ class _Run:
     def all(self) -> Artifact:
         options = self.options
         start = make_start(
-            self.model, self.begun, self.samples, self.work, seed=options.seed, device=self.device, tell=self.tell
+            self.model,
+            self.begun,
+            self.samples,
+            self.out / ".starts",
+            seed=options.seed,
+            device=self.device,
+            tell=self.tell,
         )
         teacher = self._teacher()
         network = open_fake_network(
@@ -188,7 +194,7 @@ class _Run:
         found: dict[str, Any] = {**asdict(chosen), "kept_blocks": chosen.keeps_blocks}
         found["blocks"] = [asdict(one) for one in blocks]
         write_whole(self.work / SUMMARY, json.dumps(found, indent=1).encode())
-        for name in ("loop", "reconstruct", "start"):
+        for name in ("loop", "reconstruct"):
             shutil.rmtree(self.work / name, ignore_errors=True)
 
 

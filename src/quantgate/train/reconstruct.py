@@ -1,12 +1,12 @@
 """The cheap first stage: one block after the other is held to what the full-precision model gives there.
 
-A block is given what the quantized blocks before it make, and is to give what the model's own block gives on the model's
-own stream. Its weights, scales and zero points are trained together (Block-AP: EfficientQAT, arXiv 2407.11062, section
-3.2; BRECQ, arXiv 2102.05426, section 3.2, with the plain squared error). In memory are the two streams of some of the
-documents; a block's gradient costs a forward and a backward pass of that block alone.
+A block is given what the quantized blocks before it make, and is to give what the model's own block gives on the
+model's own stream. Its weights, scales and zero points are trained together (Block-AP: EfficientQAT, arXiv 2407.11062,
+section 3.2; BRECQ, arXiv 2102.05426, section 3.2, with the plain squared error). In memory are the two streams of some
+of the documents; a gradient costs a forward and a backward pass of one block.
 
     folder/block-00003.safetensors     parameters of a finished block
-    folder/block-00003.json            written last, with the digest of the above: a killed run goes on at the next block
+    folder/block-00003.json            written last, with the digest of the above: a killed run goes on after it
 """
 
 from __future__ import annotations

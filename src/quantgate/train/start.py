@@ -1,7 +1,7 @@
 """What training begins with: a post-training artifact of the same recipe, which it must beat.
 
-Its scales and zero points are the first ones, and its codes; the sweep that makes it is the usual one, so it is taken
-as it is where it was finished, and goes on where it was killed.
+Its scales and zero points are the first ones, and its codes. The sweep that makes it is the usual one: it goes on where
+it was killed, and what it made is taken as it is by every later run of the recipe, with whatever options.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from quantgate.quantize.given import trained_variant
 from quantgate.quantize.manifest import Recipe
 from quantgate.quantize.plan import plan
 from quantgate.quantize.sweep import sweep
+from quantgate.records import digest_of
 from quantgate.train import Tell
 from quantgate.train.options import QatOptions
-
-LABEL = "start"
 
 
 def start_recipe(model: OpenedModel, recipe: Recipe, options: QatOptions, *, calibrated: bool) -> Recipe:
@@ -35,7 +34,8 @@ def start_recipe(model: OpenedModel, recipe: Recipe, options: QatOptions, *, cal
             f"recipe '{recipe.name}': all {len(layers)} linear layers are kept at full precision, so there is no "
             f"rounding to train for; the first, {layers[0]}: {variant.kept[layers[0]]}"
         )
-    begun = recipe.model_copy(update={"method": options.start, "options": {}, "label": LABEL})
+    begun = recipe.model_copy(update={"method": options.start, "options": options.start_options, "label": ""})
+    begun = begun.model_copy(update={"label": digest_of(begun.body()).removeprefix("sha256:")[:16]})
     plan(model, [begun], calibrated=calibrated)
     return begun
 
@@ -44,7 +44,7 @@ def make_start(
     model: OpenedModel, begun: Recipe, samples: Sequence[Sequence[int]] | None, folder: Path, *, seed: int, device: str,
     tell: Tell,
 ) -> Artifact:  # fmt: skip
-    """The artifact ``folder/start``. Raises what a sweep raises."""
+    """The artifact in ``folder``, under a name that follows from ``begun``. Raises what a sweep raises."""
     (made,) = sweep(
         model, samples, [begun], folder, seed=seed, device=device,
         progress=lambda stage, done, total: tell(f"start: {stage}", done, total),
