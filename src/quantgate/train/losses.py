@@ -6,6 +6,7 @@ mixed(logits, ..., task)          -> []    KL and cross entropy, weighed as a st
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from quantgate.train import Batch, Tops
 
 NEVER = -1e4  # log of what is never expected: finite, so that 0 * NEVER is 0; exp of it is 0
+LEAST = math.log(1e-5)
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,25 @@ def kl(logits: Tensor, tops: Tops, temperature: float = 1.0) -> Tensor:
     Cover and Thomas 2006, section 2.9), so at temperature 1 this is a lower bound of the KL over the whole vocabulary,
     and equals it where k is the vocabulary. At another temperature both sides are merged first, at temperature 1, and
     the k + 1 outcomes are tempered after: the rest counts as one outcome on both sides alike, exactly, so the result is
-    0 where the two agree on the k + 1 outcomes, whatever lies in the rest; it is times temperature², which keeps the
-    length of gradients (Hinton et al., arXiv 1503.02531, section 2).
+    0 where the two agree on the k + 1 outcomes, whatever lies in the rest; a rest below 1e-5 counts as 1e-5 on both
+    sides, for float32 tells smaller ones apart badly and a temperature makes them large. It is times temperature²,
+    which keeps the length of gradients (Hinton et al., arXiv 1503.02531, section 2).
 
     Gradients stay finite where the rest is all but impossible on either side: its logarithm is a sum over the other
     tokens, never 1 less the k.
     """
     wanted, seen = _teacher(tops, logits.shape[1]), _network(logits, tops)
     if temperature != 1.0:
-        wanted, seen = F.log_softmax(wanted / temperature, 1), F.log_softmax(seen / temperature, 1)
+        merged = wanted.shape[1] > tops.tokens.shape[1]
+        wanted, seen = _tempered(wanted, temperature, merged), _tempered(seen, temperature, merged)
     return (wanted.exp() * (wanted - seen)).sum(1) * temperature**2
+
+
+def _tempered(logs: Tensor, temperature: float, merged: bool) -> Tensor:
+    if merged:
+        floor = torch.full_like(logs[:, -1:], LEAST)
+        logs = torch.cat([logs[:, :-1], torch.logaddexp(logs[:, -1:], floor)], 1)
+    return F.log_softmax(logs / temperature, 1)
 
 
 def _teacher(tops: Tops, vocabulary: int) -> Tensor:

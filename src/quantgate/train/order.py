@@ -21,7 +21,7 @@ def batches(documents: Sequence[Document], tokens: int, step: int, seed: int, *,
     ``tokens`` tokens of it. ``room``: most tokens of a batch, padding included; 0: as many as a step's half, so that
     two workers share it. Raises UsageError where a document is longer than a step.
     """
-    lengths = np.array([len(one.ids) for one in documents])
+    lengths = np.array([len(one.ids) for one in documents], dtype=np.int64)
     if not len(lengths) or lengths.max() > tokens:
         raise UsageError(
             f"batch_tokens {tokens}: the longest of {len(lengths)} conversations has {lengths.max(initial=0)} tokens, "
