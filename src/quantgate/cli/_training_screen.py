@@ -1,4 +1,4 @@
-"""Progress of a training run: a bar for each stage, with loss, KL on the tune split, tokens a second and the time left."""
+"""Progress of a training run: a bar for each stage, with loss, KL on the tune split, speed and the time left."""
 
 from __future__ import annotations
 
@@ -16,16 +16,6 @@ if TYPE_CHECKING:
 
     from quantgate.train import Row
 
-TITLES = {
-    "teacher": "asking the teacher",
-    "start: check": "checking the weights",
-    "start: quantize": "rounding alone, to begin with",
-    "start: write": "writing it",
-    "reconstruct": "block after block",
-    "train": "training the whole model",
-    "write": "writing what was made",
-}
-
 
 class TrainingScreen:
     """A ``Tell``, and a place for sentences that stay above the bars."""
@@ -40,7 +30,9 @@ class TrainingScreen:
             self.say(f"{stage} at step {row.step:,}" if row else stage)
             return
         if stage not in self.tasks:
-            self.tasks[stage] = self.progress.add_task(TITLES.get(stage, stage), total=total, note="")
+            from quantgate.report.training import STAGES
+
+            self.tasks[stage] = self.progress.add_task(STAGES.get(stage, stage), total=total, note="")
         note = "" if row is None else self._figures(row)
         self.progress.update(self.tasks[stage], completed=done, total=total, note=note)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 from rich.console import Console
+from rich.text import Text
 
 from quantgate.decide.sentences import percent
 from quantgate.quantize.manifest import Training
@@ -16,6 +17,15 @@ from quantgate.report.tables import plain_table
 from quantgate.report.training_chart import training_curve
 from quantgate.train import DataSummary
 
+STAGES = {  # what a training tells of itself, in words
+    "teacher": "asking the teacher",
+    "start: check": "checking the weights",
+    "start: quantize": "rounding alone, to begin with",
+    "start: write": "writing it",
+    "reconstruct": "block after block",
+    "train": "training the whole model",
+    "write": "writing what was made",
+}
 SECONDS = ((3600, "h"), (60, "min"))
 
 
@@ -100,15 +110,13 @@ class TrainingReport(Record):
 
     @property
     def headline(self) -> str:
-        """
-        One sentence: what training came to.
-        """
-        start = "the start" if self.method == "distill" else f"{self.start or 'rounding alone'}"
+        """What training came to."""
+        start, end = ("cutting", "its teacher") if self.method == "distill" else (self.start, "the baseline")
         if self.closed is None:
             return f"{self.name}: trained for {self.training.steps:,} steps"
         if self.closed <= 0:
-            return f"{self.name}: training found nothing better than {start}, whose state is kept"
-        return f"{self.name}: {percent(self.closed, 0)} of the distance that {start} left is closed"
+            return f"{self.name}: training found nothing better than what {start} left, which is kept"
+        return f"{self.name}: training closed {percent(self.closed, 0)} of the distance that {start} left to {end}"
 
     @property
     def early(self) -> bool:
@@ -149,11 +157,12 @@ def training_page(report: TrainingReport) -> str:
     )
     return rendered(
         "training.html",
-        {"seconds": told_seconds, "share": lambda one: percent(one, 1), "nats": lambda one: f"{one:.4g}"},
+        {"seconds": told_seconds, "share": lambda one: percent(one, 1), "nats": lambda one: f"{one:.3g}"},
         report=report,
         training=report.training,
         plot=plot,
         looks=looks,
+        stages=STAGES,
         seconds_all=report.curve[-1].seconds if report.curve else 0.0,
     )
 
@@ -161,10 +170,10 @@ def training_page(report: TrainingReport) -> str:
 def show_training(report: TrainingReport, console: Console) -> None:
     """Before and after, what it was trained on, and what to do next."""
     training = report.training
-    console.print(f"[bold]{report.headline}[/]")
+    console.print(report.headline, style="bold", markup=False, soft_wrap=True)
     if training.before is not None and training.after is not None:
         console.print(
-            f"tune KL [bold]{training.before:.4g}[/] -> [bold]{training.after:.4g}[/] nats a token, {training.steps:,} "
+            f"tune KL [bold]{training.before:.3g}[/] -> [bold]{training.after:.3g}[/] nats a token, {training.steps:,} "
             f"steps, best after step {training.best:,}"
             + (" (stopped early: nothing got better)" if report.early else ""),
             soft_wrap=True,
@@ -176,10 +185,11 @@ def show_training(report: TrainingReport, console: Console) -> None:
     console.print(f"held against {report.held.cases:,} cases of the gates: no conversation is one of them", style="dim")
     for note in (*report.notes, *report.reused):
         console.print(note, soft_wrap=True, markup=False, style="dim")
-    size = f", {report.stored_bytes / 1e6:.2f} MB ({report.stored_bytes / report.baseline_bytes:.0%} of the baseline)"
-    console.print(f"made: [bold]{report.path}[/]{size if report.baseline_bytes else ''}", soft_wrap=True)
+    share = f" ({report.stored_bytes / report.baseline_bytes:.0%} of the baseline)" if report.baseline_bytes else ""
+    made = f"made: {report.path}, {report.stored_bytes / 1e6:.2f} MB{share}"
+    console.print(made, soft_wrap=True, markup=False)
     for command, what in report.next_steps:
-        console.print(f"next: [bold]{command}[/]  [dim]{what}[/]", soft_wrap=True)
+        console.print(Text.assemble("next: ", (command, "bold"), (f"  {what}", "dim")), soft_wrap=True)
 
 
 def write(report: TrainingReport, folder: Path) -> Path:
