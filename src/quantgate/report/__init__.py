@@ -61,6 +61,7 @@ class Stage(Record):
 
     name: str
     seconds: float
+    reused: str = Field(default="", exclude_if=lambda told: not told)  # what earlier sweeps had finished already
 
 
 class RunReport(Record):

@@ -11,6 +11,7 @@ from quantgate.decide.targets import TargetDecision
 from quantgate.evaluate.evidence import Comparison, Evidence, Gate
 from quantgate.report import RunReport
 from quantgate.report.frontier import Axis, Point, Worst, frontier, size_axis
+from quantgate.report.trained import ways_of
 
 
 def worst_of(evidence: Evidence | None, gates: Sequence[Gate]) -> Worst:
@@ -48,6 +49,7 @@ def overview(report: RunReport) -> Markup:
             verdict=one.verdict,
             chosen=_chosen_for(report, one.variant),
             other_model=relation_of(report, one.variant),
+            trained=ways_of(report, one.variant),
         )
         for one in report.decision.verdicts
     ]
@@ -74,6 +76,7 @@ def of_target(report: RunReport, decision: TargetDecision) -> tuple[Markup, list
             verdict=one.verdict,
             chosen=("",) if one.variant == decision.chosen else (),
             other_model=relation_of(report, one.variant),
+            trained=ways_of(report, one.variant),
         )
         for one in decision.verdicts
     ]

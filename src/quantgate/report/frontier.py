@@ -28,7 +28,9 @@ from quantgate.report.svg import (
     width_of,
 )  # fmt: skip
 
+QAT, DISTILL = "qat", "distill"
 WORDS = {"pass": "passes", "fail": "fails", "inconclusive": "not decided"}
+TRAINED = {DISTILL: "distilled", QAT: "its codes trained (QAT)"}
 LEAST = -20.0  # margins; what is worse stands there
 LEFT, HEIGHT = 46, 250
 
@@ -52,6 +54,7 @@ class Point:
     verdict: str
     chosen: tuple[str, ...] = ()  # what it is chosen for
     other_model: str = ""  # "student" and the like; empty: made of the baseline's weights
+    trained: tuple[str, ...] = ()  # QAT, DISTILL; empty: rounded after training, or not at all
 
 
 @dataclass(frozen=True)
@@ -191,8 +194,9 @@ def _mark(frame: _Frame, point: Point, axis: Axis, x: float, y: float) -> Iterat
     if point.worst.seen is not None and point.worst.bound is not None:
         yield rule(x, y, x, frame.y(min(point.worst.seen, frame.high)), "seen")
     if point.chosen:
-        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{13 if point.other_model else 10.5}" class="ring"/>'
-    yield mark(x, y, point.verdict, other_model=bool(point.other_model))
+        reach = 10.5 + 2.5 * bool(point.other_model) + 2.5 * (QAT in point.trained)
+        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{reach}" class="ring"/>'
+    yield mark(x, y, point.verdict, other_model=bool(point.other_model), trained=QAT in point.trained)
     yield "</g>"
 
 
@@ -209,6 +213,7 @@ def _sentence(point: Point, axis: Axis) -> str:
         told = f"worst bound {worst.bound:.2f} margins ({worst.about}){seen}"
     across = "" if point.across is None else f" {_amount(point.across, axis)},"
     own = f" a model of its own ({point.other_model})," if point.other_model else ""
+    own += "".join(f" {TRAINED[one]}," for one in point.trained)
     targets = [one for one in point.chosen if one]
     chosen = f"; chosen for {', '.join(targets)}" if targets else "; chosen" if point.chosen else ""
     return f"{point.name}:{across}{own} {WORDS[point.verdict]}; {told}{chosen}"
@@ -250,7 +255,7 @@ def _legend(points: Sequence[Point], width: int) -> tuple[str, float]:
     """The marks that occur and what they say, in as many lines as they take; and where the last of these ends."""
     signs = [(kind, word) for kind, word in WORDS.items() if any(one.verdict == kind for one in points)]
     signs += [("chosen", "chosen")] if any(one.chosen for one in points) else []
-    signs += [("other", "a model of its own")] if any(one.other_model for one in points) else []
+    signs += _kinds(points)
     signs += [("seen", "from the bound to what was seen")] if any(one.worst.seen is not None for one in points) else []
     x, y, parts = 8.0, 38.0, list[str]()
     for kind, word in signs:
@@ -262,9 +267,21 @@ def _legend(points: Sequence[Point], width: int) -> tuple[str, float]:
     return "".join(parts), y + 4
 
 
+def _kinds(points: Sequence[Point]) -> list[tuple[str, str]]:
+    """Marks that tell how the numbers of a variant came about, where not all of them came about alike."""
+    own, trained = [one for one in points if one.other_model], any(one.trained for one in points)
+    plain = any(not one.other_model and not one.trained for one in points)
+    star = "distilled student" if own and all(DISTILL in one.trained for one in own) else "a model of its own"
+    found = [("any", "rounded after training")] if trained and plain else []
+    found += [(QAT, "QAT: trained with its rounding")] if any(QAT in one.trained for one in points) else []
+    return found + ([("other", star)] if own else [])
+
+
 def _sign(kind: str, x: float, y: float) -> str:
     if kind == "chosen":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" class="ring"/>'
     if kind == "seen":
         return rule(x, y - 7, x, y + 7, "seen")
-    return mark(x, y, "pass" if kind == "other" else kind, other_model=kind == "other")
+    if kind in ("other", QAT):
+        return mark(x, y, "any", other_model=kind == "other", trained=kind == QAT)
+    return mark(x, y, kind)

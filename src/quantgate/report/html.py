@@ -15,6 +15,7 @@ from quantgate.report.overlaps import overlap_sentence
 from quantgate.report.pages import rendered
 from quantgate.report.target_facts import money
 from quantgate.report.target_page import all_headlines, cards
+from quantgate.report.trained import held_sentence, training_sentence, way_words
 from quantgate.report.traps import traps
 
 WORDS = {"pass": "proven safe", "fail": "damaged", "inconclusive": "not decided"}
@@ -43,6 +44,7 @@ def html_page(report: RunReport) -> str:
         seconds=sum(stage.seconds for stage in report.stages),
         flips_shown=FLIPS_SHOWN,
         overlap_sentence=overlap_sentence,
+        training_held=held_sentence(report.training_overlaps),
     )
 
 
@@ -50,12 +52,15 @@ def _view(report: RunReport, verdict: VariantVerdict) -> dict[str, Any]:
     """Everything the page shows of one variant."""
     evidence = next((one for one in report.evidence if one.variant == verdict.variant), None)
     rows = {one.gate.capability: one for one in evidence.comparisons} if evidence else {}
+    summary = _summary(report, verdict.variant)
     pairs = [(one, rows.get(one.capability)) for one in verdict.capabilities]
     return {
         "verdict": verdict,
         "candidate": next(one for one in report.candidates if one.name == verdict.variant),
-        "summary": _summary(report, verdict.variant),
+        "summary": summary,
         "evidence": evidence,
+        "way": way_words(report, summary),
+        "training": [training_sentence(one) for one in summary.training],
         "pace": pace_sentence(report.paces.get(verdict.variant), evidence.runtime) if evidence else "",
         "drift": evidence.drift if evidence else None,
         "pairs": pairs,

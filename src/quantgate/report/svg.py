@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup, escape
 
-COLOURS = {"pass": "var(--pass)", "fail": "var(--fail)", "inconclusive": "var(--open)"}
+COLOURS = {"pass": "var(--pass)", "fail": "var(--fail)", "inconclusive": "var(--open)", "any": "var(--soft)"}
 INKS = ("var(--a)", "var(--b)", "var(--c)", "var(--d)", "var(--e)", "var(--f)")
 WIDE, NARROW = 600, 350  # of a drawing, in the units that its letters are 12 of
 
@@ -37,19 +37,26 @@ def dot(x: float, y: float, radius: float, colour: str) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{colour}" stroke="var(--paper)" stroke-width="2"/>'
 
 
-def mark(x: float, y: float, verdict: str, *, other_model: bool = False) -> str:
-    """A full circle for pass, a cross for fail, a hollow triangle for what is not decided.
+def mark(x: float, y: float, verdict: str, *, other_model: bool = False, trained: bool = False) -> str:
+    """A full circle for pass, a cross for fail, a hollow triangle for what is not decided; a grey dot for any of them.
 
-    The same, smaller, in a star for a model of its own.
+    The same, smaller, in a star for a model of its own, in a diamond where codes were trained, in both for both.
     """
-    if other_model:
-        return _star(x, y, 10, COLOURS[verdict]) + _sign(x, y, verdict, 3.2)
-    return _sign(x, y, verdict, 6)
+    colour = COLOURS[verdict]
+    around = (_diamond(x, y, 13 if other_model else 10, colour) if trained else "") + (
+        _star(x, y, 10, colour) if other_model else ""
+    )
+    return around + _sign(x, y, verdict, 3.2) if around else _sign(x, y, verdict, 6)
+
+
+def _diamond(x: float, y: float, size: float, colour: str) -> str:
+    way = f"M{x:.1f},{y - size:.1f}l{size},{size}l{-size},{size}l{-size},{-size}z"
+    return f'<path d="{way}" fill="var(--paper)" stroke="{colour}" stroke-width="1.5"/>'
 
 
 def _sign(x: float, y: float, verdict: str, size: float) -> str:
     colour = COLOURS[verdict]
-    if verdict == "pass":
+    if verdict in ("pass", "any"):
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}" fill="{colour}"/>'
     if verdict == "fail":
         both_ways = 2 * size

@@ -17,6 +17,7 @@ from quantgate.report.drifts import worst_sentence
 from quantgate.report.noise import noise_sentence, pace_lines
 from quantgate.report.tables import MARKS, SHORT, megabytes, plain_table
 from quantgate.report.target_lines import show_decisions
+from quantgate.report.trained import WAYS, held_sentence, training_sentence, ways_of
 from quantgate.report.traps import traps
 
 
@@ -44,7 +45,7 @@ def show(report: RunReport, console: Console) -> None:
     for verdict in report.decision.verdicts:
         mark, style = MARKS[verdict.verdict]
         console.print(Text.assemble((f"{mark:<5}", style), (f" {verdict.variant}: ", "bold"), verdict.sentence))
-    for line in kin_lines(report):
+    for line in (*kin_lines(report), *training_lines(report)):
         console.print(Text(line, style="dim"))
     for one in report.evidence:
         show_accepted(one.lock, console, f"{one.variant}: ")
@@ -76,6 +77,16 @@ def kin_lines(report: RunReport) -> list[str]:
     return [f"{', '.join(names[weights])}: {one.sentence}" for weights, one in kin.items()]
 
 
+def training_lines(report: RunReport) -> list[str]:
+    """How each variant was trained; a student's own training once, with the variants that were made of it."""
+    names: dict[str, list[str]] = {}
+    for one in report.variants:
+        for training in one.training:
+            names.setdefault(training_sentence(training), []).append(one.name)
+    held = [f"training data: {held_sentence(report.training_overlaps)}"] if report.training_overlaps else []
+    return [*(f"{', '.join(of)}: {sentence}" for sentence, of in names.items()), *held]
+
+
 def trap_sentence(trap: dict[str, Any]) -> str:
     """What the averages of a damaged variant hide."""
     worst, one = trap["worst"], trap["evidence"]
@@ -102,9 +113,10 @@ def repair_hint(report: RunReport, config: Path, out: Path | None = None) -> str
 def _name(report: RunReport, verdict: VariantVerdict) -> Text:
     chosen = verdict.variant == report.decision.chosen
     relation = next(one.relation for one in report.candidates if one.name == verdict.variant)
+    told = [one for one in (relation, *(WAYS[way] for way in ways_of(report, verdict.variant))) if one]
     return Text.assemble(
         (("> " if chosen else "  ") + verdict.variant, "bold green" if chosen else ""),
-        (f" ({relation})" if relation else "", "dim"),
+        (f" ({', '.join(told)})" if told else "", "dim"),
     )
 
 
@@ -158,4 +170,5 @@ def spent(report: RunReport) -> str:
     asked, available = sum(row.asked + row.asked_for_slices for row in rows), sum(row.available for row in rows)
     times = ", ".join(f"{stage.name} {stage.seconds:.0f} s" for stage in report.stages if stage.seconds >= 1)
     share = f" ({asked / available:.0%})" if available else ""
-    return f"{asked} of {available} paired cases were enough{share}" + (f"; {times}" if times else "")
+    reused = "".join(f"; {stage.reused}" for stage in report.stages if stage.reused)
+    return f"{asked} of {available} paired cases were enough{share}" + (f"; {times}" if times else "") + reused
