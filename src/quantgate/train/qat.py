@@ -39,6 +39,7 @@ from quantgate.train.start import make_start, start_recipe
 from quantgate.train.teacher import Teacher
 
 LAYOUT = 1  # raised when the same inputs would give other bytes
+SETTLED = 0.5  # of the way to what a weight is rounded to, before the first step
 SUMMARY, CURVE = "summary.json", "curve.jsonl"
 
 
@@ -62,17 +63,34 @@ def qat(
     out: Path | str,
     *,
     samples: Sequence[Sequence[int]] | None,
+    teacher: OpenedModel | None = None,
     tell: Tell | None = None,
     device: str = "auto",
 ) -> Artifact:
     """The artifact ``out/<recipe.name>``, trained on ``data`` from a post-training artifact that ``samples`` calibrate.
 
-    What is there already with the same inputs is taken as it is, and a killed run goes on in the stage it was in.
-    Raises, before anything slow, UsageError, FormatError, DataError, ArtifactError; later TrainingError, DiskFull and
-    Stopped, with what is finished kept.
+    ``teacher``: a model of the same tokenizer to learn from instead of ``model`` at full precision. What is there
+    already with the same inputs is taken as it is, and a killed run goes on in the stage it was in. Raises, before
+    anything slow, UsageError, FormatError, DataError, ArtifactError; later TrainingError, DiskFull and Stopped, with
+    what is finished kept.
     """
-    run = _Run(model, recipe, options, data, Path(out), samples, tell or _silent, device)
+    run = _Run(model, recipe, options, data, Path(out), samples, tell or _silent, device, teacher)
     return run.finished() or run.all()
+
+
+def work_of(
+    model: OpenedModel,
+    recipe: Recipe,
+    options: QatOptions,
+    data: TrainingSet,
+    out: Path,
+    *,
+    samples: Sequence[Sequence[int]] | None,
+    teacher: OpenedModel | None = None,
+    device: str = "auto",
+) -> Path:
+    """Where ``qat`` with the same arguments keeps what it has done."""
+    return _Run(model, recipe, options, data, out, samples, _silent, device, teacher).work
 
 
 def work_folder(out: Path, inputs: str) -> Path:
@@ -91,8 +109,10 @@ class _Run:
         samples: Sequence[Sequence[int]] | None,
         tell: Tell,
         device: str,
+        teacher: OpenedModel | None = None,
     ) -> None:
         self.model, self.recipe, self.options, self.data = model, recipe, options, data
+        self.teacher = teacher or model
         self.out, self.samples, self.tell = out, samples, tell
         self.begun = start_recipe(model, recipe, options, calibrated=samples is not None)
         refuse_strangers(out, [recipe.name])
@@ -111,6 +131,7 @@ class _Run:
                 self.calibration and self.calibration.body(),
                 self.data.summary.body(),
                 [self.recipe.body(), self.options.body()],
+                *([] if self.teacher is self.model else [self.teacher.weights_digest]),
             ]
         )
 
@@ -142,6 +163,7 @@ class _Run:
             checkpointing=options.gradient_checkpointing, adapters=options.adapters, norms=options.norms,
             scale_rate=options.scale_rate, seed=options.seed,
         )  # fmt: skip
+        _settle(network)
         chosen, blocks = self._begin(network, teacher)
         rows = train(network, self.data, teacher, options, self.work / "loop", tell=self.tell, recipe=self.inputs)
         looked = [row for row in rows if row.kl is not None]
@@ -151,9 +173,9 @@ class _Run:
         return artifact
 
     def _teacher(self) -> Teacher:
-        asked = _Asked(self.model, self.device, self.options.precision)
+        asked = _Asked(self.teacher, self.device, self.options.precision)
         return Teacher(
-            asked, self.data, self.out / ".teacher", self.model.weights_digest, self.options.top_k,
+            asked, self.data, self.out / ".teacher", self.teacher.weights_digest, self.options.top_k,
             self.options.batch_tokens, tell=self.tell,
         )  # fmt: skip
 
@@ -175,7 +197,7 @@ class _Run:
         self.tell("write", 0, 1)
         told = self.data.summary
         training = Training(
-            method="qat", teacher=self.model.weights_digest, data=told.digest, sources=told.documents,
+            method="qat", teacher=self.teacher.weights_digest, data=told.digest, sources=told.documents,
             options=self.options.model_dump(mode="json"), steps=last.step, best=best.step, tokens=last.tokens,
             before=chosen.start, after=best.kl,
         )  # fmt: skip
@@ -223,6 +245,17 @@ def tune_kl(network: FakeNetwork, teacher: Teacher, data: TrainingSet, options: 
             off = kl(network.logits(batch.ids, batch.counted).cpu(), teacher.of(batch, tune=True))
             total += float((off * batch.weights).sum())
     return total / totals(some).weight
+
+
+@torch.no_grad()
+def _settle(network: FakeNetwork) -> None:
+    """Move weights before rounding towards what they are rounded to; what they are rounded to stays.
+
+    A solver like GPTQ leaves a third of them at the edge of their step, where the first updates of AdamW, which are as
+    large for noise as for a slope, push them over: in ten steps the codes are those of plain rounding.
+    """
+    for layer in network.layers.values():
+        layer.latent.lerp_(layer.rounded() - (layer.folded() - layer.latent), SETTLED)
 
 
 def _parameters(network: FakeNetwork) -> list[tuple[str, torch.nn.Parameter]]:
