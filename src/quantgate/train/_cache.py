@@ -1,4 +1,4 @@
-"""A KV cache that keeps nothing and rounds everything: attention sees keys and values as a runtime's cache holds them."""
+"""A KV cache that keeps nothing and rounds everything, as a runtime's cache would have."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Layer(CacheLayerMixin):
     """One attention's keys and values [rows, heads, tokens, width], each rounded, with gradients."""
 
     def __init__(self, rounding: Rounding, device: torch.device) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.grid = rounding.grid
         self.scales = [None if scale is None else scale.to(device) for scale in rounding.scales]
         self.logs = [None if scale is None else nn.Parameter(torch.zeros(1, device=device)) for scale in self.scales]

@@ -38,6 +38,14 @@ class Trained:
     input_scale: Tensor | None  # [1]
 
 
+@dataclass(frozen=True, eq=False)
+class Wish:
+    """What a layer's unrounded weight is to begin as."""
+
+    weight: Tensor | None  # float32 [out, in]: the model's own; None: the start's numbers, which speak of another
+    keep_codes: bool = True  # moved only so far that the start's codes are still its rounding
+
+
 class SharedInputs:
     """Rounds what several layers read (queries, keys and values; gate and up) once for all of them."""
 
@@ -66,7 +74,7 @@ class FakeLinear(nn.Module):
     def __init__(
         self,
         stored: StoredLinear,
-        wished: tuple[Tensor | None, bool],
+        wished: Wish,
         bias: Tensor | None,
         inputs: SharedInputs,
         rank: int | None,
@@ -80,10 +88,10 @@ class FakeLinear(nn.Module):
         self.start = Start(stored.grid, stored.scales, stored.zeros, stored.global_scale)
         self.activations, self.inputs = stored.activations, inputs
         self.input_scale = stored.input_scale
-        weight, keep_codes = wished
+        weight = wished.weight
         if weight is None:
             weight = stored.dequantized().float()
-        elif keep_codes:
+        elif wished.keep_codes:
             weight = within_cells(weight, stored.codes, self.start)
         self.latent = nn.Parameter(weight, requires_grad=rank is None)
         self.up = self.down = None
@@ -103,7 +111,7 @@ class FakeLinear(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> FakeLinear:
         """Also move what is no parameter."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.start = self.start.to(self.latent.device)
         self.weight = self.weight.to(self.latent.device)
         self.bias = None if self.bias is None else self.bias.to(self.latent.device)

@@ -120,7 +120,7 @@ def round_weight(weight: Tensor, start: Start, log: Tensor | None = None, moved:
     ``log`` and ``moved`` are the trained parts of scales and zero points (``stored_scales``, ``stored_zeros``); None:
     those of the start, which do not learn.
     """
-    rounded: Tensor = _RoundWeight.apply(weight, log, moved, start)
+    rounded: Tensor = _RoundWeight.apply(weight, log, moved, start)  # type: ignore[no-untyped-call]
     return rounded
 
 
@@ -209,7 +209,7 @@ def round_input(x: Tensor, grid: Grid, calibrated: Tensor | None = None, log: Te
 
     ``log`` [1] trains that scale as ``stored_number`` has it. Scales that are made at run time reach every number.
     """
-    rounded: Tensor = _RoundInput.apply(x, grid, calibrated, log)
+    rounded: Tensor = _RoundInput.apply(x, grid, calibrated, log)  # type: ignore[no-untyped-call]
     return rounded
 
 
@@ -230,7 +230,7 @@ class _StoreAs(torch.autograd.Function):
 
 def store_as(x: Tensor, dtype: torch.dtype) -> Tensor:
     """``x`` float32, rounded to what ``dtype`` holds; gradients pass."""
-    rounded: Tensor = _StoreAs.apply(x, dtype)
+    rounded: Tensor = _StoreAs.apply(x, dtype)  # type: ignore[no-untyped-call]
     return rounded
 
 
