@@ -77,6 +77,20 @@ def distill(
     return run.out
 
 
+def work_of(
+    model: OpenedModel,
+    options: DistillOptions,
+    data: TrainingSet,
+    out: Path,
+    *,
+    samples: Sequence[Sequence[int]] | None = None,
+    teacher: OpenedModel | None = None,
+    device: str = "auto",
+) -> Path:
+    """Where ``distill`` with the same arguments keeps what it has done."""
+    return _Run(model, options, data, out, samples, teacher or model, _silent, device).work
+
+
 class _Run:
     def __init__(
         self,
@@ -187,7 +201,6 @@ class _Run:
         with save_model(self.model, config, state, self.out) as aside:
             self._training(rows, after).save(aside / TRAINING)
             importance.save(aside / IMPORTANCE)
-            (aside / CURVE).write_text(curve)
             files = {
                 file.name: StoredFile(sha256=digest_file(file), bytes=file.stat().st_size)
                 for file in sorted(aside.iterdir())
@@ -196,6 +209,7 @@ class _Run:
                 inputs=self.inputs, model=self.model.ref, teacher=self.teacher.ref, kept=importance.kept,
                 parameters=sum(tensor.numel() for tensor in state.values()), files=files,
             ).save(aside / STUDENT)  # fmt: skip
+            (aside / CURVE).write_text(curve)  # not among the files: it tells seconds, which are others every time
 
     def _training(self, rows: list[Row], after: float) -> Training:
         looked = [row for row in rows if row.kl is not None]

@@ -161,8 +161,8 @@ def _largest(costs: Tensor, count: int) -> tuple[int, ...]:
 
 def cut(model: OpenedModel, shape: Shape, kept: Kept, folder: Path, dtype: str = "float32") -> Path:
     """Write the untrained student as a Hugging Face folder. Raises UsageError where its tensors would not fit."""
-    config = configured(model.config, shape, kept.blocks, dtype)
-    made, old = take_apart(config, str(folder)), model.walker.anatomy
+    made = take_apart(configured(model.config, shape, kept.blocks), str(folder))
+    old = model.walker.anatomy
     state, wanted, teacher = dict[str, Tensor](), made.model.state_dict(), shape_of(model.config)
     for path, name in made.stored.items():
         before, at = _place(made, kept.blocks, path)
@@ -176,7 +176,7 @@ def cut(model: OpenedModel, shape: Shape, kept: Kept, folder: Path, dtype: str =
                 f"'{source}' is {list(tensor.shape)}: its blocks are not alike, so none can stand in another's place"
             )
         state[name] = tensor.to(getattr(torch, dtype)).contiguous()
-    with save_model(model, config, state, folder):
+    with save_model(model, configured(model.config, shape, kept.blocks, dtype), state, folder):
         pass
     return folder
 
