@@ -12,6 +12,8 @@ from tests.postgres import postgres
 
 __all__ = ["postgres"]  # one server for all tests: a fixture that each file imports would start one for each
 
+os.environ.setdefault("QUANTGATE_REUSE", "0")  # no test takes over, or leaves, work of this machine's user
+
 settings.register_profile("quantgate", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("quantgate")
 

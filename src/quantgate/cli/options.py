@@ -20,4 +20,12 @@ Traffic = Annotated[
 Samples = Annotated[int, typer.Option(min=1, help="Conversations to calibrate with.")]
 MaxTokens = Annotated[int, typer.Option(min=8, help="Tokens of each, at most.")]
 CalibrationSeed = Annotated[int, typer.Option(help="Fixes which conversations are taken.")]
+Reusing = Annotated[
+    bool,
+    typer.Option(
+        "--reuse/--no-reuse",
+        envvar="QUANTGATE_REUSE",
+        help="Take over blocks that earlier sweeps on this machine finished, where the bytes are the same.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]

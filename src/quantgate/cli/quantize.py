@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from quantgate.cli.options import CalibrationSeed, MaxTokens, Model, Quiet, Samples, Traffic
+from quantgate.cli.options import CalibrationSeed, MaxTokens, Model, Quiet, Reusing, Samples, Traffic
 from quantgate.cli.screen import bars, console
 
 
@@ -41,10 +41,12 @@ def quantize(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Foretell disk, memory and time, and write nothing.")
     ] = False,
+    reuse: Reusing = True,
     quiet: Quiet = False,
 ) -> None:
     """Make variants of a model in one pass, without judging them; the same command goes on after a crash or Ctrl-C."""
     from quantgate.pipeline import quantize_only
+    from quantgate.quantize.reuse import Reuse
     from quantgate.report.artifacts import show_artifacts
     from quantgate.report.forecasts import show_forecast
 
@@ -62,6 +64,7 @@ def quantize(
         )
         show_forecast(told, out, console)
         return
+    earlier = Reuse() if reuse else None
     with bars(quiet=quiet) as progress:
         made = quantize_only.quantize(
             model,
@@ -73,6 +76,9 @@ def quantize(
             max_tokens=max_tokens,
             seed=seed,
             progress=progress,
+            reuse=earlier,
             **outside,
         )
     show_artifacts(made, console)
+    for sentence in earlier.told() if earlier else ():
+        console.print(sentence)

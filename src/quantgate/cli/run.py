@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from quantgate.cli.doctor import saved_profile
-from quantgate.cli.options import Quiet
+from quantgate.cli.options import Quiet, Reusing
 from quantgate.cli.register import register
 from quantgate.cli.registries import opened, then
 from quantgate.cli.screen import bars, console, exit_code
@@ -27,6 +27,7 @@ def run(
         str | None,
         typer.Option("--register", metavar="URL", help="Register what was decided, there; later: quantgate register."),
     ] = None,
+    reuse: Reusing = True,
     quiet: Quiet = False,
 ) -> None:
     """Make every variant, prove or refute it, choose the smallest proven one, write the report.
@@ -36,6 +37,7 @@ def run(
     from quantgate import pipeline
     from quantgate.pipeline import planning
     from quantgate.pipeline.sharing import folder_of
+    from quantgate.quantize.reuse import Reuse
     from quantgate.release_config import load_config
     from quantgate.report.plans import show_plan
     from quantgate.report.terminal import repair_hint, show
@@ -56,6 +58,7 @@ def run(
             planned=None if quiet else lambda told: show_plan(told, console),
             secrets=secrets,
             here=saved_profile(),
+            reuse=Reuse() if reuse else None,
         )
     show(report, console)
     if hint := repair_hint(report, config, out):

@@ -39,6 +39,7 @@ from quantgate.pipeline.under_way import Run
 from quantgate.pipeline.variants import Import, Mixture, Student, open_variant, trains, variants_of
 from quantgate.pipeline.walk import Walk
 from quantgate.quantize.manifest import Recipe
+from quantgate.quantize.reuse import Reuse
 from quantgate.release_config import ReleaseConfig, load_config
 from quantgate.report import RunReport
 from quantgate.report.environment import environment
@@ -55,20 +56,22 @@ def run(
     planned: Callable[[Plan], None] | None = None,
     secrets: Mapping[str, str] = {},
     here: Path | None = None,
+    reuse: Reuse | None = None,
 ) -> RunReport:
     """Make and judge every variant of ``config``, or of the release.yaml of that path.
 
     Writes report.json, report.html and junit.xml into the release's folder, or into ``out``, in which one run works at
     a time. ``planned`` is given what it is expected to take, before anything slow; plan.json holds it. ``secrets`` are
     the keys of servers, by the variables that the configuration names; ``here`` is where doctor saved this machine's
-    profile, for targets that name it.
+    profile, for targets that name it. ``reuse`` holds finished blocks of earlier sweeps, and is told what was taken
+    over.
 
     Raises UsageError, ModelError, DataError ... before anything slow; DiskFull and Stopped keep what is finished.
     """
     if not isinstance(config, ReleaseConfig):
         config = load_config(Path(config))
     tell, told = progress or (lambda *_: None), planned or (lambda _: None)
-    this = Run(config, folder_of(out or config.out), tell, told, secrets=secrets, here=here)
+    this = Run(config, folder_of(out or config.out), tell, told, secrets=secrets, here=here, reuse=reuse)
     check_keys(config.endpoints, secrets)
     try:
         with this.servers, this.server:
@@ -111,7 +114,7 @@ def _run(this: Run) -> RunReport:
     if asked and chosen is not None:
         with this.stage("draw the training data"):
             data = training.prepare(Given(config, chosen, gate, model), asked, this.students.models, this.out)
-    with alone_in(this.out), executor_for(config.executor, this.out) as this.executor:
+    with alone_in(this.out), executor_for(config.executor, this.out, reuse=this.reuse) as this.executor:
         beside = (this.students.foretold(), trainings.foretold(model, asked, outlines, this.students.models))
         planned = planning.plan_of(config, cases, model, this.out, *beside, probe=config.price is not None)
         this.planned(planned)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from quantgate.evaluate.suites import Case
     from quantgate.models import OpenedModel
     from quantgate.quantize import Artifact
+    from quantgate.quantize.reuse import Reuse
     from quantgate.release_config import ExecutorConfig
     from quantgate.variant_config import RuntimeConfig
 
@@ -69,7 +70,10 @@ class Executor(Protocol):
 
 
 class Local:
-    """This process, one thing after another."""
+    """This process, one thing after another. ``reuse`` holds finished blocks of earlier sweeps."""
+
+    def __init__(self, reuse: Reuse | None = None) -> None:
+        self.reuse = reuse
 
     def open(
         self, model: OpenedModel, artifact: Artifact, name: str, out: Path, runtime: RuntimeConfig | None
@@ -82,7 +86,7 @@ class Local:
     ) -> list[Artifact]:  # fmt: skip
         from quantgate.quantize.sweep import sweep
 
-        return sweep(model, samples, recipes, out, progress=tell, seed=seed)
+        return sweep(model, samples, recipes, out, progress=tell, seed=seed, reuse=self.reuse)
 
     def gather(self, parts: Sequence[Callable[[Side], T]], base: Side) -> list[T]:
         return [part(base) for part in parts]
@@ -248,10 +252,13 @@ def _as_is(model: OpenedModel) -> Artifact:
 
 
 @contextmanager
-def executor_for(config: ExecutorConfig, out: Path) -> Any:
-    """The executor of a configuration, closed when the block ends. Raises UsageError, MissingExtra."""
+def executor_for(config: ExecutorConfig, out: Path, reuse: Reuse | None = None) -> Any:
+    """The executor of a configuration, closed when the block ends; ``reuse`` is for this process, not for workers.
+
+    Raises UsageError, MissingExtra.
+    """
     if config.ray is None:
-        yield Local()
+        yield Local(reuse)
         return
     from quantgate.pipeline._ray import RayPool
 

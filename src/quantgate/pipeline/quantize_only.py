@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from quantgate.quantize import Artifact
     from quantgate.quantize.forecast import Forecast
     from quantgate.quantize.predict import Predicted
+    from quantgate.quantize.reuse import Reuse
 
 FORM = "SCHEME[:method][~rotation][@kv_cache][+container]"
 SHORT = re.compile(
@@ -101,13 +102,15 @@ def quantize(
     max_tokens: int = 512,
     seed: int = 0,
     progress: Progress | None = None,
+    reuse: Reuse | None = None,
     **outside: Any,
 ) -> list[Artifact]:
     """Make every variant in one pass; ``out`` gets a folder for each.
 
     ``variants`` are short forms (``W4A16:awq+gptq_v2``), all with the layers ``keep`` left alone and with what
     ``outside`` says of ``lm_head``, ``embeddings`` and ``untie``, or what release.yaml has in their place. The
-    calibration set is the ``traffic`` file, or the built-in suites' calibrate split. A stopped or killed call goes on
+    calibration set is the ``traffic`` file, or the built-in suites' calibrate split. ``reuse`` holds finished blocks of
+    earlier sweeps, and is told what was taken over. A stopped or killed call goes on
     where it was. Raises UsageError, FormatError, ModelError, DataError and ArtifactError (a foreign folder in the way)
     before anything slow, Stopped on Ctrl-C.
     """
@@ -125,7 +128,7 @@ def quantize(
 
     try:
         with alone_in(Path(out)):
-            return sweep(opened, chosen.ids, recipes, out, progress=tell, seed=seed)
+            return sweep(opened, chosen.ids, recipes, out, progress=tell, seed=seed, reuse=reuse)
     except KeyboardInterrupt:
         raise Stopped(
             f"stopped; the finished blocks are kept in {out}, and the same command goes on from there"

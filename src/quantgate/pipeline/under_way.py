@@ -14,6 +14,7 @@ from quantgate.pipeline.executor import Executor, Local
 from quantgate.pipeline.planning import Plan
 from quantgate.pipeline.students import Students
 from quantgate.pipeline.two_models import Progress
+from quantgate.quantize.reuse import Reuse
 from quantgate.release_config import ReleaseConfig
 from quantgate.report import Stage
 
@@ -35,10 +36,13 @@ class Run:
     executor: Executor = field(default_factory=Local)
     journals: dict[str, Answers] = field(default_factory=dict)  # by the key of the engine's identity
     asked: dict[str, int] = field(default_factory=dict)  # cases that each variant is done with
+    reuse: Reuse | None = None  # finished blocks of earlier sweeps
     students: Students = field(default_factory=Students)  # variants that are models of their own
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         began = time.monotonic()
+        blocks = self.reuse.blocks if self.reuse else 0
         yield
-        self.stages.append(Stage(name=name, seconds=round(time.monotonic() - began, 3)))
+        told = self.reuse.sentence if self.reuse and self.reuse.blocks > blocks else ""
+        self.stages.append(Stage(name=name, seconds=round(time.monotonic() - began, 3), reused=told))

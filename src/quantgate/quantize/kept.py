@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from quantgate.quantize.reuse import LIMIT
 from quantgate.records import digest_file
 
-LIMIT = 20_000_000_000  # bytes of all entries together
 SPARE = 2_000_000_000  # bytes of the disk that are left to others
 STALE_S = 3600  # after which what a killed writer left is cleared away
 DIGESTS = "files.json"

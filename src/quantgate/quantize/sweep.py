@@ -31,6 +31,7 @@ from quantgate.quantize.journal import Journal, refuse_strangers
 from quantgate.quantize.kv_cache import Ranges, attention_of
 from quantgate.quantize.manifest import Calibration, Recipe, tool_version
 from quantgate.quantize.outside import Outside
+from quantgate.quantize.past import Past
 from quantgate.quantize.pieces import Pieces
 from quantgate.quantize.plan import Variant, plan
 from quantgate.quantize.propagate import Streams, propagated
@@ -132,7 +133,7 @@ def _walk(run: Sweep, variants: list[Variant], journal: Journal, reuse: Reuse | 
     rotation = _rotation(run, variants)
     hidden = run.model.embed([batch.ids for batch in run.batches]) if run.batches and open_blocks else []
     streams = Streams(run, variants, hidden)
-    past = reuse.over(run, variants, outside) if reuse and open_blocks else None
+    past = Past(reuse, run, variants, outside) if reuse and open_blocks else None
     begin = 0
     if past is not None:
         open_blocks = past.bring(journal, open_blocks, hidden)
