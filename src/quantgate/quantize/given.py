@@ -20,13 +20,13 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from quantgate.errors import FormatError, UsageError, hint
-from quantgate.formats import BlockGrid, Fp4Grid, Grid
+from quantgate.formats import BlockGrid, Fp4Grid, Grid, Scheme
 from quantgate.formats.codec import decode, encode
 from quantgate.models import OpenedModel
 from quantgate.models.tensors import Entry, TensorFiles, finite, torch_dtype
 from quantgate.quantize.artifact import Artifact, kept, open_artifact
 from quantgate.quantize.assemble import assemble
-from quantgate.quantize.checkpoints import StoredLinear
+from quantgate.quantize.checkpoints import Checkpoint, StoredLinear
 from quantgate.quantize.gguf.publish import kept_in_file
 from quantgate.quantize.journal import Journal, Piece, refuse_strangers
 from quantgate.quantize.manifest import BASELINE, CONTAINER, GGUF, QAT, Calibration, Fate, Note, Recipe, Training
@@ -162,7 +162,8 @@ def _check(model: OpenedModel, variant: Variant, given: Mapping[str, Given], sta
 
 
 def _check_start(model: OpenedModel, variant: Variant, start: Artifact) -> None:
-    alike = ("scheme", "group_size", "symmetric", "kv_cache", "rotation", "container", "lm_head", "embeddings", "untie")
+    own = {"method", "options", "label"}
+    alike = [key for key in Recipe.model_fields if key not in own]
     asked, was = variant.recipe, start.manifest.recipe
     if start.manifest.model.weights != model.weights_digest:
         raise UsageError(f"recipe '{variant.name}': {start.path} was made from another model than {model.ref}")
@@ -179,19 +180,7 @@ def _add(made: _Made, model: OpenedModel, variant: Variant, layer: str, one: Giv
     variant = _at(variant, layer)
     source = variant.ends.source(layer) if layer in variant.ends.coded else f"{layer}.weight"
     _check_given(model, variant, layer, source, one)
-    codes = encode(one.weight, one.grid, one.scales, one.zeros)
-    stored = StoredLinear(
-        layer, codes, one.scales, one.zeros, one.grid, variant.scheme.activations,
-        global_scale=one.global_scale, input_scale=one.input_scale,
-    )  # fmt: skip
-    tensors = variant.container.pack(stored)
-    rounded = decode(codes, one.grid, one.scales, one.zeros)
-    again = variant.container.unpack(layer, tensors.__getitem__, variant.scheme, None)
-    if not torch.equal(decode(again.codes, again.grid, again.scales, again.zeros), rounded):
-        raise FormatError(
-            f"{layer}: the container {variant.recipe.container} stores other numbers than were trained; its scales and "
-            "zero points must be rounded as it stores them before they are given"
-        )
+    tensors, rounded = packed(variant.container, variant.scheme, layer, one)
     told: dict[str, JsonValue] = {key: was.facts[key] for key in CARRIED if was is not None and key in was.facts}
     lost = float((rounded - one.weight).square().sum() / one.weight.square().sum().clamp(min=1e-30))
     made.tensors |= tensors
@@ -206,6 +195,26 @@ def _add(made: _Made, model: OpenedModel, variant: Variant, layer: str, one: Giv
         tensors=tuple(sorted(tensors)),
         facts={"asked": QAT, "method": QAT, **told},
     )
+
+
+def packed(container: Checkpoint, scheme: Scheme, layer: str, one: Given) -> tuple[dict[str, Tensor], Tensor]:
+    """The tensors that a layer becomes, and the float32 numbers [out, in] that they decode to, exactly.
+
+    Raises FormatError when the container would hold other numbers.
+    """
+    codes = encode(one.weight, one.grid, one.scales, one.zeros)
+    stored = StoredLinear(
+        layer, codes, one.scales, one.zeros, one.grid, scheme.activations,
+        global_scale=one.global_scale, input_scale=one.input_scale,
+    )  # fmt: skip
+    tensors, rounded = container.pack(stored), decode(codes, one.grid, one.scales, one.zeros)
+    again = container.unpack(layer, tensors.__getitem__, scheme, None)
+    if not torch.equal(decode(again.codes, again.grid, again.scales, again.zeros), rounded):
+        raise FormatError(
+            f"{layer}: the container {container.name} stores other numbers than were trained; its scales and zero "
+            "points must be rounded as it stores them before they are given"
+        )
+    return tensors, rounded
 
 
 def _at(variant: Variant, layer: str) -> Variant:

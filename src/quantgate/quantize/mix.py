@@ -126,6 +126,8 @@ def mixable(model: OpenedModel, name: str, source: Artifact) -> str:
     ends = [name for name in (model.walker.table, model.walker.head) if name in source.coded]
     if ends and manifest.checkpoint != GGUF:  # a GGUF mixture takes them from the source that lends most
         return f"'{name}' has {ends[0]} in codes, and a mixture keeps it"
+    if manifest.training is not None:
+        return f"'{name}' was trained as a whole, so its layers make up for each other"
     if moved := folded(source):
         return f"'{name}' has channel scales of {moved} and others folded in, so its layers expect another input"
     return ""
@@ -140,6 +142,8 @@ def unforeseen(source: Artifact) -> str:
     """Why the source's weights are not the model's plus an error, so that nothing is foreseen from them; or nothing."""
     if source.manifest.recipe.rotation:
         return "its channels are rotated"
+    if source.manifest.training is not None:
+        return "its weights were trained"
     return "channel scales are folded in" if folded(source) else ""
 
 
