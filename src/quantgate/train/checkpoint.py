@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Checkpoints:
 
         Raises DiskFull; what was saved before stands.
         """
-        entry: dict[str, Any] = {"stand": vars(stand), "last": self._tensors(f"last-{stand.step}", tensors)}
+        entry: dict[str, Any] = {"stand": asdict(stand), "last": self._tensors(f"last-{stand.step}", tensors)}
         entry["best"] = self._entries[0]["best"] if best is None else self._tensors(f"best-{stand.step}", best)
         older = [one for one in self._entries if one["stand"]["step"] != stand.step]
         entries = [entry, *older][:KEPT]

@@ -6,6 +6,7 @@ command. Only the first of them writes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ class Devices(Protocol):
 
     rank: int
     count: int
+    device: torch.device | None  # this process's own; None: as one chooses
 
     def sums(self, tensors: Sequence[Tensor]) -> None: ...
 
@@ -32,7 +34,7 @@ class Devices(Protocol):
 class Alone:
     """One process."""
 
-    rank, count = 0, 1
+    rank, count, device = 0, 1, None
 
     def sums(self, tensors: Sequence[Tensor]) -> None:
         pass
@@ -56,7 +58,8 @@ class Launched:
                 "training on several devices needs the package 'accelerate', which is not installed; "
                 "pip install 'quantgate[train]', or start one process"
             ) from None
-        self._state = PartialState()
+        self._state = PartialState(cpu=not torch.cuda.is_available() or _told("ACCELERATE_USE_CPU") == "true")
+        self.device: torch.device | None = self._state.device
         self.rank, self.count = int(self._state.process_index), int(self._state.num_processes)
 
     def sums(self, tensors: Sequence[Tensor]) -> None:
@@ -83,7 +86,10 @@ def here() -> Devices:
 
 
 def launched() -> bool:
-    """Whether a launcher started this process as one of several; ``torch.distributed`` itself reads the environment."""
-    import os
+    """Whether a launcher started this process as one of several."""
+    return int(_told("WORLD_SIZE") or 1) > 1
 
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+def _told(name: str) -> str:
+    """What the launcher says in the environment, where accelerate and torch.distributed read it too."""
+    return os.environ.get(name, "")

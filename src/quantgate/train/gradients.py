@@ -136,6 +136,8 @@ class Worked:
             torch.set_num_threads(threads)
 
     def _over_devices(self, numbers: list[float]) -> list[float]:
+        if self.devices.count == 1:
+            return numbers
         held = torch.tensor(numbers, dtype=torch.float64, device=self.network.device)
         self.devices.sums([held])
         return held.tolist()

@@ -141,11 +141,12 @@ class _Run:
         with_gradient = {name: one for name, one in self.parameters.items() if one.grad is not None}
         gradients = [one.grad for one in with_gradient.values() if one.grad is not None]
         self.devices.sums(gradients)
-        norm = torch.nn.utils.clip_grad_norm_(with_gradient.values(), self.options.clip_norm)
+        norm = torch.nn.utils.get_total_norm(gradients)
         if not math.isfinite(float(norm)):
             names = [name for name, one in with_gradient.items() if not bool(torch.isfinite(one.grad).all())]  # type: ignore[arg-type]
             where = f"of '{names[0]}'" + (f" and {len(names) - 1} more" if names[1:] else "") if names else "'s length"
             raise TrainingError(f"step {step}: the gradient {where} is not finite; {self._slower()}")
+        torch.nn.utils.clip_grads_with_norm_(with_gradient.values(), self.options.clip_norm, norm)
         return float(norm)
 
     def _look(self, loss: float | None, rate: float = 0.0, norm: float = 0.0, began: float | None = None) -> None:
