@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,7 +72,8 @@ def weights(folder: Path) -> bytes:
 
 
 def test_a_student_is_a_model_that_transformers_loads_whole(student: Path, teacher: OpenedModel) -> None:
-    loaded, told = AutoModelForCausalLM.from_pretrained(student, output_loading_info=True)
+    make: Any = AutoModelForCausalLM
+    loaded, told = make.from_pretrained(student, output_loading_info=True)
     assert not told["missing_keys"] and not told["unexpected_keys"]
     assert loaded.dtype is torch.bfloat16  # as its teacher's
     assert loaded.config.num_hidden_layers == 1
@@ -239,7 +241,7 @@ def _until(stage: str | None, teacher: OpenedModel, out: Path) -> int:
 
 
 def test_ctrl_c_while_importance_is_measured(teacher: OpenedModel, tmp_path: Path) -> None:
-    def interrupt(_stage: str, _done: int, _total: int, _row: Row | None = None) -> None:
+    def interrupt(stage: str, done: int, total: int, row: Row | None = None) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(Stopped, match="stopped before training; the same command begins again"):
@@ -253,7 +255,7 @@ def test_a_full_disk_leaves_no_half_student(teacher: OpenedModel, student: Path,
     if mounted.returncode:
         pytest.skip("needs the right to mount a small file system")
 
-    def fill(stage: str, done: int, _total: int, _row: Row | None = None) -> None:
+    def fill(stage: str, done: int, total: int, row: Row | None = None) -> None:
         if (stage, done) == ("write", 0):
             free = os.statvfs(folder)
             (folder / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - 8192))

@@ -18,7 +18,7 @@ from quantgate.models.families import FAMILIES, save_family
 from quantgate.models.random import save_byte_tokenizer, save_random
 from quantgate.quantize import baseline, load_dequantized
 from quantgate.train import Document
-from quantgate.train._importance import Round, influence, looking, remove_blocks, spread, without
+from quantgate.train._importance import Round, influence, look_at, remove_blocks, spread, without
 from quantgate.train._shapes import NARROWED, shape_of
 from quantgate.train.options import DistillOptions
 from quantgate.train.prune import Importance, Kept, choose, cut, student_name, wanted_shape
@@ -71,7 +71,8 @@ def test_a_student_of_some_blocks_is_its_teacher_with_the_others_passed_over(kin
     model = open_model(save_family(tmp_path / "model", kind, layers=4))
     shape = shape_of(model.config).model_copy(update={"layers": 2})
     student = open_model(cut(model, shape, Kept(blocks=(0, 3)), tmp_path / "student"))
-    with looking(model, documents(), CPU) as look, without(look, [1, 2]), torch.no_grad():
+    look = look_at(model, documents(), CPU)
+    with without(look, [1, 2]), torch.no_grad():
         want = look.network(input_ids=IDS, use_cache=False).logits
     assert torch.allclose(logits(student), want, atol=1e-5)
 
@@ -82,7 +83,8 @@ def test_any_blocks_can_be_kept(blocks: set[int], four: OpenedModel, tmp_path: P
     kept = tuple(sorted(blocks))
     shape = shape_of(four.config).model_copy(update={"layers": len(kept)})
     student = open_model(cut(four, shape, Kept(blocks=kept), tmp_path / "student"))
-    with looking(four, documents(), CPU) as look, without(look, sorted({0, 1, 2, 3} - blocks)), torch.no_grad():
+    look = look_at(four, documents(), CPU)
+    with without(look, sorted({0, 1, 2, 3} - blocks)), torch.no_grad():
         want = look.network(input_ids=IDS, use_cache=False).logits
     assert torch.allclose(logits(student), want, atol=1e-5)
 
@@ -183,17 +185,18 @@ def test_a_dead_channel_of_the_stream_goes_and_gains_make_up_for_the_shorter_mea
 
 
 def test_block_influence_is_one_minus_the_mean_cosine(four: OpenedModel) -> None:
-    with looking(four, documents(1), CPU) as look:
-        found = influence(look)
-        ids, counted, _ = look.batches[0]
-        hidden = look.network(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states
+    look = look_at(four, documents(1), CPU)
+    found = influence(look)
+    ids, counted, _ = look.batches[0]
+    hidden = look.network(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states
     before, after = hidden[1][counted], hidden[2][counted]
     cosine = (before * after).sum(-1) / (before.norm(dim=-1) * after.norm(dim=-1))
     assert found[1] == pytest.approx(float(1 - cosine.mean()), rel=1e-4)
 
 
 def test_the_kl_of_a_removal_is_that_of_the_two_distributions(four: OpenedModel) -> None:
-    with looking(four, documents(2), CPU) as look, without(look, [1]):
+    look = look_at(four, documents(2), CPU)
+    with without(look, [1]):
         found = look.divergence()
         now = [one.double() for one in look.run()]
     lost = weight = 0.0
@@ -205,17 +208,17 @@ def test_the_kl_of_a_removal_is_that_of_the_two_distributions(four: OpenedModel)
 
 
 def test_what_is_passed_over_is_run_again_afterwards(four: OpenedModel) -> None:
-    with looking(four, documents(2), CPU) as look:
-        with pytest.raises(RuntimeError, match="stop"), without(look, [0, 1]):
-            raise RuntimeError("stop")
-        assert look.divergence() == pytest.approx(0, abs=1e-7)
+    look = look_at(four, documents(2), CPU)
+    with pytest.raises(RuntimeError, match="stop"), without(look, [0, 1]):
+        raise RuntimeError("stop")
+    assert look.divergence() == pytest.approx(0, abs=1e-7)
 
 
 def test_of_a_deep_model_only_the_less_influential_half_is_measured(tmp_path: Path) -> None:
     model = open_model(save_random(tmp_path, hidden=32, layers=13, feed_forward=32, dtype="float32"))
-    with looking(model, documents(2), CPU) as look:
-        influences = influence(look)
-        first, second = remove_blocks(look, 2, influences, silent)
+    look = look_at(model, documents(2), CPU)
+    influences = influence(look)
+    first, second = remove_blocks(look, 2, influences, silent)
     assert isinstance(first, Round)
     least = sorted(range(13), key=lambda at: influences[at])
     assert set(first.measured) == set(least[:7])
@@ -290,7 +293,8 @@ def test_blocks_of_two_kinds_cannot_stand_in_each_others_place(tmp_path: Path) -
     shape = shape_of(model.config).model_copy(update={"layers": 2})
     student = open_model(cut(model, shape, Kept(blocks=(1, 2)), tmp_path / "student"))
     assert student.config.mlp_only_layers == [0]
-    with looking(model, documents(), CPU) as look, without(look, [0]), torch.no_grad():
+    look = look_at(model, documents(), CPU)
+    with without(look, [0]), torch.no_grad():
         want = look.network(input_ids=IDS, use_cache=False).logits
     assert torch.allclose(logits(student), want, atol=1e-5)
 

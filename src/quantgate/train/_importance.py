@@ -57,8 +57,7 @@ class Look:
         return lost / total
 
 
-@contextmanager
-def looking(model: OpenedModel, documents: Sequence[Document], device: torch.device) -> Iterator[Look]:
+def look_at(model: OpenedModel, documents: Sequence[Document], device: torch.device) -> Look:
     """The teacher whole, in float32, and what it says of ``documents``. Raises ModelError for what cannot be loaded."""
     from quantgate.quantize.artifact import baseline
     from quantgate.quantize.load import load_dequantized
@@ -67,7 +66,7 @@ def looking(model: OpenedModel, documents: Sequence[Document], device: torch.dev
     blocks = network.get_submodule(model.walker.anatomy.blocks)
     look = Look(network, blocks, _batches(spread(documents, model.config.vocab_size), device))
     look.logs.extend(look.run())
-    yield look
+    return look
 
 
 def spread(documents: Sequence[Document], vocabulary: int) -> list[Document]:

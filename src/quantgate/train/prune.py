@@ -24,7 +24,7 @@ from quantgate.models.anatomy import Anatomy, take_apart
 from quantgate.models.text import tokenizer_files
 from quantgate.records import Record, folder_aside, write_whole
 from quantgate.train import Document, Tell
-from quantgate.train._importance import Widths, influence, looking, measure_widths, remove_blocks
+from quantgate.train._importance import Widths, influence, look_at, measure_widths, remove_blocks
 from quantgate.train._shapes import Shape, configured, shape_of, student_name, wanted_shape
 
 if TYPE_CHECKING:
@@ -102,25 +102,23 @@ def choose(
         if tell is not None:
             tell(what, done, total)
 
-    with looking(model, documents, device or torch.device("cpu")) as look:
-        influences = influence(look)
-        rounds = remove_blocks(look, teacher.layers - shape.layers, influences, told)
-        gone = [one.removed for one in rounds]
-        blocks = tuple(at for at in range(teacher.layers) if at not in gone)
-        found = Importance(
-            shape=shape,
-            kept=Kept(blocks=blocks),
-            tokens=sum(int(counted.sum()) for _, counted, _ in look.batches),
-            influence=tuple(influences),
-            removed=tuple(
-                Removal(block=one.removed, kl={str(k): v for k, v in one.measured.items()}) for one in rounds
-            ),
-        )
-        if not shape.narrower(teacher):
-            return found
-        told("importance of heads and channels", 0, 1)
-        widths = measure_widths(look, teacher, gone, _final_norm(model.walker.anatomy))
-        told("importance of heads and channels", 1, 1)
+    look = look_at(model, documents, device or torch.device("cpu"))
+    influences = influence(look)
+    rounds = remove_blocks(look, teacher.layers - shape.layers, influences, told)
+    gone = [one.removed for one in rounds]
+    blocks = tuple(at for at in range(teacher.layers) if at not in gone)
+    found = Importance(
+        shape=shape,
+        kept=Kept(blocks=blocks),
+        tokens=sum(int(counted.sum()) for _, counted, _ in look.batches),
+        influence=tuple(influences),
+        removed=tuple(Removal(block=one.removed, kl={str(k): v for k, v in one.measured.items()}) for one in rounds),
+    )
+    if not shape.narrower(teacher):
+        return found
+    told("importance of heads and channels", 0, 1)
+    widths = measure_widths(look, teacher, gone, _final_norm(model.walker.anatomy))
+    told("importance of heads and channels", 1, 1)
     return _narrowed(found, teacher, widths)
 
 
