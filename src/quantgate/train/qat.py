@@ -27,10 +27,12 @@ from quantgate.quantize.artifact import MANIFEST, Artifact, identity, open_artif
 from quantgate.quantize.given import write_given
 from quantgate.quantize.journal import refuse_strangers
 from quantgate.quantize.manifest import Calibration, Recipe, Training, tool_version
+from quantgate.quantize.reuse import Reuse
 from quantgate.records import digest_of, write_whole
 from quantgate.train import Row, Tell, TrainingSet
+from quantgate.train.devices import here
+from quantgate.train.gradients import Worked
 from quantgate.train.loop import train
-from quantgate.train.losses import kl, totals
 from quantgate.train.network import FakeNetwork, PlainNetwork, open_fake_network, open_network
 from quantgate.train.options import QatOptions
 from quantgate.train.order import packed
@@ -64,18 +66,19 @@ def qat(
     *,
     samples: Sequence[Sequence[int]] | None,
     teacher: OpenedModel | None = None,
+    reuse: Reuse | None = None,
     tell: Tell | None = None,
     device: str = "auto",
 ) -> Artifact:
     """The artifact ``out/<recipe.name>``, trained on ``data`` from a post-training artifact that ``samples`` calibrate.
 
-    ``teacher``: a model of the same tokenizer to learn from instead of ``model`` at full precision. What is there
-    already with the same inputs is taken as it is, and a killed run goes on in the stage it was in. Raises, before
-    anything slow, UsageError, FormatError, DataError, ArtifactError; later TrainingError, DiskFull and Stopped, with
-    what is finished kept.
+    ``teacher``: a model of the same tokenizer to learn from instead of ``model`` at full precision; ``reuse`` is for
+    the sweep that makes the start. What is there already with the same inputs is taken as it is, and a killed run goes
+    on in the stage it was in. Raises, before anything slow, UsageError, FormatError, DataError, ArtifactError; later
+    TrainingError, DiskFull and Stopped, with what is finished kept.
     """
     run = _Run(model, recipe, options, data, Path(out), samples, tell or _silent, device, teacher)
-    return run.finished() or run.all()
+    return run.finished() or run.all(reuse)
 
 
 def work_of(
@@ -123,17 +126,16 @@ class _Run:
     @cached_property
     def inputs(self) -> str:
         """Digest of all that decides the bytes."""
-        return digest_of(
-            [
-                LAYOUT,
-                [tool_version(), torch.__version__, torch.device(self.device).type],
-                identity(self.model).model_copy(update={"ref": ""}).body(),
-                self.calibration and self.calibration.body(),
-                self.data.summary.body(),
-                [self.recipe.body(), self.options.body()],
-                *([] if self.teacher is self.model else [self.teacher.weights_digest]),
-            ]
-        )
+        decides: list[Any] = [
+            LAYOUT,
+            [tool_version(), torch.__version__, torch.device(self.device).type],
+            identity(self.model).model_copy(update={"ref": ""}).body(),
+            self.calibration and self.calibration.body(),
+            self.data.summary.body(),
+            [self.recipe.body(), self.options.body()],
+        ]
+        own = self.teacher.weights_digest == self.model.weights_digest
+        return digest_of(decides if own else [*decides, self.teacher.weights_digest])
 
     def finished(self) -> Artifact | None:
         """The artifact that is already there, if it was made from the same inputs and is whole."""
@@ -146,18 +148,13 @@ class _Run:
             return None  # broken, or of another version: made again and replaced
         return artifact if artifact.manifest.inputs == self.inputs else None
 
-    def all(self) -> Artifact:
+    def all(self, reuse: Reuse | None) -> Artifact:
         options = self.options
         start = make_start(
-            self.model,
-            self.begun,
-            self.samples,
-            self.out / ".starts",
-            seed=options.seed,
-            device=self.device,
-            tell=self.tell,
-        )
-        teacher = self._teacher()
+            self.model, self.begun, self.samples, self.out / ".starts", seed=options.seed, device=self.device,
+            tell=self.tell, reuse=reuse,
+        )  # fmt: skip
+        teacher = self._expecting()
         network = open_fake_network(
             self.model, start, device=self.device, precision=options.precision,
             checkpointing=options.gradient_checkpointing, adapters=options.adapters, norms=options.norms,
@@ -172,26 +169,34 @@ class _Run:
         self._leave_behind(rows, chosen, blocks)
         return artifact
 
-    def _teacher(self) -> Teacher:
+    def _expecting(self) -> Teacher:
         asked = _Asked(self.teacher, self.device, self.options.precision)
-        return Teacher(
+        teacher = Teacher(
             asked, self.data, self.out / ".teacher", self.teacher.weights_digest, self.options.top_k,
             self.options.batch_tokens, tell=self.tell,
         )  # fmt: skip
+        if teacher.reused:
+            said = f"re-used: the teacher's answers at {teacher.reused:,} of {teacher.positions:,} positions"
+            self.tell(said, teacher.reused, teacher.positions)
+        return teacher
 
     def _begin(self, network: FakeNetwork, teacher: Teacher) -> tuple[Chosen, list[Rebuilt]]:
         """Reconstruct the blocks, and leave in ``network`` whichever is nearer to the teacher, that or the start."""
-        first = tune_kl(network, teacher, self.data, self.options)
+        first = self._tune_kl(network, teacher)
         if not self.options.reconstruct:
             return Chosen(first, None), []
         before = {name: one.detach().clone() for name, one in _parameters(network)}
         blocks = reconstruct(network, self.model, self.data, self.options, self.work / "reconstruct", tell=self.tell)
-        chosen = Chosen(first, tune_kl(network, teacher, self.data, self.options))
+        chosen = Chosen(first, self._tune_kl(network, teacher))
         if not chosen.keeps_blocks:
             with torch.no_grad():
                 for name, one in _parameters(network):
                     one.copy_(before[name])
         return chosen, blocks
+
+    def _tune_kl(self, network: FakeNetwork, teacher: Teacher) -> float:
+        work = Worked(network, teacher, self.options, here())
+        return work.look(packed(self.data.tune, range(len(self.data.tune)), work.room))["kl"]
 
     def _export(self, network: FakeNetwork, start: Artifact, chosen: Chosen, last: Row, best: Row) -> Artifact:
         self.tell("write", 0, 1)
@@ -233,18 +238,6 @@ class _Asked:
     def __call__(self, ids: Tensor, counted: Tensor) -> Tensor:
         with self.network.still():
             return self.network.logits(ids, counted)
-
-
-@torch.no_grad()
-def tune_kl(network: FakeNetwork, teacher: Teacher, data: TrainingSet, options: QatOptions) -> float:
-    """As the loop measures it: mean KL of the tune documents' counted positions, each by its weight."""
-    room = options.batch_tokens // 2
-    some, total = packed(data.tune, range(len(data.tune)), room), 0.0
-    with network.still():
-        for batch in some:
-            off = kl(network.logits(batch.ids, batch.counted).cpu(), teacher.of(batch, tune=True))
-            total += float((off * batch.weights).sum())
-    return total / totals(some).weight
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from quantgate.quantize.artifact import Artifact
 from quantgate.quantize.given import trained_variant
 from quantgate.quantize.manifest import Recipe
 from quantgate.quantize.plan import plan
+from quantgate.quantize.reuse import Reuse
 from quantgate.quantize.sweep import sweep
 from quantgate.records import digest_of
 from quantgate.train import Tell
@@ -42,11 +43,16 @@ def start_recipe(model: OpenedModel, recipe: Recipe, options: QatOptions, *, cal
 
 def make_start(
     model: OpenedModel, begun: Recipe, samples: Sequence[Sequence[int]] | None, folder: Path, *, seed: int, device: str,
-    tell: Tell,
+    tell: Tell, reuse: Reuse | None = None,
 ) -> Artifact:  # fmt: skip
     """The artifact in ``folder``, under a name that follows from ``begun``. Raises what a sweep raises."""
-    (made,) = sweep(
-        model, samples, [begun], folder, seed=seed, device=device,
-        progress=lambda stage, done, total: tell(f"start: {stage}", done, total),
-    )  # fmt: skip
+    stages = set[str]()
+
+    def progress(stage: str, done: int, total: int) -> None:
+        stages.add(stage)
+        tell(f"start: {stage}", done, total)
+
+    (made,) = sweep(model, samples, [begun], folder, seed=seed, device=device, reuse=reuse, progress=progress)
+    if not stages:
+        tell(f"re-used: the start, {begun.scheme} by {begun.method}", 1, 1)
     return made
