@@ -125,25 +125,34 @@ class FakeBlock:
         return out[0] if isinstance(out, tuple) else out  # type: ignore[no-any-return]
 
 
+USUAL_SIZE = 0.1  # of weights, root mean square: where they learn at the run's own rate
+
+
 def _groups(
     layers: Mapping[str, FakeLinear],
     norms: Mapping[str, FakeNorm],
     caches: Mapping[str, nn.Parameter],
     rate: float,
 ) -> list[Group]:
-    kinds: dict[str, dict[str, nn.Parameter]] = {"weights": {}, "adapters": {}, "scales": dict(caches), "norms": {}}
+    """A layer's weights learn at a rate that is in proportion to them, as its steps of rounding are.
+
+    In one model they differ tenfold: what hardly moves one layer's weights would be noise to another's.
+    """
+    weights = list[Group]()
+    kinds: dict[str, dict[str, nn.Parameter]] = {"adapters": {}, "scales": dict(caches), "norms": {}}
     for name, layer in layers.items():
         for leaf, parameter in layer.named_parameters(recurse=False):
-            if parameter.requires_grad:
+            if parameter.requires_grad and layer.kind(leaf) == "weights":
+                weights.append(Group("weights", {f"{name}.{leaf}": parameter}, layer.size / USUAL_SIZE, decay=True))
+            elif parameter.requires_grad:
                 kinds[layer.kind(leaf)][f"{name}.{leaf}"] = parameter
     for name, norm in norms.items():
         kinds["norms"][name] = norm.gain
     rates = {"scales": rate}
-    return [
-        Group(kind, those, rates.get(kind, 1.0), decay=kind in ("weights", "adapters"))
-        for kind, those in kinds.items()
-        if those
+    others = [
+        Group(kind, those, rates.get(kind, 1.0), decay=kind == "adapters") for kind, those in kinds.items() if those
     ]
+    return weights + others
 
 
 @contextmanager

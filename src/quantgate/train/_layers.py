@@ -94,6 +94,7 @@ class FakeLinear(nn.Module):
         elif wished.keep_codes:
             weight = within_cells(weight, stored.codes, self.start)
         self.latent = nn.Parameter(weight, requires_grad=rank is None)
+        self.size = float(weight.square().mean().sqrt()) or 1.0  # root mean square before training
         self.up = self.down = None
         if rank is not None:
             out, columns = weight.shape
