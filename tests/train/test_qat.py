@@ -18,10 +18,12 @@ from quantgate.errors import UsageError
 from quantgate.models import OpenedModel, open_model
 from quantgate.models.random import save_random
 from quantgate.quantize import Artifact, Recipe, baseline, load_dequantized, open_artifact
+from quantgate.quantize.sweep import sweep
 from quantgate.train import DataSummary, Document, Row, TrainingSet, tokens_of
 from quantgate.train._cache import RoundedCache
+from quantgate.train.network import open_fake_network
 from quantgate.train.options import QatOptions
-from quantgate.train.qat import qat
+from quantgate.train.qat import qat, settle
 
 QUICK = QatOptions(
     steps=8, batch_tokens=256, reconstruct=4, evaluate_every=4, learning_rate=2e-3, top_k=300, tune=8, start="rtn"
@@ -120,6 +122,39 @@ def test_adapters_instead_of_weights(model: OpenedModel, tmp_path: Path) -> None
     told = artifact.manifest.training
     assert told is not None and told.before is not None and told.after is not None and told.after < told.before
     assert tune_kl(artifact, model) == pytest.approx(told.after, rel=0.05, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(scheme="W1A16", group_size=32, method="rtn"),
+        Recipe(scheme="W2A16", group_size=32, symmetric=False, method="gptq"),
+        Recipe(scheme="W4A16", group_size=32, method="rtn", options={"clip": "mse"}),
+        Recipe(scheme="NVFP4A16", method="gptq"),
+        Recipe(scheme="FP8_DYNAMIC", method="rtn"),
+    ],
+    ids=lambda recipe: recipe.name,
+)
+def test_settling_moves_weights_into_their_steps_and_rounds_them_alike(
+    model: OpenedModel, recipe: Recipe, tmp_path: Path
+) -> None:
+    (start,) = sweep(model, samples(), [recipe], tmp_path)
+    network = open_fake_network(model, start)
+    before = {name: (layer.latent.detach().clone(), layer.rounded()) for name, layer in network.layers.items()}
+    settle(network)
+    for name, layer in network.layers.items():
+        latent, rounded = before[name]
+        assert torch.equal(layer.rounded(), rounded)
+        off = (layer.latent - rounded).abs().mean()
+        assert off <= 0.51 * (latent - rounded).abs().mean() and (off > 0 or recipe.scheme == "FP8_DYNAMIC")
+
+
+def test_layers_learn_in_proportion_to_their_weights(model: OpenedModel, tmp_path: Path) -> None:
+    (start,) = sweep(model, None, [Recipe(scheme="W8A16", method="rtn")], tmp_path)
+    groups = [one for one in open_fake_network(model, start).groups() if one.name == "weights"]
+    sizes = [float(weight.detach().square().mean().sqrt()) for one in groups for weight in one.parameters.values()]
+    assert len(groups) == len(sizes) == 14
+    assert [one.rate / size for one, size in zip(groups, sizes, strict=True)] == pytest.approx([10.0] * 14, rel=1e-4)
 
 
 def test_no_steps_at_all_give_the_start_in_the_name_of_the_recipe(model: OpenedModel, tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ class _Run:
             checkpointing=options.gradient_checkpointing, adapters=options.adapters, norms=options.norms,
             scale_rate=options.scale_rate, seed=options.seed,
         )  # fmt: skip
-        _settle(network)
+        settle(network)
         chosen, blocks = self._begin(network, teacher)
         rows = train(network, self.data, teacher, options, self.work / "loop", tell=self.tell, recipe=self.inputs)
         looked = [row for row in rows if row.kl is not None]
@@ -241,7 +241,7 @@ class _Asked:
 
 
 @torch.no_grad()
-def _settle(network: FakeNetwork) -> None:
+def settle(network: FakeNetwork) -> None:
     """Move weights before rounding towards what they are rounded to; what they are rounded to stays.
 
     A solver like GPTQ leaves a third of them at the edge of their step, where the first updates of AdamW, which are as
