@@ -36,8 +36,8 @@ RECIPES = [
     Recipe(scheme="W4A16", method="awq", label="awq"),
     Recipe(scheme="W8A8", method="smoothquant", label="smoothquant"),
     Recipe(scheme="W4A16", rotation="hadamard", method="rtn", label="rotated"),
-    Recipe(scheme="W4A16", lm_head="W8A16", embeddings="W8A16", untie=True, label="ends", method="rtn"),
-    Recipe(scheme="W4A16", embeddings="W8A16", label="table", method="rtn"),
+    Recipe(scheme="W4A16", lm_head="W8A16", untie=True, label="ends", method="rtn"),
+    Recipe(scheme="W4A16", lm_head="W4A16", embeddings="W4A16", label="table", method="rtn"),
     Recipe(scheme="W4A16", container="gptq", method="rtn", label="gptq-container"),
     Recipe(scheme="W4A16", method="rtn", symmetric=False, container="awq", label="awq-container"),
 ]
@@ -338,7 +338,7 @@ def test_a_plain_network_is_the_model_and_trains_all_of_it(model, ids, counted):
 FAMILIES = {
     "qwen2": {},
     "qwen3": {"head_dim": 32},
-    "gemma2": {"head_dim": 32},
+    "gemma2": {"head_dim": 32, "hidden": 256},  # embeddings times 16: the same in any type
     "gpt_neox": {},
     "opt": {"ffn_dim": 256, "word_embed_proj_dim": 128},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 1},
@@ -363,7 +363,7 @@ def test_other_architectures(kind, samples, tmp_path, ids, counted):
     assert len(reached) == len(found) or kind == "mixtral"
     block = network.block(1)
     with block.step():
-        block(torch.randn(2, 5, 128)).square().mean().backward()
+        block(torch.randn(2, 5, model.config.hidden_size)).square().mean().backward()
     plain = open_network(model)
     with plain.step():
         loss_of(plain, ids, counted).backward()
