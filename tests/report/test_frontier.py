@@ -152,3 +152,25 @@ def test_memory_is_stacked_to_scale_against_what_is_there() -> None:
     far = Memory(process=0, weights=10**6, cache=0, activations=0, available=80 * 10**9)
     svg = str(memory_bars([Taken("Q4", far)]))
     assert 'class="margin"' not in svg and "less than 1 % of 80.0 GB" in svg
+
+
+def test_how_a_variant_came_about_is_told_by_the_shape_around_its_mark_and_by_the_legend() -> None:
+    """Plain: rounded after training. A diamond: trained codes. A star: a student. Both: a student of trained codes."""
+    plain, qat = point("rtn", 3.0, -0.2), point("qat", 4.0, -0.3, trained=("qat",))
+    student = point("student", 5.0, -0.4, other_model="student", trained=("distill",))
+    both = point("both", 6.0, -0.5, other_model="student", trained=("distill", "qat"), chosen=("",))
+
+    def shapes(points: list[Point]) -> tuple[int, int]:
+        """Diamonds and stars beside those of the legend, in the wide drawing."""
+        svg = drawn(points)[0].partition("worst bound, in margins")[2]
+        return len(re.findall(r'<path d="M[\d.,]+l(10|13),\1l-', svg)), svg.count("<polygon")
+
+    assert [shapes([one]) for one in (plain, qat, student, both)] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    every = drawn([plain, qat, student, both])[0]
+    for words in ("rounded after training", "QAT: trained with its rounding", "distilled student"):
+        assert every.count(f">{words}</text>") == 1
+    assert "both: 6.00 MB, a model of its own (student), distilled, its codes trained (QAT), passes" in unescape(every)
+    assert "rounded after training" not in drawn([plain])[0]
+    assert (
+        ">a model of its own</text>" in drawn([plain, point("theirs", 5.0, -0.4, other_model="fine-tune"), student])[0]
+    )

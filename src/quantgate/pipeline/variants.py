@@ -155,7 +155,9 @@ def rounded(recipe: Recipe) -> Recipe:
     """The recipe as rounding alone makes it, which is what training starts with: the same layers, to the same bytes."""
     if not trains(recipe):
         return recipe
-    return recipe.model_copy(update={"method": training_of(recipe).start, "options": {}, "label": recipe.name})
+    options = training_of(recipe)
+    first = {"method": options.start, "options": options.start_options, "label": recipe.name}
+    return recipe.model_copy(update=first)
 
 
 def called(shape: DistillOptions) -> str:
