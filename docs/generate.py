@@ -1,4 +1,5 @@
-"""Write the reference pages from the code, so that they cannot drift from it: cli.md, release-yaml.md, serve-yaml.md.
+"""Write the reference pages from the code, so that they cannot drift from it: cli.md, release-yaml.md, serve-yaml.md,
+and the tables of settings in training.md.
 
     python docs/generate.py            # write them
     python docs/generate.py --check    # say which differ, exit 1
@@ -60,6 +61,27 @@ def release_page(model: type[BaseModel], title: str = "release.yaml") -> str:
     return "".join(parts)
 
 
+def training_page(written: str) -> str:
+    """The page about training as ``written``, with its three tables of settings anew."""
+    from quantgate.train.options import DistillOptions, QatOptions, TrainOptions
+
+    common = set(TrainOptions.model_fields)
+    for mark, model in (("options", TrainOptions), ("qat", QatOptions), ("distill", DistillOptions)):
+        fields = {
+            name: field
+            for name, field in model.model_fields.items()
+            if model is TrainOptions or name not in common or field.default != TrainOptions.model_fields[name].default
+        }
+        rows = [
+            (f"`{key}`", _words(field.annotation, {}), _default(field), field.description or "")
+            for key, field in fields.items()
+        ]
+        table = _table(("setting", "value", "default", "what it is"), rows)
+        before, _, rest = written.partition(f"<!-- {mark} -->")
+        written = f"{before}<!-- {mark} -->\n{table}\n<!-- /{mark} -->" + rest.partition(f"<!-- /{mark} -->")[2]
+    return written
+
+
 def pages() -> dict[str, str]:
     """File name -> text of every generated page."""
     from quantgate.cli import app
@@ -70,6 +92,7 @@ def pages() -> dict[str, str]:
         "cli.md": cli_page(app),
         "release-yaml.md": release_page(ReleaseConfig),
         "serve-yaml.md": release_page(ServeConfig, "serve.yaml"),
+        "training.md": training_page((DOCS / "training.md").read_text("utf-8")),
     }
 
 

@@ -14,7 +14,7 @@ from quantgate.release_config import load_config
 from quantgate.serve_config import read_config
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("serving-tutorial", "releases", "serve", "trust")
+PAGES = ("serving-tutorial", "releases", "serve", "trust", "training")
 COMMAND = re.compile(r"^(?:    |\$ )(quantgate .*?)(?:  #.*)?$", re.MULTILINE)
 FILE = re.compile(r'^```yaml title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
