@@ -11,6 +11,7 @@ from tests.train.tiny import Tiny
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from quantgate.errors import TrainingError
+from quantgate.train import Group
 from quantgate.train.memory import Budget, Shape, estimate, out_of_memory, per_token, room
 from quantgate.train.options import QatOptions, TrainOptions
 
@@ -31,6 +32,9 @@ class Whole(Tiny):
     def __init__(self) -> None:
         super().__init__()
         self.model = AutoModelForCausalLM.from_config(CONFIG)
+
+    def groups(self) -> list[Group]:
+        return [Group("weights", dict(self.model.named_parameters()))]
 
 
 def test_what_a_block_keeps_is_what_autograd_keeps() -> None:
@@ -105,6 +109,7 @@ import resource, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from quantgate.train import Group
 from quantgate.train.memory import out_of_memory, room
 from tests.train.test_loop import Tiny, run, OPTIONS
 

@@ -127,6 +127,7 @@ class Budget:
             id(one): one for group in network.groups() for one in group.parameters.values()
         }
         trained = sum(one.numel() for one in held.values())
+        low = sum(ADAPTERS * sum(one.shape) if one.dim() == 2 else one.numel() for one in held.values())
         model = getattr(network, "model", None)
         if isinstance(model, torch.nn.Module):
             held |= {id(one): one for one in model.parameters()}
@@ -143,10 +144,14 @@ class Budget:
         if shape is not None and longest < batch:
             cures.append(Cure(f"batch_tokens: {options.batch_tokens // 2}", need(0.5)))
         if isinstance(options, QatOptions) and options.adapters is None:
-            low = sum(ADAPTERS * sum(one.shape) if one.dim() == 2 else one.numel() for one in held.values())
             cures.append(Cure(f"adapters: {ADAPTERS}", need(moved=min(low, trained))))
         free = room(torch.device(network.device))
-        return cls(need(), None if free is None else free + FLOAT * parameters, tuple(cures))
+        whole = need()
+        return cls(
+            whole,
+            None if free is None else free + FLOAT * parameters,
+            tuple(one for one in cures if one.need.total < whole.total),
+        )
 
     def refuse(self, where: Path) -> None:
         """Raises TrainingError, before the start, when a step takes more than is there."""
