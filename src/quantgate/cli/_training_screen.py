@@ -26,12 +26,12 @@ class TrainingScreen:
         self.kl = ""
 
     def __call__(self, stage: str, done: int, total: int, row: Row | None = None) -> None:
-        if stage.startswith(("resumed", "re-used")):
+        from quantgate.report.training import STAGES, said
+
+        if stage.startswith(("resumed", "re-used")) or said(stage, done, total):
             self.say(f"{stage} at step {row.step:,}" if row else stage)
             return
         if stage not in self.tasks:
-            from quantgate.report.training import STAGES
-
             self.tasks[stage] = self.progress.add_task(STAGES.get(stage, stage), total=total, note="")
         note = "" if row is None else self._figures(row)
         self.progress.update(self.tasks[stage], completed=done, total=total, note=note)

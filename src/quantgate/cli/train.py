@@ -130,6 +130,7 @@ def distill(
     suite: Suites = None,
     steps: Steps = None,
     option: Settings = None,
+    teacher: Teacher = None,
     samples: Samples = 256,
     max_tokens: MaxTokens = 512,
     seed: CalibrationSeed = 0,
@@ -148,7 +149,7 @@ def distill(
     """
     from quantgate.pipeline.train_only import Asked, train_student
 
-    asked = Asked(out, tuple(suite or ()), traffic, samples, max_tokens, seed, None, device, fresh)
+    asked = Asked(out, tuple(suite or ()), traffic, samples, max_tokens, seed, teacher, device, fresh)
     shape: dict[str, Any] = {
         "layers": layers,
         "heads": heads,

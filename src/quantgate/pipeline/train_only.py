@@ -16,7 +16,7 @@ from typing import Any
 
 from quantgate.calibrate import Chosen
 from quantgate.capability_config import CapabilityConfig
-from quantgate.errors import RecordError, Stopped, UsageError
+from quantgate.errors import Stopped, UsageError
 from quantgate.evaluate import suites
 from quantgate.evaluate.overlap import Overlaps
 from quantgate.models import OpenedModel, open_model
@@ -26,13 +26,13 @@ from quantgate.pipeline.training_data import held_against, training_data
 from quantgate.pipeline.training_report import Watched, distilled_report, qat_report
 from quantgate.pipeline.two_models import named
 from quantgate.pipeline.variants import called, recipe_of
-from quantgate.quantize.manifest import Manifest, Recipe
+from quantgate.quantize.manifest import QAT
 from quantgate.records import parse
 from quantgate.release_config import ReleaseConfig
 from quantgate.report.training import TrainingReport
 from quantgate.train import Tell, TrainingSet, data
 from quantgate.train.options import DistillOptions, QatOptions, TrainOptions
-from quantgate.variant_config import QAT, VariantConfig
+from quantgate.variant_config import VariantConfig
 
 CASES = 400  # of every suite that training is held against: what quantgate compare asks, by its defaults
 OURS = ("manifest.json", "training.json")  # a folder with one of them is an artifact or a student
@@ -72,19 +72,24 @@ def train_qat(
     TrainingError, DiskFull, and Stopped on Ctrl-C.
     """
     from quantgate.quantize.journal import refuse_strangers
+    from quantgate.train.qat import qat, work_of
     from quantgate.train.start import start_recipe
 
     wanted = parse(QatOptions, dict(options), where="train qat")
-    told = {"scheme": scheme, "method": QAT, "options": dict(options), **variant}
-    recipe = recipe_of(parse(VariantConfig, told, where="train qat"), "train qat")
+    variant = {"scheme": scheme, "method": QAT, "options": dict(options), **variant}
+    recipe = recipe_of(parse(VariantConfig, variant, where="train qat"), "train qat")
     opened = open_model(model)
-    begun = start_recipe(opened, recipe, wanted, calibrated=True)
+    start_recipe(opened, recipe, wanted, calibrated=True)
     with _alone(asked.out):
-        if asked.fresh:
-            _throw_away(asked.out, recipe.name, say, begun)
         refuse_strangers(asked.out, [recipe.name])
         given = _given(opened, wanted, asked, say)
-        return _qat(opened, recipe, wanted, asked, given, tell)
+        told: dict[str, Any] = {"samples": given.chosen.ids, "teacher": given.teacher, "device": asked.device}
+        if asked.fresh:
+            work = work_of(opened, recipe, wanted, given.data, asked.out, **told)
+            _throw_away(asked.out, recipe.name, work, say)
+        watched = Watched(asked.out, recipe.name, tell)
+        artifact = qat(opened, recipe, wanted, given.data, asked.out, tell=watched, **told)
+        return qat_report(opened, wanted, artifact, given.data, given.held, watched)
 
 
 def train_student(
@@ -100,22 +105,19 @@ def train_student(
     ``options`` are of ``DistillOptions``. ``asked.out`` gets the student's folder, NAME.json and NAME.html. Raises what
     ``train_qat`` raises.
     """
-    from quantgate.train.distill import distill
+    from quantgate.train.distill import distill, work_of
     from quantgate.train.prune import wanted_shape
 
     wanted = parse(DistillOptions, dict(options), where="train distill")
     opened, name = open_model(model), called(wanted)
     wanted_shape(opened, wanted)
     with _alone(asked.out):
-        if asked.fresh:
-            _throw_away(asked.out, name, say)
         given = _given(opened, wanted, asked, say)
+        told: dict[str, Any] = {"samples": given.chosen.ids, "teacher": given.teacher, "device": asked.device}
+        if asked.fresh:
+            _throw_away(asked.out, name, work_of(opened, wanted, given.data, asked.out / name, **told), say)
         watched = Watched(asked.out, name, tell)
-        more = {} if given.teacher is None else {"teacher": given.teacher}
-        folder = distill(
-            opened, wanted, given.data, asked.out / name,
-            samples=given.chosen.ids, tell=watched, device=asked.device, **more,
-        )  # fmt: skip
+        folder = distill(opened, wanted, given.data, asked.out / name, tell=watched, **told)
         return distilled_report(opened, wanted, folder, given.data, given.held, watched)
 
 
@@ -127,20 +129,6 @@ class _Given:
     data: TrainingSet
     held: Overlaps
     teacher: OpenedModel | None
-
-
-def _qat(
-    model: OpenedModel, recipe: Recipe, options: QatOptions, asked: Asked, given: _Given, tell: Tell | None
-) -> TrainingReport:
-    from quantgate.train.qat import qat
-
-    watched = Watched(asked.out, recipe.name, tell)
-    more: dict[str, Any] = {} if given.teacher is None else {"teacher": given.teacher}
-    artifact = qat(
-        model, recipe, options, given.data, asked.out,
-        samples=given.chosen.ids, tell=watched, device=asked.device, **more,
-    )  # fmt: skip
-    return qat_report(model, options, artifact, given.data, given.held, watched)
 
 
 def _given(model: OpenedModel, options: TrainOptions, asked: Asked, say: Say) -> _Given:
@@ -181,22 +169,16 @@ def _alone(out: Path) -> Iterator[None]:
         raise Stopped(f"stopped; what is finished is kept in {out}, and the same command goes on from it") from None
 
 
-def _throw_away(out: Path, name: str, say: Say, begun: Recipe | None = None) -> None:
-    """What an earlier call left, finished or not; said before it goes. ``begun``: what a QAT run's start is made of."""
-    left = [one for one in sorted(out.glob(".train-*")) if begun is not None and _begins_with(one, begun)]
-    for folder in [out / name, *left]:
-        if folder in left or any((folder / file).is_file() for file in OURS):
+def _throw_away(out: Path, name: str, work: Path, say: Say) -> None:
+    """What earlier calls left, finished or not; said before it goes. What a teacher said is kept: it would be the same.
+
+    Folders that are neither an artifact nor a student stay.
+    """
+    made = out / name
+    for folder in (made, work):
+        if folder.is_dir() and (folder == work or any((made / file).is_file() for file in OURS)):
             size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             say(f"throwing away {folder}, {size / 1e6:.1f} MB")
             shutil.rmtree(folder)
     for file in (out / f"{name}.json", out / f"{name}.html"):
         file.unlink(missing_ok=True)
-
-
-def _begins_with(work: Path, begun: Recipe) -> bool:
-    """Whether an unfinished run in ``work`` started from the same bytes; before that nothing is worth a word."""
-    try:
-        recipe = Manifest.load(work / begun.name / "manifest.json").recipe
-    except RecordError:
-        return False
-    return recipe.model_copy(update={"method": begun.method}) == begun

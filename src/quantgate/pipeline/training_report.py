@@ -13,7 +13,7 @@ from quantgate.errors import RecordError
 from quantgate.evaluate.overlap import Overlaps
 from quantgate.models import OpenedModel
 from quantgate.quantize.manifest import Training
-from quantgate.report.training import BlockRow, CurveRow, Held, Rebuilt, SourceRow, TrainingReport, write
+from quantgate.report.training import BlockRow, CurveRow, Held, Rebuilt, SourceRow, TrainingReport, said, write
 from quantgate.train import Row, Tell, TrainingSet, tokens_of
 from quantgate.train.options import DistillOptions, QatOptions
 
@@ -32,12 +32,15 @@ class Watched:
         self.rows: dict[int, Row] = {}
         self.stages: dict[str, float] = {}
         self.reused: list[str] = []
+        self.said: list[str] = []
         self._last = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int, row: Row | None = None) -> None:
         now = time.monotonic()
         if stage.startswith(("resumed", "re-used")):
             self.reused.append(f"{stage} at step {row.step:,}" if row is not None else stage)
+        elif said(stage, done, total):
+            self.said.append(stage)
         else:
             self.stages[stage] = self.stages.get(stage, 0.0) + now - self._last
         self._last = now
@@ -103,6 +106,7 @@ def _written(
         data=data.summary,
         sources=_sources(data),
         notes=data.notes,
+        said=tuple(watched.said),
         held=Held(samples=held.samples, cases=held.cases, suites=held.suites, sources=held.sources),
         curve=watched.curve(curve),
         stages={name: round(spent, 3) for name, spent in watched.stages.items() if spent >= 0.05},

@@ -94,6 +94,7 @@ class TrainingReport(Record):
     data: DataSummary
     sources: tuple[SourceRow, ...]
     notes: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()  # by the training itself: which blocks a student lost, and what they were worth
     held: Held
     rebuilt: Rebuilt | None = None
     curve: tuple[CurveRow, ...]
@@ -133,6 +134,11 @@ class TrainingReport(Record):
         if self.method == "distill":
             return (*more, (f"quantgate quantize {self.path} -v W8A8", "make the student smaller still"))
         return (*more, (f"quantgate inspect {self.path}", "what became of each layer"))
+
+
+def said(stage: str, done: int, total: int) -> bool:
+    """Whether what a training tells is a sentence, and no stage that takes time."""
+    return (done, total) == (1, 1) and stage not in STAGES and ": " in stage and not stage.startswith("start: ")
 
 
 def told_seconds(seconds: float) -> str:
