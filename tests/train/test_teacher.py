@@ -16,7 +16,7 @@ from quantgate.train import Document
 from quantgate.train import teacher as module
 from quantgate.train.losses import kl
 from quantgate.train.order import batch_of, packed
-from quantgate.train.teacher import Teacher
+from quantgate.train.teacher import LogitsOf, Teacher
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,8 @@ class Counting:
 def test_answers_are_the_teachers_own(tmp_path: Path, k: int) -> None:
     data, network = training_set(), Tiny(1)
     teacher = Teacher(asked(network), data, tmp_path, "one", k, 128)
-    for tune, documents in ((False, data.documents), (True, data.tune)):
+    for tune in (False, True):
+        documents = data.tune if tune else data.documents
         batch = batch_of(documents, [7, 2, 9])
         logs = asked(network)(batch.ids, batch.counted).log_softmax(1)
         found = teacher.of(batch, tune)
@@ -86,8 +87,8 @@ def test_a_shard_that_is_not_whole_is_asked_again(tmp_path: Path, harm: str) -> 
     path = max(tmp_path.glob("*.safetensors"), key=lambda one: one.stat().st_size)
     raw = bytearray(path.read_bytes())
     raw[-9] ^= 1
-    bad = {"torn": raw[: len(raw) // 2], "edited": raw, "empty": b"", "not tensors": b"\xff" * 400}[harm]
-    path.write_bytes(bad)
+    bad = {"torn": raw[: len(raw) // 2], "edited": raw, "empty": bytearray(), "not tensors": bytearray(b"\xff" * 400)}
+    path.write_bytes(bad[harm])
     teacher = Teacher(again, data, tmp_path, "one", 4, 128)
     assert again.positions == sum(len(one.counted) for one in data.documents)
     after = teacher.of(batch_of(data.documents, [3]))
@@ -95,11 +96,15 @@ def test_a_shard_that_is_not_whole_is_asked_again(tmp_path: Path, harm: str) -> 
     assert torch.equal(before.logs, after.logs)
 
 
+def _always(logits: Tensor) -> LogitsOf:
+    return lambda ids, counted: logits
+
+
 def test_tokens_of_large_vocabularies_keep_their_numbers(tmp_path: Path) -> None:
     for vocabulary in (40_000, 70_000):
         data = type(training_set())([Document("made", [1, 2, 3], [0.0, 1.0, 1.0])], [], training_set().summary)
         logits = torch.zeros(2, vocabulary).index_fill(1, torch.tensor([vocabulary - 1]), 9.0)
-        teacher = Teacher(lambda ids, counted, logits=logits: logits, data, tmp_path, f"{vocabulary}", 1, 64)
+        teacher = Teacher(_always(logits), data, tmp_path, f"{vocabulary}", 1, 64)
         assert teacher.of(batch_of(data.documents, [0])).tokens.tolist() == [[vocabulary - 1]] * 2
 
 

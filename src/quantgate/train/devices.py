@@ -34,7 +34,8 @@ class Devices(Protocol):
 class Alone:
     """One process."""
 
-    rank, count, device = 0, 1, None
+    rank, count = 0, 1
+    device: torch.device | None = None
 
     def sums(self, tensors: Sequence[Tensor]) -> None:
         pass
