@@ -91,6 +91,20 @@ def work_of(
     return _Run(model, options, data, out, samples, teacher or model, _silent, device).work
 
 
+def work_of(
+    model: OpenedModel,
+    options: DistillOptions,
+    data: TrainingSet,
+    out: Path | str,
+    *,
+    samples: Sequence[Sequence[int]] | None = None,
+    teacher: OpenedModel | None = None,
+    device: str = "auto",
+) -> Path:
+    """Where ``distill`` keeps what a killed run of the same inputs goes on from. Raises what it raises at once."""
+    return _Run(model, options, data, Path(out), samples, teacher or model, _silent, device).work
+
+
 class _Run:
     def __init__(
         self,
