@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from quantgate.engines._greedy import Decoder
 from quantgate.errors import TrainingError
-from quantgate.formats import BlockGrid, Fp4Grid
 from quantgate.formats.codec import decode, encode
 from quantgate.models import open_model
 from quantgate.models.random import save_random
 from quantgate.quantize import Recipe, baseline, load_dequantized
+from quantgate.quantize.load import load_with_paths
 from quantgate.quantize.sweep import sweep
 from quantgate.train.network import open_fake_network, open_network
 
@@ -23,8 +23,8 @@ RECIPES = [
     Recipe(scheme="W4A16"),
     Recipe(scheme="W3A16", group_size=64, symmetric=False, method="rtn"),
     Recipe(scheme="W1A16", method="rtn"),
-    Recipe(scheme="W8A8", method="rtn"),
-    Recipe(scheme="W4A4", method="rtn"),
+    Recipe(scheme="W8A8", method="rtn", label="W8A8"),
+    Recipe(scheme="W4A4", method="rtn", label="W4A4"),
     Recipe(scheme="FP8"),
     Recipe(scheme="FP8_DYNAMIC"),
     Recipe(scheme="FP8_BLOCK", keep=("k_proj", "v_proj")),
@@ -72,12 +72,13 @@ def counted(ids):
     return torch.rand(ids.shape, generator=torch.Generator().manual_seed(2)) < 0.5
 
 
+@torch.no_grad()
 def of_runtime(artifact, ids, counted):
-    """What the artifact's own numbers give in float32: scales in the type that they are stored in."""
-    wide = any(isinstance(artifact.scheme_of(name).weights, BlockGrid | Fp4Grid) for name in artifact.quantized)
-    network = load_dequantized(artifact, torch.float32 if wide else None).float()
-    with torch.no_grad():
-        return Decoder(network, [1], torch.device("cpu"), artifact.kv_cache()).whole(ids)[counted]
+    """What the artifact's own numbers give in float32, each decoded in the type that its scales are stored in."""
+    network, paths = load_with_paths(artifact, torch.float32)
+    for name in artifact.quantized:
+        network.get_submodule(paths[name]).weight.copy_(artifact.linear(name).dequantized())
+    return Decoder(network, [1], torch.device("cpu"), artifact.kv_cache()).whole(ids)[counted]
 
 
 def loss_of(network, ids, counted):
