@@ -81,20 +81,6 @@ def work_of(
     model: OpenedModel,
     options: DistillOptions,
     data: TrainingSet,
-    out: Path,
-    *,
-    samples: Sequence[Sequence[int]] | None = None,
-    teacher: OpenedModel | None = None,
-    device: str = "auto",
-) -> Path:
-    """Where ``distill`` with the same arguments keeps what it has done."""
-    return _Run(model, options, data, out, samples, teacher or model, _silent, device).work
-
-
-def work_of(
-    model: OpenedModel,
-    options: DistillOptions,
-    data: TrainingSet,
     out: Path | str,
     *,
     samples: Sequence[Sequence[int]] | None = None,
