@@ -20,7 +20,7 @@ from benchmarks.tables import Table, of_results, section
 
 NAMES = ("engine", "sweep", "forecast", "sandbox", "overlap", "loadgen", "guard", "constrained", "watch",
          "demo")  # unless something is named  # fmt: skip
-NAMED = ("kquants", "drill")  # need another program, or ten minutes
+NAMED = ("kquants", "drill", "train_step")  # need another program, or ten minutes
 # with tables of their own; ``watch`` without another program, ``students`` too, in an hour
 TABLED = ("gguf", "llamacpp", "harness", "planner", "qat", "students", "watch")
 PEERS, GATEWAY = "peers", "gateway"

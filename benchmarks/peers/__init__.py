@@ -1,6 +1,6 @@
 """quantgate beside llm-compressor, AutoRound, hqq and torchao: same model, same calibration rows, same held-out text.
 
-python -m benchmarks peers [--only quality|time|memory] [--quick] [--fresh] [--write]
+python -m benchmarks peers [--only quality|time|memory|qat] [--quick] [--fresh] [--write]
 
 entries.py       formats, goals, our settings and the peers'
 inputs.py        models, calibration rows, held-out text
@@ -8,7 +8,7 @@ environments.py  a virtual environment for each peer, pinned in NAME.txt beside 
 tools/           what runs in it, one file a tool
 children.py      one measured process a tool, its results kept under the digest of their inputs
 judge.py         mean KL and stored bits of every artifact, by one loader
-quality.py, speed.py, memory.py   the tables
+quality.py, speed.py, memory.py, qat.py   the tables
 
 Everything is kept in ``.bench/peers``: a second run makes only what is missing or has changed.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from benchmarks.tables import Table
 
 CACHE = Path(__file__).parents[2] / ".bench" / "peers"
-PARTS = ("quality", "time", "memory")
+PARTS = ("quality", "time", "memory", "qat")
 
 
 def run(
@@ -39,7 +39,7 @@ def run(
     """The tables of the parts asked for. ``quick`` takes sizes that try the way and prove nothing."""
     import torch
 
-    from benchmarks.peers import memory, quality, speed
+    from benchmarks.peers import memory, qat, quality, speed
     from benchmarks.peers.children import Bench
     from benchmarks.peers.inputs import Sizes, reference, stories
     from benchmarks.peers.machine import machine, versions
@@ -58,6 +58,8 @@ def run(
         tables.append(speed.compare(bench, speed.QUICK if quick else speed.FULL))
     if "memory" in only:
         tables.append(memory.compare(bench, memory.QUICK if quick else memory.FULL))
+    if "qat" in only:
+        tables.append(qat.compare(bench, qat.QUICK if quick else qat.Sizes()))
     if tables:
         notes = (machine(threads), versions(bench.versions))
         tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *notes))

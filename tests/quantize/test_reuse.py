@@ -200,6 +200,7 @@ def test_a_torn_entry_is_made_again(base, texts, little, tmp_path, damage):
 
 KILLED = """
 import os, signal, sys
+from pathlib import Path
 from quantgate.models import open_model
 from quantgate.quantize import Recipe
 from quantgate.quantize.reuse import Reuse
@@ -210,7 +211,8 @@ def progress(stage, done, total):
     if stage == "quantize" and done == int(at):
         os.kill(os.getpid(), signal.SIGKILL)
 texts = [[(7 * n + at) % 200 for n in range(20)] for at in range(6)]
-sweep(open_model(model), texts, [Recipe(scheme="W3A16", group_size=32)], out, progress=progress, reuse=Reuse(work))
+recipes, reuse = [Recipe(scheme="W3A16", group_size=32)], Reuse(Path(work))
+sweep(open_model(model), texts, recipes, out, progress=progress, reuse=reuse)
 """
 
 
@@ -241,11 +243,11 @@ def entry(folder: Path, name: str, size: int) -> list[Path]:
 
 def test_what_was_not_used_for_longest_makes_room(tmp_path):
     for at, key in enumerate(("a", "b", "c")):
-        first = Kept(tmp_path / "work", limit=300, spare=0)
+        first = Kept(tmp_path / "work", limit=1000, spare=0)
         first.open()
         assert first.put(key, entry(tmp_path / "files", key, 100))
         os.utime(tmp_path / "work" / key / DIGESTS, (at, at))
-    kept = Kept(tmp_path / "work", limit=480, spare=0)  # an entry's digests take 80 bytes
+    kept = Kept(tmp_path / "work", limit=600, spare=0)  # an entry takes 83 bytes more than its file
     kept.open()
     (tmp_path / "into").mkdir()
     assert kept.take("a", tmp_path / "into")
