@@ -1,17 +1,20 @@
-"""What sharing one pass is worth: six GPTQ variants in one sweep against one."""
+"""What sharing is worth: six GPTQ variants in one pass against one, and a fine-tune that takes over finished blocks."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from benchmarks.result import Result
 from quantgate.models import open_model
 from quantgate.models.random import save_random
 from quantgate.quantize import Recipe
+from quantgate.quantize.reuse import Reuse
 from quantgate.quantize.sweep import sweep
 
 SIX = (
@@ -27,7 +30,33 @@ SAMPLES, TOKENS = 128, 256
 
 def run() -> list[Result]:
     """Two shapes: the built-in model's, and one four times as wide."""
-    return [*_shape(hidden=256, layers=6, intermediate=768), *_shape(hidden=1024, layers=2, intermediate=3072)]
+    shapes = [*_shape(hidden=256, layers=6, intermediate=768), *_shape(hidden=1024, layers=2, intermediate=3072)]
+    return [*shapes, _fine_tune(hidden=256, layers=6, intermediate=768)]
+
+
+def _fine_tune(hidden: int, layers: int, intermediate: int) -> Result:
+    """The last third of the blocks was trained: its sweep over the base's, which left its blocks."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        save_random(path / "base", hidden=hidden, layers=layers, feed_forward=intermediate)
+        shutil.copytree(path / "base", path / "tuned")
+        tensors = load_file(path / "tuned" / "model.safetensors")
+        for block in range(layers - layers // 3, layers):
+            tensors[f"model.layers.{block}.mlp.down_proj.weight"] *= 1.01
+        save_file(tensors, path / "tuned" / "model.safetensors", {"format": "pt"})
+        samples = torch.randint(0, 255, (SAMPLES, TOKENS), generator=torch.Generator().manual_seed(0)).tolist()
+        sweep(open_model(path / "base"), samples, list(SIX[:1]), path / "warm")
+        times = []
+        for name in ("base", "tuned"):
+            reuse, began = Reuse(path / "kept"), time.perf_counter()
+            sweep(open_model(path / name), samples, list(SIX[:2]), path / f"{name}-out", reuse=reuse)
+            times.append(time.perf_counter() - began)
+    ratio = times[1] / times[0]
+    told = f"{ratio:.2f}x ({times[0]:.1f} s, {times[1]:.1f} s; {reuse.taken} of {layers} blocks taken over)"
+    what = (
+        f"two GPTQ variants of a fine-tune whose last {layers // 3} of {layers} blocks changed, over the base's sweep"
+    )
+    return Result(what, told, "at most 0.5x", ratio <= 0.5)
 
 
 def _shape(hidden: int, layers: int, intermediate: int) -> list[Result]:

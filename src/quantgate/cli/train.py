@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from quantgate.cli import completions
 from quantgate.cli._training_screen import training_screen
-from quantgate.cli.options import CalibrationSeed, MaxTokens, Model, Quiet, Samples, Traffic
+from quantgate.cli.options import CalibrationSeed, MaxTokens, Model, Quiet, Reusing, Samples, Traffic
 from quantgate.cli.screen import console, errors
 from quantgate.errors import UsageError
 
@@ -90,6 +90,7 @@ def qat(
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="Gets the artifact, and its curve as NAME.html.")] = Path("runs/qat"),
     fresh: Fresh = False,
+    reuse: Reusing = True,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -99,9 +100,11 @@ def qat(
     result is an artifact of real codes, to be judged like any other; nothing here is a verdict.
     """
     from quantgate.pipeline.train_only import Asked, train_qat
+    from quantgate.quantize.reuse import Reuse
 
     more = {"group_size": group_size, "kv_cache": kv_cache, "container": container, "keep": keep}
-    asked = Asked(out, tuple(suite or ()), traffic, samples, max_tokens, seed, teacher, device, fresh)
+    asked = Asked(out, tuple(suite or ()), traffic, samples, max_tokens, seed, teacher, device, fresh,
+                  Reuse() if reuse else None)  # fmt: skip
     given = {"start": method_start, "adapters": adapters, "steps": steps}
     with training_screen(quiet=quiet or as_json) as screen:
         report = train_qat(

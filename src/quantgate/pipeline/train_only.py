@@ -27,6 +27,7 @@ from quantgate.pipeline.training_report import Watched, distilled_report, qat_re
 from quantgate.pipeline.two_models import named
 from quantgate.pipeline.variants import called, recipe_of
 from quantgate.quantize.manifest import QAT
+from quantgate.quantize.reuse import Reuse
 from quantgate.records import parse
 from quantgate.release_config import ReleaseConfig
 from quantgate.report.training import TrainingReport
@@ -52,6 +53,7 @@ class Asked:
     teacher: str | None = None
     device: str = "auto"
     fresh: bool = False
+    reuse: Reuse | None = None  # finished blocks of earlier sweeps, for the start
 
 
 def train_qat(
@@ -88,7 +90,9 @@ def train_qat(
             work = work_of(opened, recipe, wanted, given.data, asked.out, **told)
             _throw_away(asked.out, recipe.name, work, say)
         watched = Watched(asked.out, recipe.name, tell)
-        artifact = qat(opened, recipe, wanted, given.data, asked.out, tell=watched, **told)
+        artifact = qat(opened, recipe, wanted, given.data, asked.out, tell=watched, reuse=asked.reuse, **told)
+        if asked.reuse is not None and asked.reuse.sentence:
+            watched(f"re-used: {asked.reuse.sentence}", asked.reuse.taken, asked.reuse.blocks)
         return qat_report(opened, wanted, artifact, given.data, given.held, watched)
 
 

@@ -112,7 +112,15 @@ def _trained(
     options = training_of(recipe)
     data, more = prepared.of(model, options), {} if teacher is None else {"teacher": teacher}
     return qat(
-        model, recipe, options, data, this.out / "artifacts", samples=samples, tell=_told(this, recipe.name), **more
+        model,
+        recipe,
+        options,
+        data,
+        this.out / "artifacts",
+        samples=samples,
+        tell=_told(this, recipe.name),
+        reuse=this.reuse,
+        **more,
     )
 
 
