@@ -189,13 +189,18 @@ class _RoundInput(torch.autograd.Function):
         ctx.grid, ctx.static = grid, grid.strategy == "tensor"
         if ctx.static:
             ctx.save_for_backward(x, rounded, calibrated)
+        elif isinstance(grid, IntGrid):
+            ctx.save_for_backward(x, rounded)
         return rounded
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        if not ctx.static:
+        if not ctx.static and not isinstance(ctx.grid, IntGrid):
             return grad, None, None, None
+        if not ctx.static:
+            x, rounded = ctx.saved_tensors
+            return _through_peaks(grad, x, rounded, ctx.grid), None, None, None
         x, rounded, calibrated = ctx.saved_tensors
         passed = grad * _inside(x / calibrated.to(x.dtype), ctx.grid)
         for_log = None
@@ -204,10 +209,28 @@ class _RoundInput(torch.autograd.Function):
         return passed, None, None, for_log
 
 
+def _through_peaks(grad: Tensor, x: Tensor, rounded: Tensor, grid: Grid) -> Tensor:
+    """Gradient of numbers whose scale s is the largest of their line over the top code, for every line's largest too.
+
+    d q / d s is (q - x) / s (LSQ's, within reach), and d s / d x of the largest its sign over the top: so what rounding
+    with a large step costs pulls at the number that made the step large.
+    """
+    width = x.shape[-1] if grid.strategy == "token" else grid.group_size or x.shape[-1]
+    lines, off = x.unflatten(-1, (-1, width)), (rounded - x).unflatten(-1, (-1, width))
+    at = lines.abs().argmax(-1, keepdim=True)
+    peak = lines.gather(-1, at)
+    passed = grad.unflatten(-1, (-1, width))
+    along = (passed * off).sum(-1, keepdim=True)
+    pull = torch.where(peak == 0, 0.0, along / peak)
+    gradient: Tensor = passed.scatter_add(-1, at, pull.to(passed.dtype)).reshape(x.shape)
+    return gradient
+
+
 def round_input(x: Tensor, grid: Grid, calibrated: Tensor | None = None, log: Tensor | None = None) -> Tensor:
     """``codec.quantize_activations``; gradients pass, but not where a calibrated scale cuts off.
 
-    ``log`` [1] trains that scale as ``stored_number`` has it. Scales that are made at run time reach every number.
+    ``log`` [1] trains that scale as ``stored_number`` has it. Scales that are made at run time reach every number, and
+    of integers the largest number of a line is pulled at by what its scale costs the others.
     """
     rounded: Tensor = _RoundInput.apply(x, grid, calibrated, log)  # type: ignore[no-untyped-call]
     return rounded
