@@ -126,3 +126,10 @@ def test_a_folder_without_weights_is_outlined(tmp_path: Path) -> None:
     (tmp_path / "bare" / "config.json").write_text(text)
     assert json.loads(text)["model_type"] == "llama"
     assert open_or_outline(tmp_path / "bare").parameters == open_or_outline(tmp_path / "whole").parameters
+
+
+def test_trained_codes_take_what_rounded_ones_take() -> None:
+    model = open_model(REFERENCE)
+    rounded, trained = (serve(model, Recipe(scheme="W4A16", method=method)) for method in ("gptq", "qat"))
+    assert trained.method == "qat"
+    assert trained.weights == rounded.weights

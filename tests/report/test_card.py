@@ -16,7 +16,7 @@ from tests.report.targeted import released, rules_of
 
 from quantgate.calibrate import CalibrationSet
 from quantgate.errors import UnknownName
-from quantgate.quantize.manifest import Manifest
+from quantgate.quantize.manifest import Manifest, Training
 from quantgate.release.verify import verify
 from quantgate.report import RunReport
 from quantgate.report.card import card, licence_of, write_card
@@ -89,6 +89,28 @@ def test_calibration_and_ledger_are_told_without_paths_or_markup(report: RunRepo
     assert "<script" not in page and "<a " not in page and "<td>forged" not in page
     assert "&lt;script" in page
     assert "and 21 more; `manifest.json` has the fate of every tensor" in text
+
+
+def test_training_is_told_with_its_data_and_what_it_came_to(report: RunReport) -> None:
+    assert "## Training" not in card(report, "W8A8")
+    how = Training(
+        method="qat", teacher="sha256:teach", data="sha256:data", sources={"traffic": 40, "math": 1200}, options={},
+        steps=4000, best=3500, tokens=1_500_000, before=0.5, after=0.1234,
+    )  # fmt: skip
+    summary = report.variants[0].model_copy(update={"training": (how,)})
+    found = report.model_copy(update={"variants": (summary, *report.variants[1:])})
+    text = " ".join(card(found, summary.name).split("## Training")[1].split("##")[0].split())
+    assert "trained with their rounding in place: 4,000 steps over 1,500,000 tokens of 1240 conversations" in text
+    assert "(math 1200, traffic 40)" in text
+    assert (
+        "The state of step 3,500 is kept: KL to the teacher on the tune split 0.1234 nats a token, 0.5000 before"
+        in text
+    )
+    assert "sha256:teach" in text and "sha256:data" in text
+    student = how.model_copy(update={"method": "distill", "before": None})
+    both = summary.model_copy(update={"training": (student, how)})
+    told = card(report.model_copy(update={"variants": (both, *report.variants[1:])}), summary.name)
+    assert told.count("was distilled: 4,000 steps") == told.count("in place: 4,000 steps") == 1
 
 
 def test_card_in_the_artifact_leaves_its_digest_alone(report: RunReport, tmp_path: Path) -> None:

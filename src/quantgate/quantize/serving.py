@@ -16,10 +16,11 @@ from quantgate.formats.grids import BlockGrid, IntGrid
 from quantgate.formats.size import stored_bytes, words
 from quantgate.hardware import Geometry, Layer, Served, Support, cache_parts
 from quantgate.models import OpenedModel
+from quantgate.quantize.given import trained_variant
 from quantgate.quantize.gguf import names, presets
 from quantgate.quantize.gguf.metadata import describe
 from quantgate.quantize.gguf.plan import OF_BLOCKS, of_blocks, plain_type, tensor_bytes
-from quantgate.quantize.manifest import BASELINE, GGUF, MIXED, Recipe, in_blocks
+from quantgate.quantize.manifest import BASELINE, GGUF, MIXED, QAT, Recipe, in_blocks
 from quantgate.quantize.plan import Variant, kept_layers, plan
 
 if TYPE_CHECKING:
@@ -110,7 +111,10 @@ def serve(model: OpenedModel, recipe: Recipe, *, calibrated: bool = True) -> Ser
         return _of(model, recipe.name, Scheme(name=BASELINE), "compressed_tensors", "", {}, {})
     if in_blocks(recipe.scheme):
         return replace(_in_blocks(model, recipe), method=recipe.method or "gptq")
-    variant = plan(model, [recipe], calibrated=calibrated)[0]
+    if recipe.method == QAT:
+        variant = trained_variant(model, recipe)
+    else:
+        variant = plan(model, [recipe], calibrated=calibrated)[0]
     schemes = {layer: variant.scheme for layer in _linears(model) if layer not in variant.kept}
     schemes |= variant.ends.coded
     sizes = {layer: _coded_bytes(model, variant, layer, one) for layer, one in schemes.items()}
