@@ -63,10 +63,14 @@ class Checkpoints:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder, self._settings = folder, json.loads(json.dumps(settings))
         self._entries: list[dict[str, Any]] = []  # newest first
-        state = _state(folder / STATE)
+        self.reread()
+
+    def reread(self) -> None:
+        """Take what state.json names now: another process of the same run may have written it."""
+        state = _state(self.folder / STATE)
         if state is None:
             return
-        refuse_others(folder, state["settings"], self._settings)
+        refuse_others(self.folder, state["settings"], self._settings)
         self._entries = state["checkpoints"]
 
     def save(self, stand: Stand, tensors: Mapping[str, Tensor], best: Mapping[str, Tensor] | None) -> None:

@@ -1,7 +1,8 @@
 """One device, or several through accelerate: every process takes its share of a step's batches, gradients are summed.
 
-A launcher says that there are several (``accelerate launch``, ``torchrun``); each of the processes runs the same
-command. Only the first of them writes.
+A launcher says that there are several: ``accelerate launch`` for GPUs, ``torchrun --nproc_per_node 2`` for CPUs too
+(``accelerate launch --cpu`` starts one process unless MPI is there). Each process runs the same command; only the
+first of them writes.
 """
 
 from __future__ import annotations

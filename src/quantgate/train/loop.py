@@ -226,6 +226,7 @@ class _Run:
 
     @torch.no_grad()
     def _restore_best(self) -> None:
+        self.checkpoints.reread()
         held = self.checkpoints.newest()
         assert held is not None
         for name, one in self.parameters.items():
