@@ -82,7 +82,7 @@ def spread(monkeypatch: pytest.MonkeyPatch, pool: Threads) -> None:
     from contextlib import contextmanager
 
     @contextmanager
-    def opened(_config: ExecutorConfig, _out: Path) -> Any:
+    def opened(_config: ExecutorConfig, _out: Path, **_: Any) -> Any:
         try:
             yield Spread(pool)
         finally:

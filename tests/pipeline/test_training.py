@@ -59,14 +59,20 @@ Release = Callable[..., ReleaseConfig]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model of two blocks, traffic, and a suite that nobody can do, so that few cases decide it."""
+    """A small model of two blocks, traffic, and a suite that everybody can do, so that all variants pass."""
     folder = tmp_path_factory.mktemp("training")
     save_random(folder / "model", hidden=64, feed_forward=64, layers=2, heads=2, kv_heads=1, tied=False)
     write_lines(
         folder / "traffic.jsonl", [{"prompt": f"tell of {at}", "completion": f"no {at * at}"} for at in range(60)]
     )
     cases: list[dict[str, object]] = [
-        {"id": f"e{at}", "prompt": f"echo {at * at}", "scorer": "exact", "reference": "?", "max_tokens": 2}
+        {
+            "id": f"e{at}",
+            "prompt": f"echo {at * at}",
+            "scorer": "contains",
+            "reference": {"none": ["no such word"]},
+            "max_tokens": 2,
+        }
         for at in range(30)
     ]
     write_lines(folder / "echo.jsonl", cases)
@@ -181,7 +187,7 @@ def tell(stage, done, total, note):
     if stage == "train" and note.startswith("W2A16-g32-qat: train") and done == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-pipeline.run(load_config(sys.argv[1]), progress=tell)
+pipeline.run(sys.argv[1], progress=tell)
 """
 
 
@@ -194,8 +200,8 @@ def test_a_killed_run_goes_on_inside_the_training(
     assert gone.returncode == -signal.SIGKILL, gone.stderr.decode()[-2000:]
     told = list[str]()
     report = pipeline.run(config, progress=lambda _stage, _done, _total, note: told.append(note))
-    assert not any("reconstruct" in note for note in told)
-    assert report.variants[0].training[0].steps == 4
+    assert not any("start: quantize" in note for note in told)
+    assert made(report) == {NAMES[1]: made(finished[1])[NAMES[1]]}
 
 
 def test_what_trains_is_held_against_the_cases(release: Release, home: Path, tmp_path: Path) -> None:
@@ -214,7 +220,7 @@ def test_what_trains_is_held_against_the_cases(release: Release, home: Path, tmp
     write_lines(tmp_path / "mine.jsonl", [leak, *asked])
     capabilities = {**words["capabilities"], "mine": {"suite": str(tmp_path / "mine.jsonl"), "margin": "50%"}}
     config = release(variants=variants, **words | {"capabilities": capabilities})
-    with pytest.raises(Overlap, match=r"training data overlaps with the gate: .*mine/leak"):
+    with pytest.raises(Overlap, match=r"training data overlaps with the gate: .* is 'leak' of mine"):
         pipeline.run(config)
     assert not (Path(config.out) / "artifacts").exists() and (Path(config.out) / "training-overlap.json").is_file()
 
@@ -307,7 +313,7 @@ def test_the_page_and_the_terminal_tell_how_each_was_trained(finished: tuple[Pat
     assert "W2A16-g32-qat (QAT)" in text and "student-l1-W4A16-g32-qat (student, distilled, QAT)" in text
     assert "W2A16-g32-qat: trained with its rounding, from the codes of gptq: 4 steps" in text
     assert "student-l1, student-l1-W8A16, student-l1-W4A16-g32-qat: distilled from its teacher: 4 steps" in text
-    assert "training data: none of 44 training conversations is among the 30 cases of echo" in text
+    assert "training data: none of 40 training conversations is among the 30 cases of echo" in text
     page = (out / "report.html").read_text("utf-8")
     assert page.count("<dt>training</dt>") == 5 and "<dt>training data</dt>" in page
     for legend in ("rounded after training", "QAT: trained with its rounding", "distilled student"):
@@ -315,22 +321,31 @@ def test_the_page_and_the_terminal_tell_how_each_was_trained(finished: tuple[Pat
     assert report.variants[1].training[0].data in page
 
 
-def test_what_was_trained_is_registered_and_promoted(
-    finished: tuple[Path, RunReport], home: Path, tmp_path: Path
-) -> None:
+def test_what_was_trained_is_found_by_the_registry(finished: tuple[Path, RunReport], tmp_path: Path) -> None:
     folder = shutil.copytree(finished[0], tmp_path / "run")
     run = read_run(folder)
     assert run.notes == ()
     places = {one.name: Path(one.location) for one in run.variants}
     assert places["W2A16-g32-qat"] == folder / "artifacts" / "W2A16-g32-qat"
     assert places["student-l1"].parent == folder / "students"
+
+
+def test_a_trained_variant_that_passes_is_promoted(place: Path, home: Path, tmp_path: Path) -> None:
+    """On questions that the baseline alone can answer."""
+    config = release_of(
+        home,
+        tmp_path,
+        model=str(place / "model"),
+        variants=[{"scheme": "W8A16", "method": "qat", "options": {**QAT, "learning_rate": 1e-6}}],
+        capabilities={"echo": {"suite": str(place / "echo.jsonl"), "margin": "20%"}},
+    )
+    report = pipeline.run(config)
+    assert report.decision.chosen == "W8A16-qat"
     registry = Registry.open(str(tmp_path / "quantgate.db"), "ada", create=True)
-    register_run(registry, run)
-    passed = [one.variant for one in finished[1].decision.verdicts if one.eligible]
-    assert {"W2A16-g32-qat", "student-l1"} <= set(passed)
-    live = promote(registry, "default", "W2A16-g32-qat", canary=0.1)
+    register_run(registry, read_run(Path(config.out)))
+    live = promote(registry, "default", "W8A16-qat", canary=0.1)
     assert live.canary is not None
-    artifact = open_variant(live.canary.location, open_model(home / "model"), "W2A16-g32-qat")
+    artifact = open_variant(live.canary.location, open_model(place / "model"), "W8A16-qat")
     assert artifact.manifest.digest == live.canary.artifact and artifact.manifest.training is not None
 
 

@@ -110,17 +110,16 @@ def _trained(
     from quantgate.train.qat import qat
 
     options = training_of(recipe)
-    data, more = prepared.of(model, options), {} if teacher is None else {"teacher": teacher}
     return qat(
         model,
         recipe,
         options,
-        data,
+        prepared.of(model, options),
         this.out / "artifacts",
         samples=samples,
         tell=_told(this, recipe.name),
         reuse=this.reuse,
-        **more,
+        teacher=teacher,
     )
 
 

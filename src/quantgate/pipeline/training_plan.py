@@ -46,6 +46,7 @@ class Asked:
     recipes: list[Recipe]  # of the baseline, method qat
     shapes: dict[str, DistillOptions]  # by their digests
     students: list[Student]  # whose codes are trained
+    rounded: list[Student]  # that are distilled here, and rounded after it
 
     def __bool__(self) -> bool:
         return bool(self.recipes or self.shapes or self.students)
@@ -62,6 +63,7 @@ def asked_of(variants: Sequence[Recipe | Import | Mixture | Student]) -> Asked:
         [one for one in variants if isinstance(one, Recipe) and trains(one)],
         {one.shape.digest: one.shape for one in students if one.shape is not None},
         [one for one in students if trains(one.recipe)],
+        [one for one in students if one.shape is not None and one.made and not trains(one.recipe)],
     )
 
 
@@ -90,6 +92,7 @@ def check(model: OpenedModel, asked: Asked, out: Path) -> dict[str, OpenedModel]
     UsageError, FormatError, ArtifactError where something else lies in an artifact's place.
     """
     from quantgate.quantize.journal import refuse_strangers
+    from quantgate.quantize.plan import plan
     from quantgate.train.start import start_recipe
 
     names = [*(one.name for one in asked.recipes), *(one.name for one in asked.students)]
@@ -97,6 +100,8 @@ def check(model: OpenedModel, asked: Asked, out: Path) -> dict[str, OpenedModel]
     for recipe in asked.recipes:
         start_recipe(model, recipe, training_of(recipe), calibrated=True)
     outlines = {digest: outline_of(model, shape) for digest, shape in asked.shapes.items()}
+    for one in asked.rounded:
+        plan(outlines[one.shape.digest], [one.recipe], calibrated=True)  # type: ignore[union-attr]
     for one in asked.students:
         if one.shape is not None:
             start_recipe(outlines[one.shape.digest], one.recipe, training_of(one.recipe), calibrated=True)
