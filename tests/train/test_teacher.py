@@ -49,7 +49,7 @@ def test_answers_are_the_teachers_own(tmp_path: Path, k: int) -> None:
 def test_float16_on_disk_leaves_no_distance_between_equals(tmp_path: Path, k: int) -> None:
     data, network = training_set(), Tiny(1)
     with torch.no_grad():
-        network.head *= 6  # sure of itself: little is left for the rest
+        network.head.mul_(6)  # sure of itself: little is left for the rest
     teacher = Teacher(asked(network), data, tmp_path, "one", k, 128)
     for batch in packed(data.documents, range(len(data.documents)), 256):
         assert kl(asked(network)(batch.ids, batch.counted), teacher.of(batch)).abs().max() < 2e-5
