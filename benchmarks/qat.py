@@ -51,12 +51,13 @@ FOR_INPUTS: dict[str, tuple[str, dict[str, object]]] = {  # of schemes that roun
     "smoothquant": ("smoothquant", {}),
     "smoothquant, gptq": ("smoothquant", {"rounding": "gptq"}),
 }
-CORRECTED: dict[str, object] = {"propagate": "corrected"}
-COMMON: dict[str, object] = {"documents": 3000, "batch_tokens": 2048, "evaluate_every": 50, "tune": 120}
-SCHEMES: dict[str, dict[str, object]] = {  # QAT's options, where they are not the usual ones
-    "W3A16": {},
-    "W2A16": {},
-    "W4A4": {},
+COMMON: dict[str, object] = {
+    "documents": 6000, "batch_tokens": 2048, "evaluate_every": 50, "tune": 120, "reconstruct": 0, "patience": 8,
+}  # fmt: skip
+SCHEMES: dict[str, dict[str, object]] = {  # QAT's options: each starts from what is best, or cheap, before it
+    "W3A16": {"steps": 800, "learning_rate": 6e-4, "start_options": {"propagate": "corrected"}},
+    "W2A16": {"steps": 600, "learning_rate": 1e-3},
+    "W4A4": {"steps": 1500, "learning_rate": 6e-4, "start": "awq", "start_options": {"rounding": "gptq"}},
 }
 SAMPLES, CASES, LONGEST = 512, 120, 700  # calibration conversations; gate cases of a suite, and their tokens at most
 MARGIN, ALPHA, DRAWS = 0.10, 0.05, 2000
