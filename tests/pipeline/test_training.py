@@ -206,11 +206,16 @@ def test_a_killed_run_goes_on_inside_the_training(
 
 def test_what_trains_is_held_against_the_cases(release: Release, home: Path, tmp_path: Path) -> None:
     """A case that is a problem of the train split: no traffic has it, so calibration alone would not see it."""
-    words = {"capabilities": {"math": {"cases": 40, "margin": "50%"}}, "calibration": {"samples": 8, "max_tokens": 32}}
+    words: dict[str, Any] = {
+        "capabilities": {"math": {"cases": 40, "margin": "50%"}},
+        "calibration": {"samples": 8, "max_tokens": 32},
+    }
     variants = [{"scheme": "W8A16", "method": "qat", "options": {**QAT, "max_tokens": 256}}]
     config = release(variants=variants, **words)
     model = open_model(home / "model")
-    drawn = training_data(config, model, calibration_of(config, model), QatOptions(**variants[0]["options"]))
+    drawn = training_data(
+        config, model, calibration_of(config, model), QatOptions.model_validate(variants[0]["options"])
+    )
     leaked = next(one for one in drawn.documents if one.source == "math")
     prompt, answer = (content for _, content in leaked.turns[-2:])
     asked: list[dict[str, object]] = [
@@ -290,7 +295,7 @@ def test_names_follow_from_what_is_trained() -> None:
     found = variants_of([VariantConfig.model_validate(one) for one in EVERY])
     assert [one.name for one in found] == NAMES
     shapes = [one.shape for one in found if isinstance(one, Student)]
-    assert shapes == [DistillOptions(**STUDENT)] * 3
+    assert shapes == [DistillOptions.model_validate(STUDENT)] * 3
     assert [one.name for one in found if isinstance(one, Recipe)] == NAMES[:2]
     trained = found[1]
     assert isinstance(trained, Recipe) and trained.method == "qat" and trained.options == QAT
