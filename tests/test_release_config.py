@@ -119,7 +119,7 @@ WRONG = {
     "capabilities: [math]\nvariants: [{scheme: W2A16, method: qat, options: {step: 40}}]\n": "'variants.0': options of "
     "qat: unknown key 'step'; did you mean 'steps'? Known: adapters, batch_tokens, clip_norm, documents, "
     "evaluate_every, gradient_checkpointing, learning_rate, max_tokens, norms, patience, precision, prompts, "
-    "reconstruct, scale_rate, seed, start, steps, task, temperature, top_k, tune, warmup, weight_decay",
+    "reconstruct, scale_rate, seed, start, start_options, steps, task, temperature, top_k, tune, warmup, weight_decay",
     "capabilities: [math]\nvariants: [{scheme: W2A16, method: qat, options: {learning_rate: 0}}]\n": "'variants.0': "
     "options of qat: 'learning_rate': input should be greater than 0, found 0",
     # budgets

@@ -42,14 +42,19 @@ class TrainOptions(Record):
 class QatOptions(TrainOptions):
     """Of quantization-aware training."""
 
+    learning_rate: float = Field(
+        default=6e-4, gt=0, description="the highest, after warm-up; cosine to a tenth of it; of weights with a root "
+        "mean square of 0.1, others in proportion"
+    )  # fmt: skip
     start: str = Field(
         default="gptq", description="the post-training method whose scales training begins with, and which it must beat"
     )
     start_options: dict[str, JsonValue] = Field(default_factory=dict, description="what that method is told")
     reconstruct: int = Field(
-        default=100,
+        default=0,
         ge=0,
-        description="steps for each block against the baseline's outputs, before the whole is trained",
+        description="steps for each block against the baseline's outputs, before the whole is trained; for starts that "
+        "solved nothing (rtn), and for models too large to be trained whole",
     )
     adapters: int | None = Field(
         default=None, ge=1, description="rank of low-rank matrices that are trained instead of the weights; they are "
