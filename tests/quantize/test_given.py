@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
 from quantgate.errors import ArtifactError, BadTensor, DiskFull, FormatError, UnknownName, UsageError
-from quantgate.formats import BlockGrid, Fp4Grid, Grid, IntGrid, scheme
+from quantgate.formats import BlockGrid, FloatGrid, Fp4Grid, Grid, IntGrid, scheme
 from quantgate.formats.codec import decode, encode, fp4_scales, global_scale, scales_for
 from quantgate.formats.schemes import scheme_names
 from quantgate.models import open_model
@@ -75,8 +75,8 @@ def moved(model: Any, start: Any, seed: int = 0) -> dict[str, Layer]:
 
 
 def export(model: Any, recipe: Recipe, layers: Any, out: Path, others: Any = None, **how: Any) -> Any:
-    how = {"training": TRAINING, "inputs": DIGEST} | how
-    return write_given(model, recipe, layers, others or {}, out, **how)
+    told: dict[str, Any] = {"training": TRAINING, "inputs": DIGEST} | how
+    return write_given(model, recipe, layers, others or {}, out, **told)
 
 
 # --------------------------------------------------------------------------------------------- the numbers themselves
@@ -132,7 +132,7 @@ def test_numbers_that_a_container_would_round_are_refused() -> None:
     layer = Layer(torch.randn(32, 32), IntGrid(bits=4), torch.full((32, 1), 0.1000001))  # float32, and awq has half
     with pytest.raises(FormatError, match=r"layer: its scale 0.1 is no float16 number"):
         packed(checkpoints.get("awq"), scheme("W4A16-channel"), "layer", layer)
-    grid = scheme("NVFP4").weights
+    grid = Fp4Grid(group_size=16, scales="fp8")
     uneven = Layer(torch.randn(4, 16), grid, torch.full((4, 1), 0.0123), global_scale=1.0, input_scale=torch.ones(1))
     with pytest.raises(FormatError, match="must be rounded as it stores them"):
         packed(checkpoints.get("compressed_tensors"), scheme("NVFP4"), "layer", uneven)
@@ -250,7 +250,7 @@ def test_the_whole_model_computes_with_the_trained_numbers(each: Any, starts: di
         if not name.endswith("_scale"):
             hand.get_parameter(name).copy_(numbers)
     told = load_dequantized(artifact, torch.float32)
-    if scheme(artifact.manifest.recipe.scheme).weights.type in ("int", "float"):
+    if isinstance(scheme(recipe.scheme).weights, IntGrid | FloatGrid):
         for name, layer in given.items():
             hand.get_submodule(name).weight.copy_(told.get_submodule(name).weight)  # decoded in another type's steps
             close = layer.rounded()

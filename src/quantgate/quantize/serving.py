@@ -16,10 +16,10 @@ from quantgate.formats.grids import BlockGrid, IntGrid
 from quantgate.formats.size import stored_bytes, words
 from quantgate.hardware import Geometry, Layer, Served, Support, cache_parts
 from quantgate.models import OpenedModel
-from quantgate.quantize.given import trained_variant
 from quantgate.quantize.gguf import names, presets
 from quantgate.quantize.gguf.metadata import describe
 from quantgate.quantize.gguf.plan import OF_BLOCKS, of_blocks, plain_type, tensor_bytes
+from quantgate.quantize.given import trained_variant
 from quantgate.quantize.manifest import BASELINE, GGUF, MIXED, QAT, Recipe, in_blocks
 from quantgate.quantize.plan import Variant, kept_layers, plan
 
