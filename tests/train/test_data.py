@@ -78,6 +78,11 @@ def counting(model: OpenedModel, document: Document, least: float = 1.0) -> list
     return [model.tokenizer.decode(ids) for ids in found]
 
 
+def asked_in(document: Document) -> tuple[Message, ...]:
+    """What stands in front of the last answer, as a case has it."""
+    return tuple(Message.model_validate({"role": role, "content": said}) for role, said in document.turns[:-1])
+
+
 def rendered(model: OpenedModel, turns: Turns | Conversation, told: Told | None = None, limit: int = 999) -> Document:
     conversation = turns if isinstance(turns, Conversation) else of_turns(turns)
     (found,) = documents(model, [Drawn("traffic", conversation)], prompts=0.25, limit=limit, told=told or Told())
@@ -191,7 +196,7 @@ def test_suites_have_as_many_tokens_each_and_only_train_and_tune_problems(model:
     assert Counter(one.source for one in found.tune) == dict.fromkeys(names, 6)
     gate = {case.messages for name in names for case in suites.cases(name, "gate", 300)}
     for one in (*found.documents, *found.tune):
-        asked = tuple(Message(role=role, content=said) for role, said in one.turns[:-1])
+        asked = asked_in(one)
         assert asked not in gate and len(one.ids) <= SMALL.max_tokens
     assert found.summary.documents == dict(Counter(one.source for one in found.documents))
     assert found.summary.tokens == tokens_of(found.documents) and found.summary.tune == len(found.tune)
@@ -253,7 +258,7 @@ def test_a_documents_text_that_is_in_the_gate_is_found_also_where_a_suite_drew_i
     one = found.documents[0]
     case = Case(
         suite="math", id="math-copied", scorer="exact", reference="",
-        messages=tuple(Message(role=role, content=said) for role, said in one.turns[:-1]),
+        messages=asked_in(one),
     )  # fmt: skip
     clean = suites.cases("math", "gate", 50)
     assert check_overlap(found, clean).items == 0
@@ -266,7 +271,7 @@ def test_held_out_documents_are_held_against_the_gates_too(model: OpenedModel) -
     one = found.tune[0]
     case = Case(
         suite="math", id="math-copied", scorer="exact", reference="",
-        messages=tuple(Message(role=role, content=said) for role, said in one.turns[:-1]),
+        messages=asked_in(one),
     )  # fmt: skip
     with pytest.raises(Overlap):
         check_overlap(TrainingSet(found.documents, found.tune, found.summary), [case])

@@ -139,12 +139,12 @@ def _given(model: OpenedModel, options: TrainOptions, asked: Asked, say: Say) ->
     """Calibration set and training set; the latter is no gate's case. The teacher, where it is another model."""
     teacher = None if asked.teacher is None else data.check_teacher(model, open_model(asked.teacher))
     config = _config(model, asked)
+    cases = [case for name, one in config.capabilities.items() for case in gate_cases(name, one, config.judge.seed)[0]]
     chosen = calibration_of(config, model)
     if asked.traffic is not None and not asked.suite:
         found = data.training_set(model, turns=chosen.conversations, options=options)
     else:
         found = training_data(config, model, chosen, options)
-    cases = [case for name, one in config.capabilities.items() for case in gate_cases(name, one, config.judge.seed)[0]]
     say(f"holding {len(found.documents) + len(found.tune):,} conversations against {len(cases):,} cases of the gates")
     return _Given(chosen, found, held_against(config, found, cases, asked.out), teacher)
 
