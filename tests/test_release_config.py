@@ -103,8 +103,8 @@ WRONG = {
     "mean 'layers'? Known: batch_tokens, clip_norm, config, documents, evaluate_every, feed_forward, "
     "gradient_checkpointing, heads, hidden, layers, learning_rate, max_tokens, patience, precision, prompts, seed, "
     "steps, task, temperature, top_k, tune, warmup, weight_decay",
-    "capabilities: [math]\nvariants: [{student: {layers: 0}}]\n": "'variants.0.student.layers': input should be greater "
-    "than or equal to 1, found 0",
+    "capabilities: [math]\nvariants: [{student: {layers: 0}}]\n": "'variants.0.student.layers': input should be "
+    "greater than or equal to 1, found 0",
     "capabilities: [math]\nvariants: [{student: {layers: 4}, method: gptq}]\n": "'variants.0': a student without a "
     "scheme is taken as it is; leave 'method' out, or name a scheme",
     "capabilities: [math]\nvariants: [{student: {layers: 4}, scheme: auto, bits: 4}]\n": "'variants.0': scheme auto "
@@ -114,8 +114,8 @@ WRONG = {
     "'method' out",
     "capabilities: [math]\nvariants: [{scheme: BF16, method: qat}]\n": "'variants.0': method qat trains with a "
     "rounding, and BF16 rounds nothing; name a scheme such as W3A16",
-    "capabilities: [math]\nvariants: [{method: qat}]\n": "'variants.0': names neither 'scheme' nor 'artifact'; a scheme "
-    "is made, an artifact is taken as it is, so name one of them",
+    "capabilities: [math]\nvariants: [{method: qat}]\n": "'variants.0': names neither 'scheme' nor 'artifact'; a "
+    "scheme is made, an artifact is taken as it is, so name one of them",
     "capabilities: [math]\nvariants: [{scheme: W2A16, method: qat, options: {step: 40}}]\n": "'variants.0': options of "
     "qat: unknown key 'step'; did you mean 'steps'? Known: adapters, batch_tokens, clip_norm, documents, "
     "evaluate_every, gradient_checkpointing, learning_rate, max_tokens, norms, patience, precision, prompts, "
