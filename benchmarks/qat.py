@@ -129,7 +129,7 @@ def _trained(
     def tell(stage: str, done: int, total: int, row: Row | None = None) -> None:
         if row is not None:
             seconds[0] = row.seconds
-        if row is None or row.kl is not None:
+        if (row is None and done == total) or (row is not None and row.kl is not None):
             shown = f" loss {row.loss:.4f}, tune KL {row.kl:.5f}" if row is not None else ""
             print(f"{time.strftime('%H:%M:%S')} {name} {stage} {done}/{total}{shown}", flush=True)
 
