@@ -22,6 +22,7 @@ ELEMENTS = [name for name in SCHEMES if not isinstance(scheme(name).weights, Blo
 def begin(name, seed=0, out=None, dtype=torch.bfloat16):
     """A weight of a shape that the scheme takes, and its min-max scales."""
     grid = scheme(name).weights
+    assert grid is not None
     rng = torch.Generator().manual_seed(seed)
     rows = 256 if grid.strategy == "block" else 5 if out is None else out
     columns = 256 if isinstance(grid, BlockGrid) or grid.strategy == "block" else (grid.group_size or 13) * 2
@@ -104,7 +105,7 @@ def by_autograd(weight, start, log, zero):
         shift = spread(shift + (stored_zeros(start, zero.detach()) - shift).detach())
     scaled = grouped(weight, grid) / scales + shift
     if isinstance(grid, IntGrid):
-        low, high = grid.low, grid.high
+        low, high = float(grid.low), float(grid.high)
     else:
         high = 6.0 if isinstance(grid, Fp4Grid) else 448.0
         low = -high
@@ -201,6 +202,7 @@ def test_blocks_learn_the_scales_that_they_share(name):
 @pytest.mark.parametrize("name", ["W8A8", "W4A4", "W4A8", "FP8_DYNAMIC", "MXFP4"])
 def test_inputs_are_rounded_as_the_runtime_does_and_gradients_pass(name):
     grid = scheme(name).activations
+    assert grid is not None
     x = torch.randn(2, 3, 64, requires_grad=True)
     out = round_input(x, grid)
     assert torch.equal(out, quantize_activations(x.detach(), grid))
@@ -219,6 +221,7 @@ def test_inputs_are_rounded_as_the_runtime_does_and_gradients_pass(name):
 
 def test_what_a_line_of_zeros_is_given_passes_as_it_is():
     grid = scheme("W4A4").activations
+    assert grid is not None
     x = torch.zeros(2, 8, requires_grad=True)
     (found,) = torch.autograd.grad(round_input(x, grid).sum(), x)
     assert torch.equal(found, torch.ones(2, 8))

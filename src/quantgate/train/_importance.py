@@ -229,10 +229,10 @@ def measure_widths(look: Look, shape: Shape, gone: Sequence[int], final: str) ->
         for ids, counted, _ in look.batches:
             seen.counted = counted
             look.network(input_ids=ids, use_cache=False)
-    hidden = sum(_shares(seen.squares[id(m)] * m.weight.float().square().sum(0)) for m in readers)
+    hidden = sum(_shares(seen.squares[id(m)] * _weight(m).square().sum(0)) for m in readers)
     return Widths(
-        [_shares(_group_costs(m.weight.float(), seen.products[id(m)])) for m in outs],
-        [_shares(seen.squares[id(m)] * m.weight.float().square().sum(0)) for m in downs],
+        [_shares(_group_costs(_weight(m), seen.products[id(m)])) for m in outs],
+        [_shares(seen.squares[id(m)] * _weight(m).square().sum(0)) for m in downs],
         torch.as_tensor(hidden).cpu() / len(readers),
         {paths[id(m)]: (seen.squares[id(m)] / seen.counts[id(m)]).cpu() for m in norms},
     )
@@ -267,13 +267,19 @@ def _norms(module: nn.Module, hidden: int) -> bool:
     return weight is not None and tuple(weight.shape) == (hidden,)
 
 
+def _weight(module: nn.Module) -> Tensor:
+    """float32 [out, in] of a linear layer."""
+    return module.get_parameter("weight").float()
+
+
 def _group_costs(weight: Tensor, products: Tensor) -> Tensor:
     """tr(W_g H_g W_g^T) of every group's columns, [groups].
 
     ``weight`` [out, groups * width], ``products`` [groups, width, width].
     """
     parts = weight.unflatten(1, (len(products), -1)).transpose(0, 1)  # [groups, out, width]
-    return (parts @ products * parts).sum((1, 2))
+    costs: Tensor = (parts @ products * parts).sum((1, 2))
+    return costs
 
 
 def _shares(costs: Tensor) -> Tensor:
