@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -152,6 +153,27 @@ def test_what_a_kernel_cannot_take_is_dequantized_and_says_why(
     assert layer.bias is not None
     want = x.double() @ layer.dequantized(dtype).double().t() + layer.bias.double()
     torch.testing.assert_close(module(x).double(), want, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("label", ["W4A4", "W4A4-g32", "W4A4-channel"])
+def test_four_bit_inputs_are_emulated_to_the_bit_and_named_so(label: str) -> None:
+    layer, x = stored(label, 128), inputs(5, 128, torch.float32)
+    module, _, got, because = build(layer, torch.float32, CPU, "auto")
+    assert got == "dequantized matmul, activations emulated"
+    assert because.startswith("4-bit") and because.endswith("the kernel takes 8 bits with one scale per channel")
+    assert layer.bias is not None
+    scale = x.abs().amax(dim=1, keepdim=True) / 7.5
+    rounded = (x / scale).clamp(-8, 7).round() * scale  # 16 codes a token
+    want = rounded @ layer.dequantized(torch.float32).t() + layer.bias.float()
+    torch.testing.assert_close(module(x), want)
+    assert len((rounded[0] / scale[0]).round().unique()) <= 16
+
+
+def test_eight_bit_weights_with_four_bit_inputs_do_not_reach_the_int8_kernel() -> None:
+    layer = replace(stored("W8A8", 128), activations=scheme("W4A4").activations)
+    module, _, _, because = build(layer, torch.bfloat16, CPU, "auto")
+    assert isinstance(module, DequantizedLinear)
+    assert because == "4-bit inputs; the kernel takes 8 bits"
 
 
 def test_other_devices_are_refused_the_kernels_of_the_cpu() -> None:
