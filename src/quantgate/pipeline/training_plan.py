@@ -22,9 +22,7 @@ from quantgate.train.options import DistillOptions, QatOptions, TrainOptions
 
 FORWARD, BACKWARD = 2, 4  # operations a weight and token
 SQUARE, MEASURED_S = 1024, 0.3  # of the product whose rate is measured
-SLOWER = (
-    2.0  # times as long as plain products take: attention, norms, rounding, optimizer; measured: docs/BENCHMARKS.md
-)
+SLOWER = 2.0  # times as long as plain products: attention, norms, rounding, optimizer; assumed, not measured
 
 
 class PlannedTraining(Record):
