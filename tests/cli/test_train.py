@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -153,3 +154,49 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(model: Path, tmp_
 def test_settings_of_training_are_completed() -> None:
     assert "learning_rate=" in training_option("learn")
     assert training_option("layers") == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "more", "made"), [("qat", ROUND, "W2A16-g32-qat"), ("distill", ("--layers", "1"), "")]
+)
+def test_two_processes_of_a_launcher_make_one_result(
+    verb: str, more: tuple[str, ...], made: str, model: Path, tmp_path: Path
+) -> None:
+    """As docs/training.md says: the first writes and speaks, the other works along."""
+    pytest.importorskip("accelerate")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    out = tmp_path / "out"
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    typed = [
+        "-m",
+        "quantgate",
+        "train",
+        verb,
+        str(model),
+        *more,
+        *QUICK,
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *launch, *typed], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("curve: ") == 1
+    reports = [TrainingReport.load(file) for file in out.glob("*.json") if file.name != "overlap.json"]
+    assert [row.step for row in reports[0].curve] == [0, 1, 2]
+    if made:
+        assert open_artifact(out / made).manifest.digest == reports[0].digest_made
+    else:
+        assert open_model(out / reports[0].name).depth == 1
+
+
+def test_several_processes_do_not_begin_anew(model: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "WORLD_SIZE": "2", "RANK": "0"}
+    typed = ["train", "qat", str(model), *ROUND, *QUICK, "--fresh", "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-m", "quantgate", *typed], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--fresh: one process cannot throw away what another reads" in " ".join(done.stderr.split())

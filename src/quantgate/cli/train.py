@@ -14,6 +14,7 @@ from quantgate.cli._training_screen import training_screen
 from quantgate.cli.options import CalibrationSeed, MaxTokens, Model, Quiet, Reusing, Samples, Traffic
 from quantgate.cli.screen import console, errors
 from quantgate.errors import UsageError
+from quantgate.train.launch import follows
 
 if TYPE_CHECKING:
     from quantgate.report.training import TrainingReport
@@ -106,7 +107,7 @@ def qat(
     asked = Asked(out, tuple(suite or ()), traffic, samples, max_tokens, seed, teacher, device, fresh,
                   Reuse() if reuse else None)  # fmt: skip
     given = {"start": method_start, "adapters": adapters, "steps": steps}
-    with training_screen(quiet=quiet or as_json) as screen:
+    with training_screen(quiet=quiet or as_json or follows()) as screen:
         report = train_qat(
             model,
             scheme,
@@ -161,7 +162,7 @@ def distill(
         "steps": steps,
     }
     shape |= {"config": None if config is None else str(config)}
-    with training_screen(quiet=quiet or as_json) as screen:
+    with training_screen(quiet=quiet or as_json or follows()) as screen:
         report = train_student(model, asked, options=settings(option or (), shape), tell=screen, say=screen.say)
     _show(report, out, as_json=as_json)
 
@@ -189,6 +190,8 @@ def settings(written: list[str] | tuple[str, ...], given: dict[str, Any]) -> dic
 def _show(report: TrainingReport, out: Path, *, as_json: bool) -> None:
     from quantgate.report.training import show_training
 
+    if follows():
+        return
     if as_json:
         typer.echo(json.dumps(report.body(), indent=1))
         return

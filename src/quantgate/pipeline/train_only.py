@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from quantgate.records import parse
 from quantgate.release_config import ReleaseConfig
 from quantgate.report.training import TrainingReport
 from quantgate.train import Tell, TrainingSet, data
+from quantgate.train.launch import follows, launched
 from quantgate.train.options import DistillOptions, QatOptions, TrainOptions
 from quantgate.variant_config import VariantConfig
 
@@ -77,6 +78,7 @@ def train_qat(
     from quantgate.train.qat import qat, work_of
     from quantgate.train.start import start_recipe
 
+    _refuse_fresh(asked)
     wanted = parse(QatOptions, dict(options), where="train qat")
     variant = {"scheme": scheme, "method": QAT, "options": dict(options), **variant}
     recipe = recipe_of(parse(VariantConfig, variant, where="train qat"), "train qat")
@@ -112,6 +114,7 @@ def train_student(
     from quantgate.train.distill import distill, work_of
     from quantgate.train.prune import wanted_shape
 
+    _refuse_fresh(asked)
     wanted = parse(DistillOptions, dict(options), where="train distill")
     opened, name = open_model(model), called(wanted)
     wanted_shape(opened, wanted)
@@ -123,6 +126,14 @@ def train_student(
         watched = Watched(asked.out, name, tell)
         folder = distill(opened, wanted, given.data, asked.out / name, tell=watched, **told)
         return distilled_report(opened, wanted, folder, given.data, given.held, watched)
+
+
+def _refuse_fresh(asked: Asked) -> None:
+    if asked.fresh and launched():
+        raise UsageError(
+            f"--fresh: one process cannot throw away what another reads; remove {asked.out} yourself, or begin anew "
+            "with one process"
+        )
 
 
 @dataclass(frozen=True)
@@ -166,8 +177,9 @@ def _config(model: OpenedModel, asked: Asked) -> ReleaseConfig:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
+    """Of several processes that a launcher started, the first holds the folder for all."""
     try:
-        with alone_in(out):
+        with nullcontext() if follows() else alone_in(out):
             yield
     except KeyboardInterrupt:
         raise Stopped(f"stopped; what is finished is kept in {out}, and the same command goes on from it") from None

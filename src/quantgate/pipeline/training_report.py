@@ -15,6 +15,7 @@ from quantgate.models import OpenedModel
 from quantgate.quantize.manifest import Training
 from quantgate.report.training import BlockRow, CurveRow, Held, Rebuilt, SourceRow, TrainingReport, said, write
 from quantgate.train import Row, Tell, TrainingSet, tokens_of
+from quantgate.train.launch import follows
 from quantgate.train.options import DistillOptions, QatOptions
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def _written(
         reused=tuple(watched.reused) if watched.rows else (*watched.reused, ALL),
         **more,
     )
-    write(report, watched.out)
+    if not follows():
+        write(report, watched.out)
     return report
 
 

@@ -7,7 +7,6 @@ first of them writes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from quantgate.errors import MissingExtra
+from quantgate.train.launch import launched, told
 
 
 class Devices(Protocol):
@@ -60,7 +60,7 @@ class Launched:
                 "training on several devices needs the package 'accelerate', which is not installed; "
                 "pip install 'quantgate[train]', or start one process"
             ) from None
-        self._state = PartialState(cpu=not torch.cuda.is_available() or _told("ACCELERATE_USE_CPU") == "true")
+        self._state = PartialState(cpu=not torch.cuda.is_available() or told("ACCELERATE_USE_CPU") == "true")
         self.device: torch.device | None = self._state.device
         self.rank, self.count = int(self._state.process_index), int(self._state.num_processes)
 
@@ -85,13 +85,3 @@ class Launched:
 def here() -> Devices:
     """The processes that this one belongs to. Raises MissingExtra where there are several and no accelerate."""
     return Launched() if launched() else Alone()
-
-
-def launched() -> bool:
-    """Whether a launcher started this process as one of several."""
-    return int(_told("WORLD_SIZE") or 1) > 1
-
-
-def _told(name: str) -> str:
-    """What the launcher says in the environment, where accelerate and torch.distributed read it too."""
-    return os.environ.get(name, "")

@@ -108,7 +108,9 @@ class _Run:
         self.shape = wanted_shape(model, options)
         _same_tokens(model, teacher)
         _refuse_stranger(out)
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.devices = here()
+        self.device = str(self.devices.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = self.device if device == "auto" else device
         self.looked_at = data.documents if samples is None else [_whole(list(one)) for one in samples if len(one) > 1]
         self.own_samples = samples is not None
         self.work = out.parent / f".train-{self.inputs.removeprefix('sha256:')[:16]}"
@@ -143,19 +145,22 @@ class _Run:
     def all(self) -> None:
         with disk_errors(self.work):
             self.work.mkdir(parents=True, exist_ok=True)
-        importance = self._importance()
-        for sentence in importance.told():
-            self.tell(sentence, 1, 1)
-        network = self._begin(importance)
+        with self.devices.main_first():  # the others find what it made
+            importance = self._importance()
+            for sentence in importance.told():
+                self.tell(sentence, 1, 1)
+            network = self._begin(importance)
         teacher = self._teacher()
         rows = train(network, self.data, teacher, self.options, self.work / "loop", tell=self.tell, recipe=self.inputs)
         self.tell("write", 0, 1)
         dtype = self._dtype()
         _round(network, dtype)
         tune = packed(self.data.tune, range(len(self.data.tune)), self.options.batch_tokens // 2)
-        after = Worked(network, teacher, self.options, here()).look(tune)["kl"]
-        self._write(network, importance, rows, after, dtype)
-        shutil.rmtree(self.work, ignore_errors=True)
+        after = Worked(network, teacher, self.options, self.devices).look(tune)["kl"]
+        if self.devices.rank == 0:
+            self._write(network, importance, rows, after, dtype)
+            shutil.rmtree(self.work, ignore_errors=True)
+        self.devices.wait()
         self.tell("write", 1, 1)
 
     def _importance(self) -> Importance:

@@ -119,7 +119,9 @@ class _Run:
         self.out, self.samples, self.tell = out, samples, tell
         self.begun = start_recipe(model, recipe, options, calibrated=samples is not None)
         refuse_strangers(out, [recipe.name])
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.devices = here()
+        self.device = str(self.devices.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = self.device if device == "auto" else device
         self.calibration = None if samples is None else Calibration.of([list(one) for one in samples])
         self.work = work_folder(out, self.inputs)
 
@@ -150,10 +152,11 @@ class _Run:
 
     def all(self, reuse: Reuse | None) -> Artifact:
         options = self.options
-        start = make_start(
-            self.model, self.begun, self.samples, self.out / ".starts", seed=options.seed, device=self.device,
-            tell=self.tell, reuse=reuse,
-        )  # fmt: skip
+        with self.devices.main_first():  # the others find what it made
+            start = make_start(
+                self.model, self.begun, self.samples, self.out / ".starts", seed=options.seed, device=self.device,
+                tell=self.tell, reuse=reuse,
+            )  # fmt: skip
         teacher = self._expecting()
         network = open_fake_network(
             self.model, start, device=self.device, precision=options.precision,
@@ -165,9 +168,11 @@ class _Run:
         rows = train(network, self.data, teacher, options, self.work / "loop", tell=self.tell, recipe=self.inputs)
         looked = [row for row in rows if row.kl is not None]
         best = min(looked, key=lambda row: (row.kl or 0.0, row.step))
-        artifact = self._export(network, start, chosen, rows[-1], best)
-        self._leave_behind(rows, chosen, blocks)
-        return artifact
+        if self.devices.rank == 0:
+            self._export(network, start, chosen, rows[-1], best)
+            self._leave_behind(rows, chosen, blocks)
+        self.devices.wait()
+        return open_artifact(self.out / self.recipe.name, verify=False)
 
     def _expecting(self) -> Teacher:
         asked = _Asked(self.teacher, self.device, self.options.precision)
@@ -186,7 +191,9 @@ class _Run:
         if not self.options.reconstruct:
             return Chosen(first, None), []
         before = {name: one.detach().clone() for name, one in _parameters(network)}
-        blocks = reconstruct(network, self.model, self.data, self.options, self.work / "reconstruct", tell=self.tell)
+        with self.devices.main_first():
+            folder = self.work / "reconstruct"
+            blocks = reconstruct(network, self.model, self.data, self.options, folder, tell=self.tell)
         chosen = Chosen(first, self._tune_kl(network, teacher))
         if not chosen.keeps_blocks:
             with torch.no_grad():
@@ -195,10 +202,10 @@ class _Run:
         return chosen, blocks
 
     def _tune_kl(self, network: FakeNetwork, teacher: Teacher) -> float:
-        work = Worked(network, teacher, self.options, here())
+        work = Worked(network, teacher, self.options, self.devices)
         return work.look(packed(self.data.tune, range(len(self.data.tune)), work.room))["kl"]
 
-    def _export(self, network: FakeNetwork, start: Artifact, chosen: Chosen, last: Row, best: Row) -> Artifact:
+    def _export(self, network: FakeNetwork, start: Artifact, chosen: Chosen, last: Row, best: Row) -> None:
         self.tell("write", 0, 1)
         told = self.data.summary
         training = Training(
@@ -206,13 +213,12 @@ class _Run:
             options=self.options.model_dump(mode="json"), steps=last.step, best=best.step, tokens=last.tokens,
             before=chosen.start, after=best.kl,
         )  # fmt: skip
-        artifact = write_given(
+        write_given(
             self.model, self.recipe, network.trained(), network.others(), self.out, training=training,
             inputs=self.inputs, start=start, calibration=self.calibration, device=torch.device(self.device).type,
             seed=self.options.seed,
         )  # fmt: skip
         self.tell("write", 1, 1)
-        return artifact
 
     def _leave_behind(self, rows: list[Row], chosen: Chosen, blocks: list[Rebuilt]) -> None:
         """The curve and what was chosen; tensors of the run go."""
