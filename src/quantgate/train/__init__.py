@@ -7,11 +7,18 @@ What a training run is made of, and where it stands:
 
     options.py      what may be chosen (TrainOptions, QatOptions, DistillOptions)
     data.py         conversations of the calibration traffic and of the suites' train split -> TrainingSet
+    order.py        which documents a step sees, from the seed and the step alone
     teacher.py      the baseline's most likely tokens at every counted position, asked once and kept on disk
+    losses.py       KL over these tokens and the rest, mixed with the task's own loss
     fake.py         weights and activations as they will be stored, with straight-through gradients and learned scales
     network.py      a transformers model whose linear layers see them; plain, for a student
-    reconstruct.py  the cheap first stage: block after block held to the baseline's own outputs
-    loop.py         steps, schedule, losses, checkpoints, early stop; the same curve after kill -9
+    start.py        the post-training artifact that training begins with
+    reconstruct.py  block after block held to the baseline's own outputs, where asked
+    gradients.py    a step's batches dealt out to threads and devices
+    loop.py         steps, schedule, early stop; the same curve after kill -9
+    checkpoint.py   where a run stands, on disk
+    memory.py       what a step takes, told before the first
+    launch.py       whether this is one of several processes; devices.py makes them one run
     prune.py        which blocks, heads and channels a student keeps, by measured importance
     reference/      the recipe of the built-in model
 """
