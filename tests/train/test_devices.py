@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from quantgate.train.devices import Alone, here, launched
+from quantgate.train.devices import Alone, here
+from quantgate.train.launch import launched
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
