@@ -55,9 +55,9 @@ COMMON: dict[str, object] = {
     "documents": 6000, "batch_tokens": 2048, "evaluate_every": 50, "tune": 120, "task": 0, "patience": 8,
 }  # fmt: skip
 SCHEMES: dict[str, dict[str, object]] = {  # QAT's options: each starts from what is best, or cheap, before it
-    "W3A16": {"steps": 1000, "learning_rate": 1e-3, "start_options": {"propagate": "corrected"}},
-    "W2A16": {"steps": 600, "learning_rate": 8e-4},
-    "W4A4": {"steps": 1500, "learning_rate": 6e-4, "start": "awq", "start_options": {"rounding": "gptq"}},
+    "W3A16": {"steps": 700, "learning_rate": 5e-4, "start_options": {"propagate": "corrected"}},
+    "W2A16": {"steps": 300, "learning_rate": 8e-4},
+    "W4A4": {"steps": 800, "learning_rate": 6e-4, "start": "awq", "start_options": {"rounding": "gptq"}},
 }
 SAMPLES, CASES, LONGEST = 512, 120, 700  # calibration conversations; gate cases of a suite, and their tokens at most
 MARGIN, ALPHA, DRAWS = 0.10, 0.05, 2000

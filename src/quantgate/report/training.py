@@ -133,7 +133,7 @@ class TrainingReport(Record):
         more = [(judged, "judge it: cases that training never saw, with margins")] if suites else []
         if self.method == "distill":
             return (*more, (f"quantgate quantize {self.path} -v W8A8", "make the student smaller still"))
-        return (*more, (f"quantgate inspect {self.path}", "what became of each layer"))
+        return (*more, (f"quantgate drift {self.model} {self.path}", "where its predictions still move"))
 
 
 def said(stage: str, done: int, total: int) -> bool:
