@@ -173,6 +173,19 @@ def test_checkpointing_gives_the_same_gradients(swept, model, name, ids, counted
         torch.testing.assert_close(one, found[1][name], rtol=1e-5, atol=1e-6)
 
 
+def test_layers_that_runtimes_fuse_learn_one_scale_of_their_input(swept, model, ids, counted):
+    network = open_fake_network(model, swept["FP8"])
+    one_step(network, ids, counted, 0.01)
+    block = "model.layers.1"
+    for group in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")):
+        scales = [one for leaf in group if (one := network.trained()[f"{block}.{leaf}"].input_scale) is not None]
+        assert len(scales) == len(group) and all(torch.equal(one, scales[0]) for one in scales)
+        moved = network.layers[f"{block}.{group[0]}"].input_log_scale
+        assert moved is not None and float(moved.detach().abs()) > 0
+    names = [name for group in network.groups() for name in group.parameters if name.endswith("input_log_scale")]
+    assert len(names) == 2 * 4  # of each block: attention's input and output, the MLP's two
+
+
 def test_checkpointing_keeps_less(swept, model, ids, counted):
     """Numbers that wait for the way back, counted by torch's own hooks."""
 

@@ -41,8 +41,9 @@ class FakeNetwork(Running):
 
     def leaves(self) -> list[Tensor]:
         """What gradients gather in during a step: rounded weights, and numbers that act where they stand."""
-        direct = [one for layer in self.layers.values() for one in layer.direct().values()]
-        return [source.weight for source in self.sources] + direct + list(self._cache_parameters().values())
+        direct = {id(one): one for layer in self.layers.values() for one in layer.direct().values()}  # some are shared
+        caches = self._cache_parameters()
+        return [*(source.weight for source in self.sources), *direct.values(), *caches.values()]
 
     def step(self) -> AbstractContextManager[None]:
         return _step(self.sources, [one for group in self.groups() for one in group.parameters.values()])
@@ -138,10 +139,13 @@ def _groups(
 
     In one model they differ tenfold: what hardly moves one layer's weights would be noise to another's.
     """
-    weights = list[Group]()
+    weights, seen = list[Group](), set[int]()
     kinds: dict[str, dict[str, nn.Parameter]] = {"adapters": {}, "scales": dict(caches), "norms": {}}
     for name, layer in layers.items():
         for leaf, parameter in layer.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
             if parameter.requires_grad and layer.kind(leaf) == "weights":
                 weights.append(Group("weights", {f"{name}.{leaf}": parameter}, layer.size / USUAL_SIZE, decay=True))
             elif parameter.requires_grad:

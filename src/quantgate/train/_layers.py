@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,15 +54,24 @@ class SharedInputs:
         self._last = threading.local()
 
     def __call__(self, x: Tensor, grid: Grid, calibrated: Tensor | None, log: Tensor | None) -> Tensor:
-        if log is not None:  # a scale of its own
-            return round_input(x, grid, calibrated, log)
         grad = torch.is_grad_enabled()
         asked, kept = getattr(self._last, "asked", None), None if calibrated is None else float(calibrated)
-        if asked is not None and asked[0] is x and asked[1:] == (grid, kept, grad):
+        if asked is not None and asked[0] is x and asked[1] is log and asked[2:] == (grid, kept, grad):
             return self._last.given  # type: ignore[no-any-return]
-        given = round_input(x, grid, calibrated)
-        self._last.asked, self._last.given = (x, grid, kept, grad), given
+        given = round_input(x, grid, calibrated, log)
+        self._last.asked, self._last.given = (x, log, grid, kept, grad), given
         return given
+
+
+def share_scales(layers: Mapping[str, FakeLinear], groups: Iterable[Sequence[str]]) -> None:
+    """Layers that read one input get one trained scale for it, as runtimes that fuse them have.
+
+    ``groups``: the layers of a model by what they read.
+    """
+    for group in groups:
+        mine = [layers[name] for name in group if name in layers and layers[name].input_log_scale is not None]
+        for layer in mine[1:]:
+            layer.input_log_scale = mine[0].input_log_scale
 
 
 class FakeLinear(nn.Module):

@@ -27,7 +27,7 @@ from quantgate.quantize.manifest import GGUF
 from quantgate.train import Group
 from quantgate.train._cache import RoundedCache
 from quantgate.train._fake_network import FakeBlock, FakeNetwork
-from quantgate.train._layers import FakeLinear, FakeNorm, SharedInputs, Trained, Wish
+from quantgate.train._layers import FakeLinear, FakeNorm, SharedInputs, Trained, Wish, share_scales
 from quantgate.train._running import Running
 
 __all__ = ["FakeBlock", "FakeNetwork", "PlainNetwork", "Trained", "open_fake_network", "open_network"]
@@ -126,6 +126,7 @@ def open_fake_network(
         parent, _, leaf = paths[name].rpartition(".")
         setattr(network.get_submodule(parent), leaf, layer)
         found.layers[name] = layer
+    share_scales(found.layers, (group for at in range(model.depth) for group in model.linears(at)))
     if norms:
         found.norms = _norms(model, start, network, paths)
     if start.manifest.kv_cache is not None:
