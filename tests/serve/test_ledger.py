@@ -397,3 +397,30 @@ def test_whatever_is_asked_two_gateways_spend_no_more_than_the_limits(tmp_path_f
     assert {unit: amount for unit, amount in charged(url).items() if amount} == {
         unit: amount for unit, amount in spent.items() if amount
     }
+
+
+OPENS = """
+import sys, time
+from pathlib import Path
+from quantgate.serve._ledger_sql import connect, create
+start, folder = float(sys.argv[1]), Path(sys.argv[2])
+time.sleep(max(0.0, start - time.time()))
+for at in range(40):
+    while time.time() < start + at * 0.05:  # all of them at the same moment
+        pass
+    engine = connect(f"sqlite:///{folder / str(at)}.db")
+    create(engine)
+    engine.dispose()
+"""
+
+
+def test_processes_that_open_a_new_file_at_the_same_moment_all_get_it(tmp_path: Path) -> None:
+    """Workers of a gateway start together; SQLite's own wait does not cover the switch to write-ahead logging."""
+    start = str(time.time() + 3)
+    command = [sys.executable, "-c", OPENS, start, str(tmp_path)]
+    running = [
+        subprocess.Popen(command, env=os.environ | {"PYTHONPATH": "src"}, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    told = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [0] * 4, "".join(told)

@@ -24,6 +24,7 @@ from quantgate.errors import DiskFull, MissingExtra, ReleaseError, UsageError
 DEFAULT_URL = "sqlite:///runs/quantgate.db"  # beside the runs
 SETTLES_S = 0.1  # longer than a tick of any file system's clock that SQLite may be used on
 BUSY_S = 10.0  # how long a writer waits for another one
+SWITCH_S = 0.01  # between tries to switch a file to write-ahead logging
 WAITS = {  # of PostgreSQL: a network that is cut is noticed in seconds
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -82,7 +83,8 @@ def _sqlite(url: URL) -> Engine:
             f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
-            for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            write_ahead(made, BUSY_S)
+            for setting in ("synchronous = FULL", "foreign_keys = ON"):
                 made.execute(f"PRAGMA {setting}")
         except sqlite3.Error:
             made.close()
@@ -97,6 +99,23 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def write_ahead(connection: sqlite3.Connection, wait_s: float) -> None:
+    """Switch a file to write-ahead logging, however many processes open it for the first time at this moment.
+
+    SQLite's own wait does not cover this switch: it says "database is locked" at once. Raises sqlite3.OperationalError
+    after ``wait_s`` seconds.
+    """
+    give_up = time.monotonic() + wait_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as problem:
+            if "locked" not in str(problem) or time.monotonic() > give_up:
+                raise
+        time.sleep(SWITCH_S)
 
 
 def _postgresql(url: URL) -> Engine:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from quantgate.errors import MissingExtra, QuantgateError, UsageError
+from quantgate.release.database import write_ahead
 
 T = TypeVar("T")
 VERSION = 1
@@ -105,7 +106,7 @@ def _sqlite(url: sa.URL, wait_s: float) -> Engine:
     @sa.event.listens_for(engine, "connect")
     def _opened(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # BEGIN is ours: a transaction that will write says so at once
-        connection.execute("PRAGMA journal_mode=WAL")
+        write_ahead(connection, wait_s)
         connection.execute("PRAGMA synchronous=FULL")
 
     @sa.event.listens_for(engine, "begin")

@@ -20,7 +20,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from quantgate.errors import ComparabilityError, RecordError, Stopped, UsageError
 from quantgate.models import OpenedModel, open_model
@@ -35,7 +34,7 @@ from quantgate.train.network import PlainNetwork, open_network
 from quantgate.train.options import DistillOptions
 from quantgate.train.order import packed
 from quantgate.train.prune import Importance, Kept, choose, configured, cut, save_model, wanted_shape
-from quantgate.train.teacher import Teacher
+from quantgate.train.teacher import Asked, Teacher
 
 LAYOUT = 1  # raised when the same inputs would give other bytes
 TRAINING, IMPORTANCE, STUDENT, CURVE = "training.json", "importance.json", "student.json", "curve.jsonl"
@@ -188,7 +187,7 @@ class _Run:
 
     def _teacher(self) -> Teacher:
         return Teacher(
-            _Asked(self.teacher, self.device, self.options.precision), self.data, self.out.parent / ".teacher",
+            Asked(self.teacher, self.device, self.options.precision), self.data, self.out.parent / ".teacher",
             self.teacher.weights_digest, self.options.top_k, self.options.batch_tokens, tell=self.tell,
         )  # fmt: skip
 
@@ -231,21 +230,6 @@ class _Run:
             before=looked[0].kl,
             after=after,
         )
-
-
-class _Asked:
-    """The teacher's logits; it is opened when they are asked for first, and not where all are on disk."""
-
-    def __init__(self, model: OpenedModel, device: str, precision: str) -> None:
-        self.model, self.device, self.precision = model, device, precision
-
-    @cached_property
-    def network(self) -> PlainNetwork:
-        return open_network(self.model, device=self.device, precision=self.precision)
-
-    def __call__(self, ids: Tensor, counted: Tensor) -> Tensor:
-        with self.network.still():
-            return self.network.logits(ids, counted)
 
 
 @torch.no_grad()

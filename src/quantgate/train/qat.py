@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from quantgate.errors import ArtifactError, RecordError
 from quantgate.models import OpenedModel
@@ -33,12 +32,12 @@ from quantgate.train import Row, Tell, TrainingSet
 from quantgate.train.devices import here
 from quantgate.train.gradients import Worked
 from quantgate.train.loop import train
-from quantgate.train.network import FakeNetwork, PlainNetwork, open_fake_network, open_network
+from quantgate.train.network import FakeNetwork, open_fake_network
 from quantgate.train.options import QatOptions
 from quantgate.train.order import packed
 from quantgate.train.reconstruct import Rebuilt, reconstruct
 from quantgate.train.start import make_start, start_recipe
-from quantgate.train.teacher import Teacher
+from quantgate.train.teacher import Asked, Teacher
 
 LAYOUT = 1  # raised when the same inputs would give other bytes
 SETTLED = 0.5  # of the way to what a weight is rounded to, before the first step
@@ -175,7 +174,7 @@ class _Run:
         return open_artifact(self.out / self.recipe.name, verify=False)
 
     def _expecting(self) -> Teacher:
-        asked = _Asked(self.teacher, self.device, self.options.precision)
+        asked = Asked(self.teacher, self.device, self.options.precision)
         teacher = Teacher(
             asked, self.data, self.out / ".teacher", self.teacher.weights_digest, self.options.top_k,
             self.options.batch_tokens, tell=self.tell,
@@ -229,21 +228,6 @@ class _Run:
         write_whole(self.work / SUMMARY, json.dumps(found, indent=1).encode())
         for name in ("loop", "reconstruct"):
             shutil.rmtree(self.work / name, ignore_errors=True)
-
-
-class _Asked:
-    """The baseline's logits; it is opened when they are asked for first, and not where all are on disk."""
-
-    def __init__(self, model: OpenedModel, device: str, precision: str) -> None:
-        self.model, self.device, self.precision = model, device, precision
-
-    @cached_property
-    def network(self) -> PlainNetwork:
-        return open_network(self.model, device=self.device, precision=self.precision)
-
-    def __call__(self, ids: Tensor, counted: Tensor) -> Tensor:
-        with self.network.still():
-            return self.network.logits(ids, counted)
 
 
 @torch.no_grad()

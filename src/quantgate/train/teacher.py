@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -24,13 +25,30 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from quantgate.models import OpenedModel
 from quantgate.records import digest_of, disk_errors
 from quantgate.train import Batch, Document, Tell, Tops, TrainingSet
 from quantgate.train.devices import Devices, here
+from quantgate.train.network import PlainNetwork, open_network
 from quantgate.train.order import packed
 
 SHARD_POSITIONS = 65_536
 LogitsOf = Callable[[Tensor, Tensor], Tensor]  # ids, counted -> [N, vocabulary]
+
+
+class Asked:
+    """A model's logits; it is opened when they are asked for first, and not where all are on disk."""
+
+    def __init__(self, model: OpenedModel, device: str, precision: str) -> None:
+        self.model, self.device, self.precision = model, device, precision
+
+    @cached_property
+    def network(self) -> PlainNetwork:
+        return open_network(self.model, device=self.device, precision=self.precision)
+
+    def __call__(self, ids: Tensor, counted: Tensor) -> Tensor:
+        with self.network.still():
+            return self.network.logits(ids, counted)
 
 
 class Teacher:
