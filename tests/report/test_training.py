@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -197,6 +197,8 @@ def test_the_kept_state_has_the_one_ring_of_each_drawing() -> None:
 
 
 @given(st.lists(st.floats(1e-9, 1e6), min_size=1, max_size=30))
+@example([999999.9999999999])
+@example([1e-9])
 def test_ticks_hold_all_values_and_are_few_enough_to_read(values: list[float]) -> None:
     ticks = log_ticks(values)
     assert ticks[0] <= min(values) and max(values) <= ticks[-1]

@@ -94,9 +94,10 @@ def log_ticks(values: Sequence[float]) -> list[float]:
     """
     known = [one for one in values if 0 < one < math.inf] or [0.1, 1.0]
     low, high = min(known), max(known)
-    powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 2)
+    # one power more below: the logarithm of 999999.9999999999 is 6
+    powers = range(math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2)
     every = [float(f"{step}e{power}") for power in powers for step in (1, 2, 5)]
-    if len(powers) > FINE:
+    if len(powers) - 1 > FINE:
         every = [float(f"1e{power}") for power in powers]
     start = max(at for at, one in enumerate(every) if one <= low)
     end = min(at for at, one in enumerate(every) if one >= high and at > start)
