@@ -83,6 +83,11 @@ def asked_in(document: Document) -> tuple[Message, ...]:
     return tuple(Message.model_validate({"role": role, "content": said}) for role, said in document.turns[:-1])
 
 
+def copied(document: Document) -> Case:
+    """A gate's case that asks what ``document`` asks."""
+    return Case(suite="math", id="math-copied", scorer="exact", reference="", messages=asked_in(document))
+
+
 def rendered(model: OpenedModel, turns: Turns | Conversation, told: Told | None = None, limit: int = 999) -> Document:
     conversation = turns if isinstance(turns, Conversation) else of_turns(turns)
     (found,) = documents(model, [Drawn("traffic", conversation)], prompts=0.25, limit=limit, told=told or Told())
@@ -255,11 +260,7 @@ def test_a_document_that_a_gate_asks_stops_everything_and_is_listed(model: Opene
 
 def test_a_documents_text_that_is_in_the_gate_is_found_also_where_a_suite_drew_it(model: OpenedModel) -> None:
     found = training_set(model, suites=["math"], options=SMALL)
-    one = found.documents[0]
-    case = Case(
-        suite="math", id="math-copied", scorer="exact", reference="",
-        messages=asked_in(one),
-    )  # fmt: skip
+    case = copied(found.documents[0])
     clean = suites.cases("math", "gate", 50)
     assert check_overlap(found, clean).items == 0
     with pytest.raises(Overlap, match="math-copied"):
@@ -268,11 +269,7 @@ def test_a_documents_text_that_is_in_the_gate_is_found_also_where_a_suite_drew_i
 
 def test_held_out_documents_are_held_against_the_gates_too(model: OpenedModel) -> None:
     found = training_set(model, suites=["math"], options=SMALL)
-    one = found.tune[0]
-    case = Case(
-        suite="math", id="math-copied", scorer="exact", reference="",
-        messages=asked_in(one),
-    )  # fmt: skip
+    case = copied(found.tune[0])
     with pytest.raises(Overlap):
         check_overlap(TrainingSet(found.documents, found.tune, found.summary), [case])
 
