@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from quantgate.errors import ArtifactError, RecordError
 from quantgate.models import OpenedModel
-from quantgate.quantize.artifact import MANIFEST, Artifact, identity, open_artifact
+from quantgate.quantize.artifact import Artifact, identity, open_artifact
+from quantgate.quantize.assemble import ready
 from quantgate.quantize.given import write_given
 from quantgate.quantize.journal import refuse_strangers
 from quantgate.quantize.manifest import Calibration, Recipe, Training, tool_version
@@ -140,14 +140,7 @@ class _Run:
 
     def finished(self) -> Artifact | None:
         """The artifact that is already there, if it was made from the same inputs and is whole."""
-        folder = self.out / self.recipe.name
-        if not (folder / MANIFEST).is_file():
-            return None
-        try:
-            artifact = open_artifact(folder)
-        except (ArtifactError, RecordError):
-            return None  # broken, or of another version: made again and replaced
-        return artifact if artifact.manifest.inputs == self.inputs else None
+        return ready(self.out / self.recipe.name, self.inputs)
 
     def all(self, reuse: Reuse | None) -> Artifact:
         options = self.options
