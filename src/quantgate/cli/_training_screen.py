@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from quantgate.train import Row
 
 
+WIDE = 110  # columns that everything fits into; elsewhere the clock and the speed are left out
+
+
 class TrainingScreen:
     """A ``Tell``, and a place for sentences that stay above the bars."""
 
@@ -43,6 +46,8 @@ class TrainingScreen:
     def _figures(self, row: Row) -> str:
         if row.kl is not None:
             self.kl = f"  KL {row.kl:.3g}"
+        if errors.width < WIDE:
+            return f"loss {row.loss:.3g}{self.kl}"
         speed = f"  {row.tokens / row.seconds:,.0f} tokens/s" if row.seconds > 0 and row.tokens else ""
         return f"loss {row.loss:.3g}{self.kl}{speed}"
 
@@ -50,13 +55,13 @@ class TrainingScreen:
 @contextmanager
 def training_screen(*, quiet: bool = False) -> Iterator[TrainingScreen]:
     """Bars on stderr while the block runs; in a pipe only their final state is printed."""
+    wide = errors.width >= WIDE
     columns = (
-        TextColumn("[bold]{task.description:<30}"),
-        BarColumn(bar_width=16),
+        TextColumn("[bold]{task.description:<29}"),
+        BarColumn(bar_width=16 if wide else 6),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        *((TimeElapsedColumn(), TextColumn("left")) if wide else ()),
+        TimeRemainingColumn(compact=not wide, elapsed_when_finished=not wide),
         TextColumn("[dim]{task.fields[note]}"),
     )
     with Progress(*columns, console=errors, disable=quiet, refresh_per_second=2) as progress:
