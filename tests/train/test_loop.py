@@ -19,6 +19,7 @@ from torch import Tensor
 
 from quantgate.errors import Stopped, TrainingError, UsageError
 from quantgate.train import Row, TrainingSet
+from quantgate.train.average import Average
 from quantgate.train.loop import schedule, train
 from quantgate.train.options import QatOptions, TrainOptions
 from quantgate.train.teacher import Teacher
@@ -283,12 +284,52 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_gives_the_same_end(tmp_pat
     assert f"resumed; {newest.name} was broken" in stages
 
 
-def test_rate_rises_and_falls_to_a_tenth() -> None:
-    assert [schedule(step, 100, 0.05) for step in (0, 4)] == pytest.approx([0.2, 1.0])
-    assert schedule(5, 100, 0.05) == 1.0
-    assert schedule(52, 100, 0.05) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi * 47 / 95)))
-    assert schedule(99, 100, 0.0) == pytest.approx(0.1, abs=1e-3)
-    assert schedule(0, 1, 0.05) == 1.0
+def test_rate_rises_and_falls_to_a_share_of_itself() -> None:
+    assert [schedule(step, 100, 0.05, 0.1) for step in (0, 4)] == pytest.approx([0.2, 1.0])
+    assert schedule(5, 100, 0.05, 0.1) == 1.0
+    assert schedule(52, 100, 0.05, 0.1) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi * 47 / 95)))
+    assert schedule(99, 100, 0.0, 0.1) == pytest.approx(0.1, abs=1e-3)
+    assert schedule(99, 100, 0.0, 0.0) == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))
+    assert schedule(0, 1, 0.05, 0.1) == 1.0
+
+
+def test_an_average_follows_the_parameters_with_its_decay() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    average = Average({"one": parameter}, 0.75)
+    expected = torch.zeros(2)
+    for step, value in enumerate((1.0, -3.0, 2.0, 5.0), 1):
+        parameter.data.fill_(value)
+        average.step(step)
+        expected = expected + (1 - min(0.75, (1 + step) / (10 + step))) * (value - expected)
+        assert torch.allclose(average.tensors["one"], expected)
+    with average.shown():
+        assert torch.allclose(parameter, expected)
+    assert bool((parameter == 5).all())
+
+
+AVERAGED = OPTIONS.model_copy(update={"average": 0.8})
+
+
+def test_the_average_is_what_is_looked_at_and_kept(tmp_path: Path) -> None:
+    network = Tiny(1, grid=0.25)
+    rows = run(tmp_path / "run", network, AVERAGED)
+    plain = run(tmp_path / "plain", Tiny(1, grid=0.25), AVERAGED.model_copy(update={"average": 0.0}))
+    best = min(row.kl for row in rows if row.kl is not None)
+    assert [row.loss for row in rows[1:7]] == [row.loss for row in plain[1:7]]  # steps are the same
+    assert best < min(row.kl for row in plain if row.kl is not None)
+    again = run(tmp_path / "look", network, AVERAGED.model_copy(update={"steps": 0}))
+    assert again[0].kl == best
+
+
+def test_an_average_goes_on_after_ctrl_c(tmp_path: Path) -> None:
+    whole = Tiny(1, grid=0.25)
+    rows = run(tmp_path / "whole", whole, AVERAGED)
+    for at in (14, 25):
+        with pytest.raises(Stopped):
+            run(tmp_path / "run", Interrupted(1, 0.25, at, KeyboardInterrupt()), AVERAGED)
+    last = Tiny(1, grid=0.25)
+    assert curve(run(tmp_path / "run", last, AVERAGED)) == curve(rows)
+    assert same(numbers(whole), numbers(last))
 
 
 def test_groups_learn_at_their_own_rates(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor
 from quantgate.errors import Stopped, TrainingError
 from quantgate.records import digest_of, write_whole
 from quantgate.train import Batch, Group, Network, Row, Tell, TrainingSet
+from quantgate.train.average import Average
 from quantgate.train.checkpoint import Checkpoints, Held, Stand
 from quantgate.train.devices import Devices, here
 from quantgate.train.gradients import Worked
@@ -35,7 +36,6 @@ from quantgate.train.teacher import Teacher
 __all__ = ["batches", "train"]
 
 CURVE = "curve.jsonl"
-LOWEST = 0.1  # of the learning rate, at the end
 BETAS = (0.9, 0.95)
 SMOOTH = 0.95  # of the smoothed loss, a step
 DIVERGED = 4.0  # times the start's KL or loss ...
@@ -85,6 +85,7 @@ class _Run:
         self.parameters = {name: one for group in self.groups for name, one in group.parameters.items()}
         self.optimizer = _adamw(self.groups, options)
         self.checkpoints = Checkpoints(folder, _settings(self.parameters, data, teacher, options, recipe))
+        self.average = Average(self.parameters, options.average)
         self.stand, self.saved = Stand(), -1
         self.moving = False  # parameters, moments and the curve are not those of one and the same step
         self.worked = Worked(network, teacher, options, devices)
@@ -108,7 +109,9 @@ class _Run:
 
     def _step(self) -> None:
         step, began = self.stand.step, time.monotonic()
-        rate = self.options.learning_rate * schedule(step, self.options.steps, self.options.warmup)
+        rate = self.options.learning_rate * schedule(
+            step, self.options.steps, self.options.warmup, self.options.final_rate
+        )
         batch = batches(self.data.documents, self.options.batch_tokens, step, self.options.seed, room=self.worked.room)
         loss = self.worked.backward(batch)
         if not math.isfinite(loss):
@@ -119,6 +122,7 @@ class _Run:
         self.moving = True
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.average.step(step + 1)
         self._count(batch, loss)
         if self.stand.step % self.options.evaluate_every == 0 or self.stand.step == self.options.steps:
             self._look(loss, rate=rate, norm=norm, began=began)
@@ -153,7 +157,8 @@ class _Run:
         """Measure on the tune split, decide whether this is the best so far, and save."""
         began = time.monotonic() if began is None else began
         self.moving = True
-        found = self.worked.look(self.tune)
+        with self.average.shown():
+            found = self.worked.look(self.tune)
         stand, value = self.stand, found.pop("kl")
         if not math.isfinite(value):
             raise TrainingError(f"step {stand.step}: the tune KL is {value}; {self._slower()}")
@@ -199,8 +204,9 @@ class _Run:
             lines = [json.dumps(row, sort_keys=True, allow_nan=False) for row in self.stand.rows]
             write_whole(self.folder / CURVE, ("\n".join(lines) + "\n").encode())
             parameters = {f"parameter/{name}": one for name, one in self.parameters.items()}
-            best = {name: one for name, one in self.parameters.items()} if better else None
-            self.checkpoints.save(self.stand, parameters | self._moments(), best)
+            best = dict(self.average.tensors or self.parameters) if better else None
+            averages = {f"average/{name}": one for name, one in self.average.tensors.items()}
+            self.checkpoints.save(self.stand, parameters | self._moments() | averages, best)
         self.devices.wait()
         self.saved, self.moving = self.stand.step, False
 
@@ -216,6 +222,8 @@ class _Run:
         self.stand, self.saved = held.stand, held.stand.step
         for name, one in self.parameters.items():
             one.copy_(held.tensors[f"parameter/{name}"])
+            if self.average.tensors:
+                self.average.tensors[name].copy_(held.tensors[f"average/{name}"])
             moments = {
                 key.rsplit("/", 1)[1]: value for key, value in held.tensors.items() if key.startswith(f"adamw/{name}/")
             }
@@ -257,13 +265,13 @@ class _Run:
         return f"the state of step {self.saved}{best}"
 
 
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """Share of the learning rate at ``step``: linear warm-up, then a cosine to a tenth (arXiv 1608.03983, eq. 5)."""
+def schedule(step: int, steps: int, warmup: float, final: float) -> float:
+    """Share of the learning rate at ``step``: linear warm-up, then a cosine to ``final`` (arXiv 1608.03983, eq. 5)."""
     rising = max(1, round(warmup * steps)) if warmup else 0
     if step < rising:
         return (step + 1) / rising
     done = (step - rising) / max(1, steps - rising)
-    return LOWEST + (1 - LOWEST) * 0.5 * (1 + math.cos(math.pi * done))
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _adamw(groups: Sequence[Group], options: TrainOptions) -> torch.optim.AdamW:

@@ -61,7 +61,7 @@ class Shape:
 class Need:
     """Bytes, by what they are for."""
 
-    weights: int  # as they are trained, and as they are rounded
+    weights: int  # as they are trained, as they are rounded, and their running average
     gradients: int  # one set a thread, and one of the parameters
     optimizer: int  # AdamW's two moments
     activations: int  # what the batches that are under way at once keep for the way back
@@ -77,7 +77,14 @@ class Need:
 
 
 def estimate(
-    parameters: int, trained: int, shape: Shape | None, *, tokens: int, checkpointing: bool, threads: int = 1
+    parameters: int,
+    trained: int,
+    shape: Shape | None,
+    *,
+    tokens: int,
+    checkpointing: bool,
+    threads: int = 1,
+    averaged: bool = False,
 ) -> Need:
     """What a step takes at most, where ``tokens`` are under way at once, all of them counted.
 
@@ -88,9 +95,8 @@ def estimate(
         block, given = per_token(shape), FLOAT * shape.hidden
         activations = tokens * (shape.layers * given + block if checkpointing else shape.layers * block)
         logits = tokens * shape.vocabulary * FLOAT * LOGITS
-    return Need(
-        FLOAT * (parameters + trained), FLOAT * trained * (1 + threads), FLOAT * 2 * trained, activations, logits
-    )
+    weights = parameters + trained * (2 if averaged else 1)
+    return Need(FLOAT * weights, FLOAT * trained * (1 + threads), FLOAT * 2 * trained, activations, logits)
 
 
 def per_token(shape: Shape) -> int:
@@ -136,7 +142,10 @@ class Budget:
 
         def need(share: float = 1, checkpointing: bool = options.gradient_checkpointing, moved: int = trained) -> Need:
             tokens = threads * max(longest, int(batch * share))
-            return estimate(parameters, moved, shape, tokens=tokens, checkpointing=checkpointing, threads=threads)
+            return estimate(
+                parameters, moved, shape, tokens=tokens, checkpointing=checkpointing, threads=threads,
+                averaged=options.average > 0,
+            )  # fmt: skip
 
         cures = []
         if shape is not None and not options.gradient_checkpointing:

@@ -17,10 +17,13 @@ class TrainOptions(Record):
     documents: int = Field(default=4000, ge=1, description="conversations of the suites' train split to draw, in all")
     max_tokens: int = Field(default=512, ge=16, description="longer conversations are cut here")
     prompts: float = Field(default=0.1, ge=0, le=1, description="how much a token outside of answers counts")
-    learning_rate: float = Field(default=3e-4, gt=0, description="the highest, after warm-up; cosine to a tenth of it")
+    learning_rate: float = Field(default=3e-4, gt=0, description="the highest, after warm-up; then a cosine")
+    final_rate: float = Field(default=0.1, ge=0, le=1, description="where the cosine ends, over the highest rate")
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps in which the rate rises")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's, on matrices")
     clip_norm: float = Field(default=1.0, gt=0, description="longest gradient")
+    average: float = Field(default=0.0, ge=0, lt=1, description="decay, a step, of a running average of what is "
+                           "trained, which is then what is looked at and kept; 0: no average")  # fmt: skip
     task: float = Field(default=0.1, ge=0, le=1, description="share of the loss on the answers' own tokens; the rest "
                         "is KL to the teacher")  # fmt: skip
     temperature: float = Field(default=1.0, gt=0, description="of both sides in the KL")
@@ -43,7 +46,7 @@ class QatOptions(TrainOptions):
     """Of quantization-aware training."""
 
     learning_rate: float = Field(
-        default=6e-4, gt=0, description="the highest, after warm-up; cosine to a tenth of it; of weights with a root "
+        default=6e-4, gt=0, description="the highest, after warm-up; then a cosine; of weights with a root "
         "mean square of 0.1, others in proportion"
     )  # fmt: skip
     start: str = Field(
@@ -72,7 +75,7 @@ class DistillOptions(TrainOptions):
     """Of a student: its shape, cut from the teacher by measured importance, or a configuration of its own."""
 
     steps: int = Field(default=2000, ge=0, description="optimizer steps, at most")
-    learning_rate: float = Field(default=1e-3, gt=0, description="the highest, after warm-up; cosine to a tenth of it")
+    learning_rate: float = Field(default=1e-3, gt=0, description="the highest, after warm-up; then a cosine")
     layers: int | None = Field(default=None, ge=1, description="decoder blocks that it keeps")
     heads: int | None = Field(default=None, ge=1, description="attention heads of each block; whole key-value groups")
     feed_forward: int | None = Field(default=None, ge=1, description="channels between an MLP's projections")

@@ -163,8 +163,9 @@ def _step(
             f"reconstruct: block {block.index}, step {step + 1}: the error or its gradient is not finite; set "
             f"learning_rate to {options.learning_rate / 3:.2g} (a third), or reconstruct to 0. Finished blocks are kept"
         )
+    share = schedule(step, options.reconstruct, options.warmup, options.final_rate)
     for group in optimizer.param_groups:
-        group["lr"] = options.learning_rate * group["times"] * schedule(step, options.reconstruct, options.warmup)
+        group["lr"] = options.learning_rate * group["times"] * share
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
