@@ -251,7 +251,8 @@ def test_memory_that_ran_out_is_told_with_figures(tmp_path: Path, problem: Excep
     wanted: tuple[type[Exception], str] = (
         (
             TrainingError,
-            r"out of memory at step \d+; a step takes about [\d.]+ MB \(weights .* there; take a smaller model. Kept: ",
+            r"out of memory at step \d+; a step takes about [\d.]+ MB \(weights .* there; look for other programs or a "
+            r"limit that took the rest, or take a smaller model. Kept: ",
         )
         if is_memory
         else (RuntimeError, "mat1 and mat2")

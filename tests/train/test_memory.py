@@ -91,7 +91,23 @@ def test_the_first_setting_that_is_enough_is_named() -> None:
 
 def test_what_is_set_already_is_not_proposed() -> None:
     options = TrainOptions(batch_tokens=64, gradient_checkpointing=True)
-    assert Budget.of(Whole(), options, longest=64, threads=1, batch=64).cures == ()
+    assert Budget.of(Whole(), options, longest=63, threads=1, batch=64).cures[0].setting == "batch_tokens: 32"
+    assert Budget.of(Whole(), options, longest=63, threads=1, batch=63).cures == ()
+
+
+def test_long_documents_are_to_be_cut_where_a_batch_holds_one() -> None:
+    options = TrainOptions(batch_tokens=64, gradient_checkpointing=True)
+    budget = Budget.of(Whole(), options, longest=256, threads=1, batch=64)
+    (cure,) = budget.cures
+    assert cure.setting == "max_tokens: 128" and cure.need.logits == budget.need.logits // 2
+
+
+def test_memory_that_others_took_is_not_blamed_on_the_step() -> None:
+    budget = Budget.of(Whole(), QatOptions(batch_tokens=256), longest=64, threads=1, batch=256)
+    assert "GB are there; look for other programs or a limit that took the rest, or set gradient" in str(
+        Budget(budget.need, 10**11, budget.cures)
+    )
+    assert "look for other programs" not in str(Budget(budget.need, 1000, budget.cures))
 
 
 def test_a_configuration_with_other_names_is_not_guessed() -> None:

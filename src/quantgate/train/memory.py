@@ -25,6 +25,7 @@ from quantgate.train.options import QatOptions, TrainOptions
 FLOAT = 4  # bytes
 LOGITS = 5  # sets of them: as they are, log softmax, without the k, and gradients of two
 ADAPTERS = 16  # the rank that is proposed
+SHORT = 64  # tokens: shorter documents are not proposed to be cut
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,13 @@ class Budget:
         parameters = sum(one.numel() for one in held.values())
         shape = Shape.of(getattr(model, "config", None))
 
-        def need(share: float = 1, checkpointing: bool = options.gradient_checkpointing, moved: int = trained) -> Need:
-            tokens = threads * max(longest, int(batch * share))
+        def need(
+            share: float = 1,
+            checkpointing: bool = options.gradient_checkpointing,
+            moved: int = trained,
+            most: int = longest,
+        ) -> Need:
+            tokens = threads * max(most, int(batch * share))
             return estimate(
                 parameters, moved, shape, tokens=tokens, checkpointing=checkpointing, threads=threads,
                 averaged=options.average > 0,
@@ -152,6 +158,8 @@ class Budget:
             cures.append(Cure("gradient_checkpointing: true", need(checkpointing=True)))
         if shape is not None and longest < batch:
             cures.append(Cure(f"batch_tokens: {options.batch_tokens // 2}", need(0.5)))
+        if shape is not None and batch <= longest and longest >= SHORT:
+            cures.append(Cure(f"max_tokens: {longest // 2}", need(0.5, most=longest // 2)))
         if isinstance(options, QatOptions) and options.adapters is None:
             cures.append(Cure(f"adapters: {ADAPTERS}", need(moved=min(low, trained))))
         free = room(torch.device(network.device))
@@ -172,7 +180,9 @@ class Budget:
         there = "" if self.free is None else f", and {gigabytes(self.free)} are there"
         enough = [one for one in self.cures if self.free is not None and one.need.total <= self.free]
         ways = ", or ".join(f"{one.setting} (then {gigabytes(one.need.total)})" for one in enough[:1] or self.cures)
-        return f"a step takes about {self.need} of memory{there}; " + (
+        fits = self.free is not None and self.need.total <= self.free
+        others = "look for other programs or a limit that took the rest, or " if fits else ""
+        return f"a step takes about {self.need} of memory{there}; {others}" + (
             f"set {ways}" if ways else "take a smaller model"
         )
 
