@@ -23,13 +23,13 @@ LIMIT_S = 3 * 3600
 class Sizes:
     """See ``Plan`` in tools/torchao_qat.py."""
 
-    schemes: tuple[str, ...] = ("W4A16-g32", "W4A16-g128", "W4A8-g32")
-    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
-    steps: int = 200
-    batch_tokens: int = 4096
-    documents: int = 3000
-    held: int = 300
-    tune: int = 160
+    schemes: tuple[str, ...] = ("W4A16-g128", "W4A8-g32")
+    rates: tuple[float, ...] = (3e-4, 1e-3)
+    steps: int = 150
+    batch_tokens: int = 2048
+    documents: int = 2000
+    held: int = 200
+    tune: int = 96
     rounds: int = 15
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.quantize.gguf.conftest import small
 
 from quantgate.errors import UsageError
 from quantgate.models import OpenedModel, open_model
@@ -117,6 +118,27 @@ def test_block_formats_of_gguf_are_trained(model: OpenedModel, tmp_path: Path) -
     told = artifact.manifest.training
     assert told is not None and told.before is not None and told.after is not None and told.after < told.before
     assert tune_kl(artifact, model) == pytest.approx(told.after, rel=0.05, abs=2e-5)
+
+
+@pytest.mark.parametrize("scheme", ["Q4_K_M", "Q2_K"])
+def test_llama_cpp_runs_the_trained_numbers(scheme: str, tmp_path: Path) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (quantgate[gguf])")
+    wide = small(tmp_path / "wide", hidden=256, feed_forward=512)
+    artifact = train(wide, Recipe(scheme=scheme, method="qat"), tmp_path / "out", QUICK)
+    (start,) = sweep(wide, None, [Recipe(scheme=scheme, method="rtn")], tmp_path / "start")
+    theirs = llama_cpp.Llama(str(next(artifact.path.glob("*.gguf"))), n_ctx=64, logits_all=True, verbose=False)
+    trained, rounded = (load_dequantized(one, torch.float32) for one in (artifact, start))
+    near = far = 0.0
+    for one in documents(6, 4):
+        theirs.reset()
+        theirs.eval(one.ids)
+        with torch.no_grad():
+            seen = torch.from_numpy(theirs.scores[: len(one.ids)].copy()).log_softmax(-1)
+            ours, before = (net(torch.tensor([one.ids])).logits[0].log_softmax(-1) for net in (trained, rounded))
+        near += float((seen.exp() * (seen - ours)).sum(-1).mean())
+        far += float((seen.exp() * (seen - before)).sum(-1).mean())
+    theirs.close()
+    assert near < 0.05 * far  # llama.cpp rounds inputs to 8 bits, which is all that is left
 
 
 def test_adapters_instead_of_weights(model: OpenedModel, tmp_path: Path) -> None:
