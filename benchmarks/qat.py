@@ -4,9 +4,9 @@
 
 Of each scheme: every post-training method, and QAT from the one that the options name; all of them calibrated on the
 same conversations. Which state of a training run is kept, the suites' tune split decides. What is shown is measured on
-the gate split: KL to the baseline over the answers' tokens, and answers given word for word. A share of the gap is
-1 - KL(QAT) / KL(best post-training), since the baseline's KL is 0; its interval is a bootstrap over documents. Finished
-variants stay in runs/bench-qat; a killed run goes on.
+the gate split: KL to the baseline over the answers' tokens, which decides, over all tokens, and answers given word for
+word. A share of the gap is 1 - KL(QAT) / KL(best post-training), since the baseline's KL is 0; its interval is a
+bootstrap over documents. Finished variants stay in runs/bench-qat; a killed run goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from quantgate.calibrate import choose
 from quantgate.evaluate import suites
 from quantgate.models import REFERENCE, OpenedModel, open_model
 from quantgate.pipeline.cases import suite_conversations
-from quantgate.quantize import Artifact, Recipe, baseline, load_dequantized
+from quantgate.quantize import Artifact, Recipe, baseline, load_dequantized, open_artifact
 from quantgate.quantize.sweep import sweep
 from quantgate.records import digest_of, write_whole
 from quantgate.stats import judge
@@ -61,13 +61,14 @@ SCHEMES: dict[str, dict[str, object]] = {  # QAT's options: each starts from wha
     "W2A16": {"steps": 400, "learning_rate": 8e-4},
 }
 SAMPLES, CASES, LONGEST = 512, 120, 700  # calibration conversations; gate cases of a suite, and their tokens at most
+WHOLE = 40  # gate cases of a suite of which all tokens count
 MARGIN, ALPHA, DRAWS = 0.10, 0.05, 2000
 QUICK: dict[str, object] = {"steps": 4, "reconstruct": 2, "documents": 64, "tune": 16, "evaluate_every": 2}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of every gate case: KL summed over the tokens of its answer, how many these are, and whether all were right."""
+    """Of every gate case: KL summed over the tokens that count, how many these are, and whether the answer is right."""
 
     name: str
     suite: list[str]
@@ -88,7 +89,7 @@ def run(*, quick: bool, threads: int) -> list[Table]:
     torch.set_num_threads(threads)
     folder = FOLDER / "quick" if quick else FOLDER
     model = open_model(REFERENCE)
-    gate = Gate(model, 6 if quick else CASES)
+    gate, whole = Gate(model, 6 if quick else CASES), Gate(model, 4 if quick else WHOLE, everywhere=True)
     asked = choose(model, suite_conversations(SAMPLES, 0), source="the suites' calibrate split",
                    samples=32 if quick else SAMPLES, max_tokens=512, seed=0)  # fmt: skip
     gaps, capabilities = list[tuple[str, ...]](), list[tuple[str, ...]]()
@@ -97,9 +98,11 @@ def run(*, quick: bool, threads: int) -> list[Table]:
         best, others = _post_training(model, name, asked.ids, gate, folder, quick)
         artifact, minutes = _trained(model, name, options, asked.ids, folder)
         found = gate.measure(artifact, folder)
-        gaps.append(_gap(name, best, found, artifact, minutes, others))
+        start = open_artifact(folder / "post-training" / best.name)
+        everywhere = _closed(whole.measure(start, folder), whole.measure(artifact, folder))
+        gaps.append(_gap(name, best, found, everywhere, artifact, minutes, others))
         capabilities += _capabilities(name, gate, best, found)
-    return [_gap_table(gaps, gate), _capability_table(capabilities, gate)]
+    return [_gap_table(gaps, gate, whole), _capability_table(capabilities, gate)]
 
 
 def _post_training(
@@ -144,17 +147,23 @@ def _trained(
 class Gate:
     """Cases of the gate split, and what the baseline says to them."""
 
-    def __init__(self, model: OpenedModel, each: int) -> None:
-        self.model = model
-        self.documents = [one for one in _documents(model, each) if len(one.ids) <= LONGEST]
+    def __init__(self, model: OpenedModel, each: int, *, everywhere: bool = False) -> None:
+        """``everywhere``: all tokens count, not those of answers alone."""
+        self.model, self.everywhere = model, everywhere
+        drawn = _documents(model, each, 0.5 if everywhere else 0)
+        self.documents = [one for one in drawn if len(one.ids) <= LONGEST]
         self.documents.sort(key=lambda one: len(one.ids))
         self.batches = batches(self.documents, model.tokenizer.pad_token_id, 2048)
         self._exact = [logits.log_softmax(-1) for logits in self._logits(baseline(model))]
         self.right = [right for batch, p in zip(self.batches, self._exact, strict=True) for right in _right(batch, p)]
 
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self._exact))
+
     def measure(self, artifact: Artifact, folder: Path) -> Measured:
         """Asked once; what came out lies in ``folder``/measured."""
-        key = digest_of([artifact.manifest.digest, [one.ids for one in self.documents]])[7:23]
+        key = digest_of([artifact.manifest.digest, [one.ids for one in self.documents], *[1] * self.everywhere])[7:23]
         file = folder / "measured" / f"{artifact.name}-{key}.json"
         if file.is_file():
             return Measured(**json.loads(file.read_bytes()))
@@ -164,7 +173,7 @@ class Gate:
             off = (p.exp() * (p - q)).sum(-1)
             right += _right(batch, q)
             for row in range(len(batch.ids)):
-                answer = (batch.owner == row) & (batch.weights == 1)
+                answer = (batch.owner == row) & ((batch.weights == 1) | self.everywhere)
                 kl.append(float(off[answer].sum()))
                 tokens.append(int(answer.sum()))
         found = Measured(artifact.name, [one.suite for one in self.documents], kl, tokens, right)
@@ -178,12 +187,12 @@ class Gate:
             yield network(input_ids=batch.ids, use_cache=False).logits[batch.answered].float()
 
 
-def _documents(model: OpenedModel, each: int) -> Iterator[Document]:
+def _documents(model: OpenedModel, each: int, prompts: float) -> Iterator[Document]:
     for name in suites.names():
         for case in suites.cases(name, "gate", each, seed=1):
             turns = [(message.role, message.content) for message in case.messages]
             draft = suites.Draft(case.id, turns, case.answer or "", case.scorer, case.reference)
-            yield of_draft(model.tokenizer, name, draft)
+            yield of_draft(model.tokenizer, name, draft, prompts)
 
 
 def _right(batch: Batch, logits: Tensor) -> list[int]:
@@ -204,21 +213,33 @@ def _bounds(drawn: list[np.ndarray], of: Callable[..., np.ndarray] = lambda one:
 
 
 def _gap(
-    name: str, best: Measured, found: Measured, artifact: Artifact, minutes: float, others: list[Measured]
+    name: str,
+    best: Measured,
+    found: Measured,
+    everywhere: str,
+    artifact: Artifact,
+    minutes: float,
+    others: list[Measured],
 ) -> tuple[str, ...]:
     told = artifact.manifest.training
     assert told is not None
-    low, high = _bounds(_drawn(best, found), lambda before, after: 1 - after / before)
     second = sorted(one.mean for one in others)[1]
     return (
         name,
         f"{best.name.removeprefix(name + '-')} {_kl(best)} (next {second:.4f})",
         _kl(found),
-        f"{1 - found.mean / best.mean:.0%} ({low:.0%} to {high:.0%})",
+        _closed(best, found),
         "reached" if 1 - found.mean / best.mean >= 0.5 else "missed",
+        everywhere,
         f"{told.before:.4f} to {told.after:.4f}",
         f"{told.steps} (kept {told.best}), {told.tokens / 1e3:.0f} k, {minutes:.1f} min",
     )
+
+
+def _closed(best: Measured, found: Measured) -> str:
+    """The share of the gap between the baseline, whose KL is 0, and ``best`` that ``found`` closes."""
+    low, high = _bounds(_drawn(best, found), lambda before, after: 1 - after / before)
+    return f"{1 - found.mean / best.mean:.0%} ({low:.0%} to {high:.0%})"
 
 
 def _kl(one: Measured) -> str:
@@ -226,13 +247,23 @@ def _kl(one: Measured) -> str:
     return f"{one.mean:.4f} ({low:.4f} to {high:.4f})"
 
 
-def _gap_table(rows: list[tuple[str, ...]], gate: Gate) -> Table:
+def _gap_table(rows: list[tuple[str, ...]], gate: Gate, whole: Gate) -> Table:
     return Table(
-        ("scheme", "best post-training: KL", "QAT: KL", "gap closed", "half", "tune KL", "steps, tokens, time"),
+        (
+            "scheme",
+            "best post-training: KL",
+            "QAT: KL",
+            "gap closed",
+            "half",
+            "over all tokens",
+            "tune KL",
+            "steps, tokens, time",
+        ),
         tuple(rows),
         title="KL to the baseline on the gate split",
         notes=(
-            f"{len(gate.documents)} cases, {sum(map(len, gate._exact))} tokens of answers, 95% intervals over cases.",
+            f"{len(gate.documents)} cases, {gate.tokens} tokens of answers, 95% intervals over cases. Over all tokens: "
+            f"{whole.tokens} of {len(whole.documents)} of these cases, prompts included.",
         ),
     )
 
