@@ -100,9 +100,9 @@ WRONG = {
     "capabilities: [math]\nvariants: [{student: {layers: 4, config: x}}]\n": "'variants.0.student': a student has a "
     "shape (layers, heads, feed_forward, hidden) or a 'config', one of the two; 'layers' stands beside 'config'",
     "capabilities: [math]\nvariants: [{student: {layer: 4}}]\n": "unknown key 'layer' in 'variants.0.student'; did you "
-    "mean 'layers'? Known: batch_tokens, clip_norm, config, documents, evaluate_every, feed_forward, "
-    "gradient_checkpointing, heads, hidden, layers, learning_rate, max_tokens, patience, precision, prompts, seed, "
-    "steps, task, temperature, top_k, tune, warmup, weight_decay",
+    "mean 'layers'? Known: average, batch_tokens, clip_norm, config, documents, evaluate_every, feed_forward, "
+    "final_rate, gradient_checkpointing, heads, hidden, layers, learning_rate, max_tokens, patience, precision, "
+    "prompts, seed, steps, task, temperature, top_k, tune, warmup, weight_decay",
     "capabilities: [math]\nvariants: [{student: {layers: 0}}]\n": "'variants.0.student.layers': input should be "
     "greater than or equal to 1, found 0",
     "capabilities: [math]\nvariants: [{student: {layers: 4}, method: gptq}]\n": "'variants.0': a student without a "
@@ -117,9 +117,10 @@ WRONG = {
     "capabilities: [math]\nvariants: [{method: qat}]\n": "'variants.0': names neither 'scheme' nor 'artifact'; a "
     "scheme is made, an artifact is taken as it is, so name one of them",
     "capabilities: [math]\nvariants: [{scheme: W2A16, method: qat, options: {step: 40}}]\n": "'variants.0': options of "
-    "qat: unknown key 'step'; did you mean 'steps'? Known: adapters, batch_tokens, clip_norm, documents, "
-    "evaluate_every, gradient_checkpointing, learning_rate, max_tokens, norms, patience, precision, prompts, "
-    "reconstruct, scale_rate, seed, start, start_options, steps, task, temperature, top_k, tune, warmup, weight_decay",
+    "qat: unknown key 'step'; did you mean 'steps'? Known: adapters, average, batch_tokens, clip_norm, "
+    "documents, evaluate_every, final_rate, gradient_checkpointing, learning_rate, max_tokens, norms, patience, "
+    "precision, prompts, reconstruct, scale_rate, seed, start, start_options, steps, task, temperature, top_k, tune, "
+    "warmup, weight_decay",
     "capabilities: [math]\nvariants: [{scheme: W2A16, method: qat, options: {learning_rate: 0}}]\n": "'variants.0': "
     "options of qat: 'learning_rate': input should be greater than 0, found 0",
     # budgets

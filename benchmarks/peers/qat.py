@@ -25,12 +25,12 @@ class Sizes:
 
     schemes: tuple[str, ...] = ("W4A16-g128", "W4A8-g32")
     rates: tuple[float, ...] = (3e-4, 1e-3)
-    steps: int = 150
+    steps: int = 80
     batch_tokens: int = 2048
     documents: int = 2000
     held: int = 200
     tune: int = 96
-    rounds: int = 15
+    rounds: int = 11
 
 
 QUICK = Sizes(("W4A16-g32",), (3e-4,), 4, 1024, 60, 16, 16, 3)

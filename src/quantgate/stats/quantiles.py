@@ -76,8 +76,9 @@ def ranks(n: int, q: float, alpha: float, dependence: float = 1.0) -> tuple[int,
     """
     fewer = max(1, int(n / max(1.0, dependence)))
     if fewer < n:
-        low, high = ranks(fewer, q, alpha)
-        return low * n // fewer, n + 1 if high > fewer else -(-high * n // fewer)
+        (low, high), alone = ranks(fewer, q, alpha), ranks(n, q, alpha)
+        high = n + 1 if high > fewer else -(-high * n // fewer)
+        return min(low * n // fewer, alone[0]), max(high, alone[1])  # of very few values, rounding may narrow
     below = binom.cdf(np.arange(-1, n + 1), n, q)  # below[l] = P(X <= l - 1)
     low = int(np.searchsorted(below[: n + 1], alpha / 2, side="right")) - 1
     high = int(np.searchsorted(below[: n + 1], 1 - alpha / 2, side="left"))
