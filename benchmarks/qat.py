@@ -163,7 +163,8 @@ class Gate:
 
     def measure(self, artifact: Artifact, folder: Path) -> Measured:
         """Asked once; what came out lies in ``folder``/measured."""
-        key = digest_of([artifact.manifest.digest, [one.ids for one in self.documents], *[1] * self.everywhere])[7:23]
+        asked = [artifact.manifest.digest, [one.ids for one in self.documents], "all" if self.everywhere else "answers"]
+        key = digest_of(asked)[7:23]
         file = folder / "measured" / f"{artifact.name}-{key}.json"
         if file.is_file():
             return Measured(**json.loads(file.read_bytes()))
@@ -173,9 +174,11 @@ class Gate:
             off = (p.exp() * (p - q)).sum(-1)
             right += _right(batch, q)
             for row in range(len(batch.ids)):
-                answer = (batch.owner == row) & ((batch.weights == 1) | self.everywhere)
-                kl.append(float(off[answer].sum()))
-                tokens.append(int(answer.sum()))
+                counted = batch.owner == row
+                if not self.everywhere:
+                    counted &= batch.weights == 1
+                kl.append(float(off[counted].sum()))
+                tokens.append(int(counted.sum()))
         found = Measured(artifact.name, [one.suite for one in self.documents], kl, tokens, right)
         write_whole(file, json.dumps(vars(found)).encode())
         return found

@@ -13,7 +13,7 @@ def machine(threads: int) -> str:
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{os.cpu_count()} cores ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()}), {gib:.0f} GiB, "
-        f"no GPU, Python {platform.python_version()}; {threads} threads for everybody."
+        f"no GPU, Python {platform.python_version()}; {threads} thread{'s' if threads != 1 else ''} for everybody."
     )
 
 

@@ -53,10 +53,14 @@ def compare(bench: Bench, sizes: Sizes) -> Table:
     command = [str(python), "-m", "benchmarks.peers.tools.torchao_qat", str(work), str(result)]
     env = {**os.environ, **OFFLINE, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "CUDA_VISIBLE_DEVICES": ""}
     with (folder / "log.txt").open("wb") as log:
-        subprocess.run(command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=LIMIT_S)
-    found: dict[str, Any] = json.loads(result.read_bytes()) if result.is_file() else {}
-    rows = tuple(row for scheme, told in found.items() for row in rows_of(scheme, told, sizes.rates))
-    return Table(COLUMNS, rows, "Quantization-aware training beside torchao's", (_about(sizes),))
+        done = subprocess.run(
+            command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=LIMIT_S
+        )
+    found: dict[str, Any] = json.loads(result.read_bytes()) if result.is_file() else {"versions": {}, "schemes": {}}
+    bench.versions.append(found["versions"])
+    rows = tuple(row for scheme, told in found["schemes"].items() for row in rows_of(scheme, told, sizes.rates))
+    ended = [f"The process ended with {done.returncode}; its log is {folder.name}/log.txt."] if done.returncode else []
+    return Table(COLUMNS, rows, "Quantization-aware training beside torchao's", (_about(sizes), *ended))
 
 
 def rows_of(scheme: str, told: dict[str, Any], rates: tuple[float, ...]) -> list[tuple[str, ...]]:

@@ -116,7 +116,7 @@ def _timed(work: Work, jobs: Sequence[Job], make: Callable[[], dict[str, Facts]]
     for job in jobs:
         folder = work.folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        told = {**cost, "failed": failed, "facts": made.get(job.name, {}), "versions": _versions(packages)}
+        told = {**cost, "failed": failed, "facts": made.get(job.name, {}), "versions": versions_of(packages)}
         (folder / REPORT).write_text(json.dumps(told), encoding="utf-8")
         print(f"{job.name}: {failed or 'made'} in {cost['seconds']:.1f} s", flush=True)
 
@@ -126,7 +126,8 @@ def _cpu() -> float:
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
-def _versions(packages: Sequence[str]) -> dict[str, str]:
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """Those that are installed."""
     found = {}
     for name in packages:
         try:

@@ -24,6 +24,7 @@ from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeig
 from torchao.quantization.granularity import PerGroup
 from torchao.quantization.qat import QATConfig
 
+from benchmarks.peers.tools.contract import versions_of
 from quantgate.evaluate import suites
 from quantgate.models import REFERENCE, OpenedModel, open_model
 from quantgate.quantize import Artifact, Recipe, baseline, load_dequantized, open_artifact
@@ -213,7 +214,8 @@ def main() -> None:
             "quantgate": [ours(field, scheme, rate) for rate in plan.rates],
         }
         found[scheme] = {"kl": sides, "before": before(field, scheme), "steps": steps(field, scheme, teacher)}
-        Path(sys.argv[2]).write_text(json.dumps(found, indent=1), "utf-8")
+        result = {"versions": versions_of(("torch", "torchao", "transformers")), "schemes": found}
+        Path(sys.argv[2]).write_text(json.dumps(result, indent=1), "utf-8")
         told = {name: median(one) for name, one in found[scheme]["steps"].items()}
         print(scheme, sides, told, flush=True)
 
