@@ -89,6 +89,21 @@ def test_a_lock_is_one_processs_and_each_targets(url):
         engine.dispose()
 
 
+def test_a_lead_that_is_given_is_free_before_its_connection_ends(postgres):
+    """A server notices the end of a connection a moment later, when the next one has perhaps asked already."""
+    one = connect(postgres.url())
+    two = connect(str(one.url.render_as_string(hide_password=False)))
+    first, second = ServerLock(one, "fleet"), ServerLock(two, "fleet")
+    assert first.take() and not second.take()
+    taken = []
+    sa.event.listen(one, "close_detached", lambda _: taken.append(second.take()))
+    first.give()
+    assert taken == [True]
+    second.give()
+    one.dispose()
+    two.dispose()
+
+
 def test_a_file_that_its_leader_does_not_touch_gets_a_new_one_in_its_place(tmp_path):
     path = tmp_path / "lock"
     first, second, third = (FileLock(path, hangs_s=0.3) for _ in range(3))

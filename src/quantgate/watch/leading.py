@@ -88,10 +88,15 @@ class ServerLock:
         return True
 
     def give(self) -> None:
-        link, self._link, self._has = self._link, None, False
-        if link is not None:
+        link, self._link = self._link, None
+        had, self._has = self._has, False
+        if link is None:
+            return
+        if had:  # said, since the server notices the end of a connection a moment later
             with contextlib.suppress(sa.exc.SQLAlchemyError):
-                link.close()
+                link.exec_driver_sql("SELECT pg_advisory_unlock_all()")
+        with contextlib.suppress(sa.exc.SQLAlchemyError):
+            link.close()
 
 
 class FileLock:
