@@ -52,8 +52,8 @@ FOR_INPUTS: dict[str, tuple[str, dict[str, object]]] = {  # of schemes that roun
     "smoothquant, gptq": ("smoothquant", {"rounding": "gptq"}),
 }
 COMMON: dict[str, object] = {
-    "documents": 9000, "max_tokens": 704, "batch_tokens": 2048, "prompts": 0.3, "task": 0, "average": 0.98,
-    "final_rate": 0, "evaluate_every": 75, "patience": 20,
+    "documents": 9000, "max_tokens": 704, "batch_tokens": 2048, "prompts": 0.3, "task": 0, "temperature": 2,
+    "average": 0.98, "final_rate": 0, "evaluate_every": 75, "patience": 20,
 }  # fmt: skip
 SCHEMES: dict[str, dict[str, object]] = {  # QAT's options: each starts from what is best, or cheap, before it
     "W3A16": {"steps": 1500, "learning_rate": 6e-4, "start_options": {"propagate": "corrected"}},

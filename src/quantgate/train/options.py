@@ -49,6 +49,10 @@ class QatOptions(TrainOptions):
         default=6e-4, gt=0, description="the highest, after warm-up; then a cosine; of weights with a root "
         "mean square of 0.1, others in proportion"
     )  # fmt: skip
+    temperature: float = Field(
+        default=2.0, gt=0, description="of both sides in the KL; above 1, tokens of which the teacher is sure teach "
+        "how sure it is"
+    )  # fmt: skip
     start: str = Field(
         default="gptq", description="the post-training method whose scales training begins with, and which it must beat"
     )
