@@ -82,6 +82,17 @@ def test_a_start_that_cannot_be_bettered_stays(tmp_path: Path) -> None:
     assert rows[-1].step == 12  # patience: two looks without a better KL
 
 
+def test_a_curve_that_stands_while_the_rate_is_high_is_no_reason_to_stop(tmp_path: Path) -> None:
+    options = {"steps": 40, "learning_rate": 0.003, "patience": 5, "evaluate_every": 2}
+    rows = run(tmp_path / "run", Tiny(1, grid=0.25), OPTIONS.model_copy(update=options))
+    looked = [(row.step, row.kl) for row in rows if row.kl is not None]
+    start, early, late = looked[0][1], [kl for step, kl in looked if 0 < step <= 20], [kl for _, kl in looked[11:]]
+    assert early.index(min(early)) + 5 < len(early)  # it stood there for longer than patience lasts
+    assert max(early) < start
+    assert min(late) < min(early)
+    assert rows[-1].step == 40 or late[::-1].index(min(late)) == 5
+
+
 def test_every_step_is_told_and_kept_as_a_curve(tmp_path: Path) -> None:
     told: list[Row] = []
     rows = run(

@@ -36,7 +36,7 @@ from quantgate.train.order import packed
 from quantgate.train.prune import Importance, Kept, choose, configured, cut, save_model, wanted_shape
 from quantgate.train.teacher import Asked, Teacher
 
-LAYOUT = 1  # raised when the same inputs would give other bytes
+LAYOUT = 2  # raised when the same inputs would give other bytes
 TRAINING, IMPORTANCE, STUDENT, CURVE = "training.json", "importance.json", "student.json", "curve.jsonl"
 TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float32"}  # of tensors, as they are written
 

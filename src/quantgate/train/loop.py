@@ -40,6 +40,7 @@ BETAS = (0.9, 0.95)
 SMOOTH = 0.95  # of the smoothed loss, a step
 DIVERGED = 4.0  # times the start's KL or loss ...
 FLOOR = 0.1  # ... which counts as at least this much, nats
+WANDERS = 0.5  # of the steps: so long the rate is high, and a look that is no better than the best tells little
 
 
 def train(
@@ -165,7 +166,7 @@ class _Run:
         better = stand.best is None or value < stand.best
         if better:
             stand.best, stand.best_step, stand.stale = value, stand.step, 0
-        else:
+        elif value >= stand.first["kl"] or stand.step > self.options.steps * WANDERS:
             stand.stale += 1
         if loss is None:
             stand.first = {"kl": value, "loss": found["loss"]}

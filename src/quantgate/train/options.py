@@ -30,7 +30,10 @@ class TrainOptions(Record):
     top_k: int = Field(default=64, ge=1, description="tokens of the teacher that are kept at a position; the others "
                        "are one bucket")  # fmt: skip
     evaluate_every: int = Field(default=50, ge=1, description="steps between looks at the tune split")
-    patience: int = Field(default=5, ge=1, description="looks without a better KL after which training stops")
+    patience: int = Field(
+        default=5, ge=1, description="looks without a better KL after which training stops; those in the first half "
+        "of the steps count only where KL is no better than at the start"
+    )  # fmt: skip
     tune: int = Field(default=160, ge=8, description="conversations of the tune split that decide when to stop")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of matrix products; auto: bfloat16 where the hardware multiplies it"
