@@ -39,9 +39,7 @@ from quantgate.train.options import DistillOptions
 
 CACHE = Path(__file__).parents[1] / "runs" / "bench-students"
 DEPTH = 3  # of the built-in model's 6 blocks
-FULL = DistillOptions(
-    layers=DEPTH, steps=900, documents=6000, max_tokens=1024, batch_tokens=2048, evaluate_every=100, temperature=2
-)
+FULL = DistillOptions(layers=DEPTH, steps=900, documents=6000, max_tokens=1024, batch_tokens=2048, evaluate_every=100)
 QUICK = FULL.model_copy(update={"steps": 4, "documents": 100, "tune": 16, "max_tokens": 512})
 CASES = 200  # of every capability
 SAMPLES = 128  # of calibration

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from quantgate.cli._rows import Rows, rows
 from quantgate.cli.screen import errors
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from quantgate.train import Row
 
 
@@ -21,11 +19,10 @@ WIDE = 110  # columns that everything fits into; elsewhere the clock and the spe
 
 
 class TrainingScreen:
-    """A ``Tell``, and a place for sentences that stay above the bars."""
+    """A ``Tell``, and a place for sentences that stay."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.tasks: dict[str, TaskID] = {}
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
         self.kl = ""
 
     def __call__(self, stage: str, done: int, total: int, row: Row | None = None) -> None:
@@ -34,14 +31,10 @@ class TrainingScreen:
         if stage.startswith(("resumed", "re-used")) or said(stage, done, total):
             self.say(f"{stage} at step {row.step:,}" if row else stage)
             return
-        if stage not in self.tasks:
-            self.tasks[stage] = self.progress.add_task(STAGES.get(stage, stage), total=total, note="")
-        note = "" if row is None else self._figures(row)
-        self.progress.update(self.tasks[stage], completed=done, total=total, note=note)
+        self._rows.show(stage, STAGES.get(stage, stage), done, total, "" if row is None else self._figures(row))
 
     def say(self, sentence: str) -> None:
-        if not self.progress.disable:
-            self.progress.console.print(Text(sentence), soft_wrap=True)
+        self._rows.say(sentence)
 
     def _figures(self, row: Row) -> str:
         if row.kl is not None:
@@ -54,7 +47,7 @@ class TrainingScreen:
 
 @contextmanager
 def training_screen(*, quiet: bool = False) -> Iterator[TrainingScreen]:
-    """Bars on stderr while the block runs; in a pipe only their final state is printed."""
+    """Progress on stderr while the block runs: bars on a terminal, lines elsewhere."""
     wide = errors.width >= WIDE
     columns = (
         TextColumn("[bold]{task.description:<29}"),
@@ -64,5 +57,5 @@ def training_screen(*, quiet: bool = False) -> Iterator[TrainingScreen]:
         TimeRemainingColumn(compact=not wide, elapsed_when_finished=not wide),
         TextColumn("[dim]{task.fields[note]}"),
     )
-    with Progress(*columns, console=errors, disable=quiet, refresh_per_second=2) as progress:
-        yield TrainingScreen(progress)
+    with rows(errors, columns, quiet=quiet, a_second=2) as found:
+        yield TrainingScreen(found)

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from quantgate.cli._rows import Rows, rows
 
 if TYPE_CHECKING:
     from quantgate.decide import Decision
@@ -21,28 +23,28 @@ TITLES = {
     ("quantize", "check"): "checking the weights",
     ("quantize", "quantize"): "quantizing all variants in one pass",
     ("quantize", "write"): "writing the artifacts",
+    ("evaluate", ""): "asking baseline and variants",
+    ("train", ""): "training",
 }
+NOTED = {"evaluate": False, "train": True}  # stages that say what they are at; True: at their end too
 
 
 class Bars:
-    """One progress bar per stage, with time left; made when its stage first reports."""
+    """A pipeline's progress: one row per stage, made when it first reports."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.tasks: dict[str, object] = {}
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
 
     def __call__(self, stage: str, done: int, total: int, note: str) -> None:
-        title = TITLES.get((stage, note), "asking baseline and variants" if stage == "evaluate" else stage)
+        title = TITLES.get((stage, note)) or TITLES.get((stage, ""), stage)
         key = f"{stage}/{note}" if stage == "quantize" else stage
-        if key not in self.tasks:
-            self.tasks[key] = self.progress.add_task(title, total=total, note="")
-        shown = note if stage == "evaluate" and done < total else ""
-        self.progress.update(self.tasks[key], completed=done, total=total, note=shown)  # type: ignore[arg-type]
+        noted = stage in NOTED and (done < total or NOTED[stage])
+        self._rows.show(key, title, done, total, note if noted else "")
 
 
 @contextmanager
 def bars(*, quiet: bool = False) -> Iterator[Bars]:
-    """Progress bars on stderr while the block runs; in a pipe only their final state is printed."""
+    """Progress on stderr while the block runs: bars on a terminal, lines elsewhere."""
     columns = (
         TextColumn("[bold]{task.description:<36}"),
         BarColumn(bar_width=28),
@@ -52,8 +54,8 @@ def bars(*, quiet: bool = False) -> Iterator[Bars]:
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[note]}"),
     )
-    with Progress(*columns, console=errors, disable=quiet, refresh_per_second=4) as progress:
-        yield Bars(progress)
+    with rows(errors, columns, quiet=quiet, a_second=4) as found:
+        yield Bars(found)
 
 
 def exit_code(decision: Decision, targets: Sequence[TargetDecision] = ()) -> int:
