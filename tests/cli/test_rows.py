@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 from rich.progress import TextColumn
 
+from quantgate.cli import screen
 from quantgate.cli._rows import EVERY_S, Printed, rows
 from quantgate.cli.screen import Bars
 
@@ -94,3 +95,18 @@ def test_an_error_in_between_leaves_the_last_line(pipe: Pipe) -> None:
         Bars(found)("evaluate", 3, 9, "W4A16: math")
         raise KeyError
     assert told.getvalue() == "asking baseline and variants 3/9; W4A16: math\n"
+
+
+@pytest.mark.parametrize("width", [70, 80, 83, 84, 100, 109, 110, 120, 149, 150, 200])
+def test_a_bar_is_never_cut_by_its_note(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = io.StringIO()
+    monkeypatch.setattr(screen, "errors", Console(file=told, force_terminal=True, width=width, color_system=None))
+    with screen.bars() as found:
+        found("quantize", 5, 56, "quantize")
+        found("train", 12345, 20000, "W2A16-qat: training, loss 0.2345, KL 0.0456")
+    last = [line for line in told.getvalue().splitlines() if "/" in line][-2:]
+    assert "quantizing all variants in one pass" in last[0] and " 5/56 " in last[0] and "…" not in last[0]
+    before, count, after = last[1].partition(" 12345/20000 ")
+    assert before.startswith("training") and count and "--:--" in after
+    assert ("W2A16-qat: " in after) == (width >= 83)
+    assert ("0:00:00 left" in after) == (width >= 110)

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from quantgate.cli._rows import Rows, rows
-from quantgate.cli.screen import errors
+from quantgate.cli.screen import WIDE, errors
 
 if TYPE_CHECKING:
     from quantgate.train import Row
-
-
-WIDE = 110  # columns that everything fits into; elsewhere the clock and the speed are left out
 
 
 class TrainingScreen:

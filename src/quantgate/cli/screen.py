@@ -7,7 +7,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
 
 from quantgate.cli._rows import Rows, rows
 
@@ -15,6 +23,9 @@ if TYPE_CHECKING:
     from quantgate.decide import Decision
     from quantgate.decide.targets import TargetDecision
 
+
+WIDE = 110  # characters that a clock fits into as well
+SHORTEST = 16  # characters of a note that is worth its place
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -45,17 +56,26 @@ class Bars:
 @contextmanager
 def bars(*, quiet: bool = False) -> Iterator[Bars]:
     """Progress on stderr while the block runs: bars on a terminal, lines elsewhere."""
-    columns = (
-        TextColumn("[bold]{task.description:<36}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
-    )
-    with rows(errors, columns, quiet=quiet, a_second=4) as found:
+    with rows(errors, _columns(errors.width), quiet=quiet, a_second=4) as found:
         yield Bars(found)
+
+
+def _columns(width: int) -> list[ProgressColumn]:
+    """What fits beside each other uncut: title, bar, count and time left first; then the clock; then notes."""
+    wide = width >= WIDE
+    bar = 28 if width >= WIDE + 40 else 12
+    shown: list[ProgressColumn] = [
+        TextColumn("[bold]{task.description:<36}"),
+        BarColumn(bar_width=bar),
+        MofNCompleteColumn(),
+        *((TimeElapsedColumn(), TextColumn("left")) if wide else ()),
+        TimeRemainingColumn(compact=not wide, elapsed_when_finished=not wide),
+    ]
+    room = width - bar - (70 if wide else 55)
+    if room >= SHORTEST:
+        note = Column(no_wrap=True, overflow="ellipsis", max_width=room)
+        shown.append(TextColumn("[dim]{task.fields[note]}", table_column=note))
+    return shown
 
 
 def exit_code(decision: Decision, targets: Sequence[TargetDecision] = ()) -> int:
