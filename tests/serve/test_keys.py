@@ -152,6 +152,41 @@ def test_known_keys_work_for_a_grace_time_without_the_database_and_then_nobodys_
     engine.dispose()
 
 
+def cut_once(engine: sa.Engine, other: sa.Engine) -> list[int]:
+    """The server ends the connection of the next statement about keys, after it was found to be alive: its process."""
+    ended = list[int]()
+
+    def cut(link, _cursor, statement, *_):
+        if "gateway_" in statement and not ended:
+            ended.append(link.connection.driver_connection.info.backend_pid)
+            with other.begin() as killer:
+                assert killer.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": ended[0]}).scalar()
+
+    sa.event.listen(engine, "before_cursor_execute", cut)
+    return ended
+
+
+def test_a_connection_that_ends_in_the_midst_is_a_sentence_and_no_end_of_the_keys(postgres):
+    place = postgres.url()
+    engine, other = connect(place), connect(place)
+    create(engine)
+    book = KeyBook(engine, PEPPER)
+    for what, ask in (("read", book.changes), ("read", book.rows), ("written", lambda: book.new("team-a"))):
+        cut_once(engine, other)
+        with pytest.raises(QuantgateError, match=f"keys cannot be {what}: .*; check that the database is up"):
+            ask()
+        ask()
+    ring = KeyRing(book, poll_s=0.01)
+    ring.start()
+    ended = cut_once(engine, other)
+    until(lambda: ended)
+    _, secret = book.new("team-b")
+    until(lambda: ring.find(secret) is not None)
+    ring.close()
+    engine.dispose()
+    other.dispose()
+
+
 @pytest.mark.parametrize(
     ("name", "scopes", "sentence"),
     [

@@ -13,12 +13,13 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from quantgate.errors import QuantgateError, UsageError, hint
 from quantgate.records import canonical, parse
@@ -129,34 +130,23 @@ class KeyBook:
             count = link.execute(sa.select(ABOUT.c.value).where(ABOUT.c.name == "keys")).scalar_one()
             return int(count), now(link)
 
-    def _reading(self) -> Any:
+    def _reading(self) -> AbstractContextManager[Any]:
         return _told(self.engine.execution_options(reads=True).begin, "keys cannot be read")
 
-    def _writing(self) -> Any:
+    def _writing(self) -> AbstractContextManager[Any]:
         return _told(self.engine.begin, "keys cannot be written", mark=True)
 
 
-class _told:
+@contextmanager
+def _told(begin: Callable[[], AbstractContextManager[Connection]], what: str, *, mark: bool = False) -> Iterator[Any]:
     """A transaction whose failure is one sentence; ``mark`` counts the change, so that gateways read again."""
-
-    def __init__(self, begin: Callable[[], Any], what: str, *, mark: bool = False) -> None:
-        self.begin, self.what, self.mark = begin, what, mark
-
-    def __enter__(self) -> Any:
-        try:
-            self.context = self.begin()
-            link = self.context.__enter__()
-            if self.mark:
+    try:
+        with begin() as link:
+            if mark:
                 link.execute(sa.update(ABOUT).where(ABOUT.c.name == "keys").values(value=ABOUT.c.value + 1))
-        except sa.exc.SQLAlchemyError as problem:
-            raise QuantgateError(f"{self.what}: {plain(problem)}; check that the database is up") from None
-        return link
-
-    def __exit__(self, *raised: Any) -> None:
-        try:
-            self.context.__exit__(*raised)
-        except sa.exc.SQLAlchemyError as problem:
-            raise QuantgateError(f"{self.what}: {plain(problem)}; check that the database is up") from None
+            yield link
+    except sa.exc.SQLAlchemyError as problem:
+        raise QuantgateError(f"{what}: {plain(problem)}; check that the database is up") from None
 
 
 class KeyRing:
