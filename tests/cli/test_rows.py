@@ -60,7 +60,9 @@ def test_a_stage_that_begins_anew_has_a_clock_of_its_own(pipe: Pipe) -> None:
         pipe.show(10, "train", done, 2, "one")
     for done in (0, 2):
         pipe.show(5, "train", done, 2, "other")
-    assert pipe.lines == ["Train 2/2; 10.0 s; one", "Train 2/2; 5.0 s; other"]
+    for done in (2, 9):
+        pipe.show(3, "train", done, 9, "a longer one")
+    assert pipe.lines == ["Train 2/2; 10.0 s; one", "Train 2/2; 5.0 s; other", "Train 9/9; 3.0 s; a longer one"]
 
 
 def test_what_was_stopped_says_how_far_it_came(pipe: Pipe) -> None:

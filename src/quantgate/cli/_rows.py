@@ -80,7 +80,7 @@ class Printed:
 
     def show(self, key: str, title: str, done: int, total: int, note: str = "") -> None:
         stage = self._stages.get(key)
-        if stage is None or done < stage.done:  # the same stage of another variant
+        if stage is None or done < stage.done or total != stage.total:  # the same stage of another variant
             stage = self._stages[key] = _Stage(title, self._clock(), done)
         stage.done, stage.total, stage.note = done, total, note
         if done >= total or self._clock() - self._last >= EVERY_S:
